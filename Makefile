@@ -1,0 +1,116 @@
+# Needs make and Python 3.11 or later, nothing else; everything more goes into .venv.
+
+VENV := .venv
+CLIENTS := .venv-clients
+# Compiling the pinned requirements is the one thing that wants a tool outside the pins.
+LOCK := .venv-lock
+BIN := $(VENV)/bin
+CONFIG ?= config/routes.yaml
+# Further words for the proxy or for pytest: make test ARGS="-k guard -x"
+ARGS ?=
+# A given PYTHON is tried first: make run PYTHON=/usr/local/bin/python3.12
+PYTHON ?=
+PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
+
+SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
+PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+UV_COMPILE = $(LOCK)/bin/uv pip compile --quiet --universal --python-version 3.11 \
+	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+define new_venv
+	@for candidate in $(PYTHONS); do \
+	  if "$$candidate" -c '$(SUITABLE)' >/dev/null 2>&1; then \
+	    echo "Creating $(1) with $$("$$candidate" --version)"; \
+	    exec "$$candidate" -m venv --clear $(1); \
+	  fi; \
+	done; \
+	echo "No suitable Python: 3.11 or later with its venv module is needed." >&2; \
+	echo "Looked for: $(PYTHONS)" >&2; \
+	echo "On Debian and Ubuntu: apt-get install python3 python3-venv" >&2; \
+	echo "Or name one: make PYTHON=/path/to/python3" >&2; \
+	exit 1
+endef
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help run test check format test-clients schema lock clean
+
+help: ## show these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+
+run: $(VENV)/.run ## start the proxy on config/routes.yaml (CONFIG=… for another file)
+	@exec $(BIN)/python -m proxy run --config $(CONFIG) $(ARGS)
+
+test: $(VENV)/.dev ## run the tests
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: $(VENV)/.dev ## everything a change must pass: format, lint, types, imports, tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy --strict proxy tests
+	$(BIN)/lint-imports
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report
+
+format: $(VENV)/.dev ## format the code and apply the safe fixes
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
+	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)
+
+schema: $(VENV)/.run ## write proxy/routes.schema.json anew from the settings
+	@$(BIN)/python -c 'import json; from proxy.loader import schema; \
+	print(json.dumps(schema(), indent=2))' > proxy/routes.schema.json.new
+	@mv proxy/routes.schema.json.new proxy/routes.schema.json
+
+lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for newer versions)
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-dev.txt pyproject.toml --group dev
+	$(UV_COMPILE) -c requirements-dev.txt -o requirements.txt pyproject.toml
+	$(UV_COMPILE) -c requirements-dev.txt -o requirements-build.txt --group build
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -c requirements.txt -o requirements-clients.txt \
+	  pyproject.toml --group clients
+
+clean: ## remove what make has made
+	rm -rf $(VENV) $(CLIENTS) $(LOCK) build dist keyrelay.egg-info htmlcov
+	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# An environment whose Python is gone (the system's was replaced) is made anew. Its stamps go first:
+# make looks at them before it gets to the interpreter.
+$(foreach made,$(VENV) $(CLIENTS) $(LOCK),$(shell \
+  test -x $(made)/bin/python || rm -f $(made)/.run $(made)/.dev $(made)/.installed))
+
+$(VENV)/bin/python:
+	$(call new_venv,$(VENV))
+
+$(CLIENTS)/bin/python:
+	$(call new_venv,$(CLIENTS))
+
+$(LOCK)/bin/python:
+	$(call new_venv,$(LOCK))
+
+$(VENV)/.run: requirements.txt requirements-build.txt pyproject.toml $(VENV)/bin/python
+	@echo "Installing what keyrelay needs into $(VENV) (once)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes \
+	  -r requirements-build.txt -r requirements.txt
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.txt $(VENV)/.run
+	@echo "Installing the development tools into $(VENV) (once)"
+	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
+	@touch $@
+
+$(CLIENTS)/.installed: requirements-clients.txt $(CLIENTS)/bin/python
+	@echo "Installing the providers' SDKs into $(CLIENTS) (once)"
+	@$(CLIENTS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
+	  -r requirements-clients.txt
+	@touch $@
+
+$(LOCK)/.installed: $(LOCK)/bin/python
+	@echo "Installing the resolver into $(LOCK) (once)"
+	@$(LOCK)/bin/python -m pip install $(PIP_FLAGS) uv
+	@touch $@

@@ -1,0 +1,243 @@
+"""The composition root: from settings to running listeners, and back to nothing.
+
+Builds every part and gives each what it needs; nothing else constructs shared state. Opens and
+closes what must be opened and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import stat
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+from . import demo, parsers, sources
+from .compiling import compile_route
+from .dialling import Dialler, tls_context
+from .door import ClientConnection
+from .errors import KeyrelayError
+from .forward import Surroundings
+from .gateway import Gateway
+from .guard import LOOPBACK_NAMES, Guard
+from .journal import Journal
+from .origins import ListenAddress, parse_listen
+from .routes import Route, RouteTable
+from .settings import Settings
+from .upstream import Pool
+
+# How often deadlines are looked at (seconds). One timer for all connections costs less than one
+# for each, and no deadline here needs to be more exact.
+_TICK = 1.0
+# Clients that connect at the same moment and wait to be accepted.
+_BACKLOG = 512
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """What client connections are told of time, in seconds."""
+
+    head_seconds: float
+    keepalive_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """A place where requests come in. ``route`` is set if it belongs to one route alone."""
+
+    address: ListenAddress
+    route: str | None
+    server: asyncio.Server
+
+    @property
+    def url(self) -> str:
+        """What clients write before a path; for a unix socket, what names it."""
+        return str(self.address) if self.address.unix_path else f"http://{self.address}"
+
+
+class App:
+    """Keyrelay, running on one configuration. An async context manager.
+
+    write_log  gets access-log lines; None for no access log
+    json_log   lines as JSON
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        write_log: Callable[[str], object] | None = None,
+        json_log: bool = False,
+    ) -> None:
+        parsers.require_c_parser()
+        self._settings = settings
+        self._write_log = write_log
+        self._json_log = json_log
+        self._times = Times(settings.head_timeout_seconds, settings.keepalive_seconds)
+        self._clients: set[ClientConnection] = set()
+        self._pools: dict[str, Pool] = {}
+        self._stack = AsyncExitStack()
+        self.routes: tuple[Route, ...] = tuple(
+            compile_route(name, one, sources.resolve) for name, one in settings.routes.items()
+        )
+        self.listeners: tuple[Listener, ...] = ()
+        self.journal: Journal
+        self._around: Surroundings
+
+    async def __aenter__(self) -> App:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        """Open everything. Raises KeyrelayError if an address cannot be listened on."""
+        loop = asyncio.get_running_loop()
+        self.journal = Journal(loop, self._write_log, as_json=self._json_log)
+        self._stack.callback(self.journal.flush)
+        self._around = Surroundings(loop, self.journal, set(), set())
+        await self._open_pools(loop)
+        self.listeners = (
+            *[await self._listen(text, None) for text in self._settings.listen],
+            *[
+                await self._listen(text, route)
+                for route in self.routes
+                for text in self._settings.routes[route.name].listen
+            ],
+        )
+        ticker = loop.create_task(self._tick(loop))
+        self._stack.callback(ticker.cancel)
+
+    async def _open_pools(self, loop: asyncio.AbstractEventLoop) -> None:
+        tls = tls_context()
+        demo_address: tuple[str, int] | None = None
+        for route in self.routes:
+            if route.origin.builtin and demo_address is None:
+                provider = await demo.start(sources.DEMO_KEY)
+                self._stack.push_async_callback(provider.close)
+                demo_address = provider.address
+            settings = self._settings.routes[route.name]
+            dialler = Dialler(
+                route.origin,
+                connect_seconds=settings.connect_timeout_seconds,
+                allow_private=settings.allow_private,
+                tls=tls,
+                address=demo_address if route.origin.builtin else None,
+            )
+            pool = Pool(
+                dialler,
+                loop,
+                idle_seconds=settings.idle_seconds,
+                silence_seconds=settings.answer_timeout_seconds,
+            )
+            self._pools[route.name] = pool
+            self._stack.callback(pool.close)
+
+    async def _listen(self, text: str, only: Route | None) -> Listener:
+        loop = self._around.loop
+        table = RouteTable(self.routes, only)
+        guard = Guard(LOOPBACK_NAMES | table.hosts, frozenset(self._settings.browsers.origins))
+        gateway = Gateway(guard, table, self._pools, self._around)
+
+        def accept() -> ClientConnection:
+            return ClientConnection(gateway.handle, self._clients, self._times, loop)
+
+        address = parse_listen(text)
+        try:
+            if address.unix_path is not None:
+                server = await _listen_on_path(loop, accept, Path(address.unix_path))
+                self._stack.callback(Path(address.unix_path).unlink, missing_ok=True)
+            else:
+                server = await loop.create_server(
+                    accept, address.host, address.port, backlog=_BACKLOG
+                )
+                port = server.sockets[0].getsockname()[1]
+                address = ListenAddress(address.host, port, None)
+        except OSError as error:
+            raise KeyrelayError(_why_not(error, address)) from None
+        self._stack.callback(server.close)
+        return Listener(address, only.name if only else None, server)
+
+    async def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            now = loop.time()
+            for client in list(self._clients):
+                client.expire(now)
+            for pool in self._pools.values():
+                pool.expire(now)
+
+    async def close(self, drain_seconds: float | None = None) -> None:
+        """Stop accepting, let what is in flight end, close the rest.
+
+        ``drain_seconds`` None takes the configured time. WebSockets are closed at once.
+        """
+        if drain_seconds is None:
+            drain_seconds = self._settings.drain_seconds
+        for listener in self.listeners:
+            listener.server.close()
+        for relay in list(self._around.relays):
+            relay.close()
+        loop = self._around.loop
+        until = loop.time() + drain_seconds
+        while self._drop_idle() and loop.time() < until:  # noqa: ASYNC110  many may end, none is waited for
+            await asyncio.sleep(0.02)
+        for client in list(self._clients):
+            client.transport.abort()
+        for task in list(self._around.tasks):
+            task.cancel()
+        # Transports tell their protocols of the end in the next turn of the loop.
+        await asyncio.sleep(0)
+        await self._stack.aclose()
+
+    def _drop_idle(self) -> bool:
+        """Close connections without a request; whether any has one."""
+        for client in list(self._clients):
+            if client.idle:
+                client.transport.close()
+        return any(not client.idle for client in self._clients)
+
+
+async def _listen_on_path(
+    loop: asyncio.AbstractEventLoop, accept: Callable[[], ClientConnection], path: Path
+) -> asyncio.Server:
+    """A unix socket that only its owner can connect to. Raises OSError."""
+    _clear_path(path)
+    old = os.umask(0o177)
+    try:
+        return await loop.create_unix_server(accept, str(path), backlog=_BACKLOG)
+    finally:
+        os.umask(old)
+
+
+def _clear_path(path: Path) -> None:
+    """Remove a socket file that a killed process left behind; raise OSError if it is in use."""
+    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
+        with socket.socket(socket.AF_UNIX) as probe:
+            probe.settimeout(1)
+            if probe.connect_ex(str(path)) == 0:
+                raise OSError(errno.EADDRINUSE, "in use")
+        path.unlink()
+
+
+def _why_not(error: OSError, address: ListenAddress) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is in use by another program; stop it or choose another with --listen"
+    if error.errno == errno.EACCES:
+        return f"listening on {address} is not permitted; ports below 1024 need privileges"
+    return f"cannot listen on {address}: {os.strerror(error.errno or 0)}"

@@ -1,0 +1,70 @@
+"""From placements and values to the bytes that go onto a request."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Iterable, Mapping
+from urllib.parse import quote_from_bytes
+
+from ..outgoing import Injection
+from ..placements import (
+    BasicPlacement,
+    CookiePlacement,
+    HeaderPlacement,
+    PathPlacement,
+    Placement,
+    QueryPlacement,
+)
+from ..templates import parse_template
+
+# RFC 6265 section 4.1.1: what a cookie's value may hold.
+_COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
+# RFC 3986 section 3.3: stays as it is within a path segment.
+_SEGMENT_SAFE = "!$&'()*+,;=:@"
+
+
+def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Injection:
+    """The credential in all its placements.
+
+    ``values`` has what the templates name. Raises ValueError, without the value, if a value cannot
+    be put where it shall go.
+    """
+    headers, query, path, cookies = b"", [], b"", []
+    for placement in placements:
+        match placement:
+            case HeaderPlacement():
+                value = _render(placement.value, values)
+                headers += b"%b: %b\r\n" % (placement.header.encode(), value)
+            case BasicPlacement():
+                headers += b"Authorization: Basic %b\r\n" % _basic(placement, values)
+            case QueryPlacement():
+                value = _quoted(_render(placement.value, values), "")
+                query.append(b"%b=%b" % (_quoted(placement.query.encode(), "$:"), value))
+            case PathPlacement():
+                quoted = {name: _quoted(value, _SEGMENT_SAFE) for name, value in values.items()}
+                path = _render(placement.path, quoted)
+            case CookiePlacement():
+                value = _render(placement.value, values)
+                if _COOKIE.fullmatch(value) is None:
+                    raise ValueError(f"a value for the cookie {placement.cookie} cannot be in one")
+                cookies.append(b"%b=%b" % (placement.cookie.encode(), value))
+    if cookies:
+        headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
+    return Injection(headers, b"&".join(query), path)
+
+
+def _render(template: str, values: Mapping[str, bytes]) -> bytes:
+    return parse_template(template).render(values)
+
+
+def _basic(placement: BasicPlacement, values: Mapping[str, bytes]) -> bytes:
+    """RFC 7617 section 2: the first colon separates, so the user name has none."""
+    username = _render(placement.basic.username, values)
+    if b":" in username:
+        raise ValueError("the user name of Basic authorization holds a colon")
+    return base64.b64encode(username + b":" + _render(placement.basic.password, values))
+
+
+def _quoted(value: bytes, safe: str) -> bytes:
+    return quote_from_bytes(value, safe=safe).encode("ascii")

@@ -1,0 +1,86 @@
+"""From settings to routes: what can be worked out beforehand is worked out here."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from .auth.building import build_strategies
+from .errors import SecretUnavailable
+from .headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
+from .origins import parse_upstream
+from .outgoing import Rules
+from .patterns import PatternSet
+from .placements import HeaderPlacement, PathPlacement, Placement, QueryPlacement
+from .routes import Route
+from .secret import Secret
+from .settings import RouteSettings, SecretSettings
+
+Resolve = Callable[[str, SecretSettings], Secret]
+
+
+def compile_route(name: str, settings: RouteSettings, resolve: Resolve) -> Route:
+    """The route of checked settings. ``resolve`` reads a secret or raises SecretUnavailable.
+
+    A secret that is missing makes the route unready, not the start fail: the others still serve.
+    """
+    assert settings.upstream is not None, "the loader lets no route without upstream pass"
+    origin, base_path = parse_upstream(settings.upstream)
+    secrets: dict[str, Secret] = {}
+    missing: list[str] = []
+    for secret_name, source in settings.secrets.items():
+        try:
+            secrets[secret_name] = resolve(secret_name, source)
+        except SecretUnavailable as error:
+            if not source.optional:
+                missing.append(error.remedy)
+    try:
+        strategies = () if missing else build_strategies(settings, secrets)
+        if not strategies and not missing:
+            missing.append("no strategy under auth has all of its secrets")
+    except SecretUnavailable as error:
+        strategies = ()
+        missing.append(f"{error.name}: {error.remedy}")
+    placements = tuple(_placements(settings))
+    return Route(
+        name=name,
+        prefix=(settings.path or f"/{name}").encode("ascii"),
+        origin=origin,
+        rules=Rules(
+            host=origin.authority.encode("ascii"),
+            base_path=base_path.encode("ascii"),
+            dropped_headers=DROPPED_FROM_REQUESTS
+            | {
+                one.header.lower().encode()
+                for one in placements
+                if isinstance(one, HeaderPlacement)
+            }
+            | {header.lower().encode() for header in settings.strip.headers},
+            dropped_query=frozenset(
+                one.query.encode() for one in placements if isinstance(one, QueryPlacement)
+            )
+            | {parameter.encode() for parameter in settings.strip.query},
+            subprotocols=CREDENTIAL_SUBPROTOCOLS
+            + tuple(prefix.encode() for prefix in settings.strip.subprotocols),
+        ),
+        strategies=strategies,
+        methods=frozenset(settings.methods),
+        allow=None if settings.allow is None else PatternSet(settings.allow),
+        deny=PatternSet(settings.deny),
+        path_credentials=tuple(
+            _credential_path(one) for one in placements if isinstance(one, PathPlacement)
+        ),
+        unready="; ".join(missing),
+    )
+
+
+def _placements(settings: RouteSettings) -> Iterator[Placement]:
+    for strategy in settings.auth:
+        yield from strategy.http or ()
+        yield from strategy.websocket or ()
+
+
+def _credential_path(placement: PathPlacement) -> re.Pattern[bytes]:
+    """What a path begins with that has this placement filled, whatever the value."""
+    parts = re.split(r"\{[a-z0-9_]+\}", placement.path)
+    return re.compile("[^/]+".join(map(re.escape, parts)).encode("ascii") + rb"(?=/|\Z)")

@@ -1,0 +1,286 @@
+"""Connections from clients: requests in, one after another, answers out.
+
+Reads with aiohttp's strict parser, hands each request on in the same turn of the loop, and knows
+nothing of routes or credentials. One request is under way at a time; what a client sends behind it
+(pipelining, RFC 9112 section 9.3.2) waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Protocol, cast
+
+from . import parsers
+from .answers import problem
+from .errors import Refusal
+from .incoming import Incoming
+
+# Bytes that may wait behind a request under way before reading stops. Reading goes on that long so
+# that a client which leaves is noticed.
+_BACKLOG = 64 * 1024
+# A client that still sends a body nobody wants is read this long (seconds), so that it can take the
+# answer before the connection is reset under it (RFC 9112 section 9.6).
+_LINGER = 5.0
+# Silence within a request's body (seconds). Long, for microphones that pause; not endless, for
+# clients that vanished.
+_BODY_SILENCE = 300.0
+_NEVER = float("inf")
+
+
+class Exchange(Protocol):
+    """What a connection tells of the client to whoever serves the request."""
+
+    def body(self, data: bytes, *, ended: bool) -> None: ...
+    def client_lost(self) -> None: ...
+    def client_full(self) -> None: ...
+    def client_drained(self) -> None: ...
+
+
+Handle = Callable[[Incoming, "ClientConnection", bytes, bool], Exchange | None]
+
+
+class Times(Protocol):
+    """``head_seconds`` for a request's head to arrive, ``keepalive_seconds`` between requests."""
+
+    @property
+    def head_seconds(self) -> float: ...
+    @property
+    def keepalive_seconds(self) -> float: ...
+
+
+class ClientConnection(asyncio.Protocol):
+    """One accepted connection.
+
+    ``handle`` is called for each request with what of its body is there. It answers at once
+    (``answer``) and returns None, or returns an Exchange that will call ``write`` and ``done``.
+    """
+
+    __slots__ = (
+        "_backlog",
+        "_body",
+        "_closing",
+        "_exchange",
+        "_handle",
+        "_loop",
+        "_parser",
+        "_pumping",
+        "_reading_paused",
+        "_registry",
+        "_times",
+        "deadline",
+        "keep_alive",
+        "transport",
+    )
+
+    def __init__(
+        self,
+        handle: Handle,
+        registry: set[ClientConnection],
+        times: Times,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self._handle = handle
+        self._registry = registry
+        self._times = times
+        self._loop = loop
+        self._parser = parsers.request_parser(loop)
+        self._exchange: Exchange | None = None
+        self._body: parsers.Body | None = None
+        self._backlog = b""
+        self._pumping = False
+        self._closing = False
+        self._reading_paused = False
+        self.keep_alive = True
+        self.deadline = _NEVER
+        self.transport: asyncio.Transport
+
+    # -- what asyncio says ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self._registry.add(self)
+        self.deadline = self._loop.time() + self._times.keepalive_seconds
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._registry.discard(self)
+        self._closing = True
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.client_lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        if self._exchange is not None and self._body is None:
+            self._backlog += data
+            if len(self._backlog) > _BACKLOG:
+                self.pause_reading()
+            return
+        self._pump(data)
+
+    def pause_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client_full()
+
+    def resume_writing(self) -> None:
+        if self._exchange is not None:
+            self._exchange.client_drained()
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def _pump(self, data: bytes) -> None:
+        """Parse on, until a request is under way or nothing is left."""
+        self._pumping = True
+        try:
+            while True:
+                messages, _, _ = self._parser.feed_data(data)
+                if self._body is not None:
+                    self._read_body(self._body)
+                if not messages:
+                    break
+                self._begin(*messages[0])
+                if self._exchange is not None or self._closing:
+                    break
+                self._parser.message_consumed()
+                data = b""
+        except parsers.HttpProcessingError as error:
+            self._malformed(parsers.refusal(error))
+        finally:
+            self._pumping = False
+        if self._exchange is None and not self._closing and data:
+            # A head that has begun must be complete in time; more of it does not prolong that.
+            self.deadline = min(self.deadline, self._loop.time() + self._times.head_seconds)
+
+    def _begin(self, head: parsers.RequestHead, body: parsers.Body) -> None:
+        incoming = parsers.incoming(head)
+        ended = body.is_eof()
+        self._body = None if ended else body
+        self.keep_alive = not head.should_close and incoming.version == (1, 1)
+        self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
+        self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
+
+    def _read_body(self, body: parsers.Body) -> None:
+        data, ended = body.read_nowait(), body.is_eof()
+        self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
+        if ended:
+            self._body = None
+        if self._exchange is not None and (data or ended):
+            self._exchange.body(data, ended=ended)
+
+    def _malformed(self, refusal: Refusal) -> None:
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            # The body of a request under way went wrong: there is no telling where it ends.
+            exchange.client_lost()
+            self.abort()
+        else:
+            self.transport.write(problem(refusal, close=True))
+            self.done(close=True)
+
+    def take_early_bytes(self) -> bytes:
+        """Bytes that came behind a WebSocket handshake. The parser is done for afterwards."""
+        _, _, tail = self._parser.feed_data(b"")
+        backlog, self._backlog = self._backlog, b""
+        return tail + backlog
+
+    # -- what an exchange may do ---------------------------------------------------------------
+
+    @property
+    def must_close(self) -> bool:
+        """Whether the connection ends with the current answer, which then has to say so."""
+        return self._body is not None or not self.keep_alive
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the answer. The transport buffers; see ``client_full``."""
+        self.transport.write(data)
+
+    def refuse(
+        self, refusal: Refusal, *, origin: str | None = None, head_only: bool = False
+    ) -> None:
+        """Answer with a problem, from within ``handle`` or for an exchange that has failed."""
+        close = self.must_close
+        self.transport.write(problem(refusal, origin=origin, head_only=head_only, close=close))
+        self.done(close=close)
+
+    def done(self, *, close: bool = False) -> None:
+        """The answer is complete: go on with the next request, or close.
+
+        ``close`` is for ends that the client did not ask for: it may still be sending.
+        """
+        self._exchange = None
+        if self._closing:
+            return
+        if close or self._body is not None:
+            self._linger()
+        elif not self.keep_alive:
+            self._closing = True
+            self.transport.close()
+        else:
+            self.deadline = self._loop.time() + self._times.keepalive_seconds
+            if not self._pumping:
+                self._parser.message_consumed()
+                backlog, self._backlog = self._backlog, b""
+                self.resume_reading()
+                self._pump(backlog)
+
+    def _linger(self) -> None:
+        """End our side and swallow what still comes, for a while: see _LINGER."""
+        self._closing = True
+        if not self.transport.is_closing():
+            self.deadline = self._loop.time() + _LINGER
+            self.resume_reading()
+            self.transport.write_eof()
+
+    def abort(self) -> None:
+        """Break the connection so that the client sees a broken answer, never a clean end."""
+        self._closing = True
+        self._exchange = None
+        self.transport.abort()
+
+    def break_off(self) -> None:
+        """As ``abort``, but what was written before still goes out. Only for framed answers."""
+        self._closing = True
+        self._exchange = None
+        self.transport.close()
+
+    def release(self) -> None:
+        """The connection is not ours any more: another protocol takes the transport over."""
+        self._registry.discard(self)
+        self._exchange = None
+        self._closing = True
+
+    def pause_reading(self) -> None:
+        """Stop reading until ``resume_reading``; TCP tells the client to wait."""
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.transport.pause_reading()
+            if self._body is not None:
+                self.deadline = _NEVER
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = False
+            self.transport.resume_reading()
+            if self._body is not None:
+                self.deadline = self._loop.time() + _BODY_SILENCE
+
+    # -- what the listener does ----------------------------------------------------------------
+
+    @property
+    def idle(self) -> bool:
+        """Whether no request is under way."""
+        return self._exchange is None
+
+    def expire(self, now: float) -> None:
+        """Close if the deadline has passed. ``now`` is the loop's time."""
+        if now < self.deadline:
+            return
+        if self._exchange is not None:
+            exchange, self._exchange = self._exchange, None
+            exchange.client_lost()
+            self.abort()
+        else:
+            # Between requests, half a head, or lingering: nothing to say that would be heard.
+            self._closing = True
+            self.transport.abort()

@@ -1,0 +1,108 @@
+"""What can go wrong, and how it is said. Knows no other module.
+
+KeyrelayError
+├── ConfigError         the configuration cannot be used; carries every finding
+├── SecretUnavailable   a secret's source gave no usable value
+├── Refusal             keyrelay answers this request itself, with that HTTP status
+└── UpstreamFailure     the provider could not be reached or broke off
+
+An error carries data; the sentence is made from the data. None of them ever holds a secret.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+class KeyrelayError(Exception):
+    """Base of everything keyrelay raises on purpose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing wrong with the configuration, and where.
+
+    ``line`` and ``column`` count from 1; 0 means that the finding has no place in the file.
+    """
+
+    file: str
+    line: int
+    column: int
+    message: str
+    advice: str = ""
+
+    def __str__(self) -> str:
+        place = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        text = f"{place}: {self.message}"
+        return f"{text}\n    {self.advice}" if self.advice else text
+
+
+class ConfigError(KeyrelayError):
+    """The configuration cannot be used. ``findings`` has all of them, in the file's order."""
+
+    def __init__(self, findings: list[Finding]) -> None:
+        self.findings = tuple(
+            sorted(findings, key=lambda one: (one.file, one.line, one.column, one.message))
+        )
+        super().__init__("\n".join(map(str, self.findings)))
+
+
+class SecretUnavailable(KeyrelayError):
+    """A source gave no usable value.
+
+    ``name`` is the secret's name in the configuration, ``remedy`` says what to do in words that
+    may be shown to anybody (``set HUME_API_KEY``); never a value.
+    """
+
+    def __init__(self, name: str, remedy: str) -> None:
+        self.name = name
+        self.remedy = remedy
+        super().__init__(f"secret {name}: {remedy}")
+
+
+class Refusal(KeyrelayError):
+    """Keyrelay answers by itself; the provider is not involved, or was and failed.
+
+    status        HTTP status of the answer
+    kind          short name of the problem, stable, for programs (``host-not-allowed``)
+    detail        one sentence for the person who sees the answer: constant text and names from
+                  the configuration only, never anything from the request
+    advice        what to do about it
+    proxy_error   error type of RFC 9209 section 2.3
+    headers       further header fields of the answer
+    log_detail    what only the log may say (the offending value, escaped and cut)
+    """
+
+    def __init__(
+        self,
+        status: int,
+        kind: str,
+        detail: str,
+        advice: str = "",
+        *,
+        proxy_error: str = "http_request_denied",
+        headers: tuple[tuple[str, str], ...] = (),
+        log_detail: str = "",
+    ) -> None:
+        self.status = status
+        self.kind = kind
+        self.detail = detail
+        self.advice = advice
+        self.proxy_error = proxy_error
+        self.headers = headers
+        self.log_detail = log_detail
+        super().__init__(f"{status} {kind}: {detail}")
+
+
+class UpstreamFailure(KeyrelayError):
+    """The provider's side failed.
+
+    ``proxy_error`` is an error type of RFC 9209 section 2.3; ``timed_out`` tells 504 from 502.
+    The text is ours: what a library said may hold a URL with a credential in it.
+    """
+
+    def __init__(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:
+        self.proxy_error = proxy_error
+        self.detail = detail
+        self.timed_out = timed_out
+        super().__init__(detail)

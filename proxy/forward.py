@@ -1,0 +1,359 @@
+"""One request on its way to the provider, and the answer on its way back.
+
+Everything happens in callbacks, in the turn of the loop in which bytes arrived: a read on one side
+is one write on the other. Only what has to wait, a token or a new connection, runs in a task.
+Nothing is buffered beyond one read; a side that cannot take more stops the other from being read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from .answers import page_fields
+from .auth.base import Strategy
+from .door import ClientConnection
+from .errors import Refusal, UpstreamFailure
+from .headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answer_fields
+from .incoming import Incoming
+from .journal import Exchange, Journal
+from .outgoing import Injection, Outgoing
+from .parsers import ResponseHead
+from .relay import Relay, accepts
+from .upstream import Pool, UpstreamConnection
+
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+_ADVICE = {
+    "connection_refused": "Check the route's upstream: nothing listens there.",
+    "connection_timeout": "Check the route's upstream and the network between.",
+    "destination_ip_prohibited": "Set allow_private: true on the route if this is intended.",
+    "destination_unavailable": "Check the route's upstream and the network between.",
+    "dns_error": "Check the host name in the route's upstream, and this machine's DNS.",
+    "http_response_timeout": "Raise answer_timeout_seconds if the provider may take this long.",
+    "tls_certificate_error": "Verification cannot be switched off; for an authority of your own "
+    "set SSL_CERT_FILE.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What all forwards of a listener share. ``relays`` holds the open WebSocket sessions."""
+
+    loop: asyncio.AbstractEventLoop
+    journal: Journal
+    relays: set[Relay]
+    tasks: set[asyncio.Task[None]]
+
+
+class Forward:
+    """Serves one request: an ``Exchange`` to the client's connection, a ``Receiver`` to the other.
+
+    client    where the request came from and the answer goes
+    outgoing  the request, still without its credential
+    page      origin of the page that asks, None for any other program
+    relocate  what the client may follow instead of a ``Location``
+    note      the journal's record of this exchange
+    """
+
+    __slots__ = (
+        "_around",
+        "_chunking",
+        "_client",
+        "_connection",
+        "_held",
+        "_incoming",
+        "_may_replay",
+        "_note",
+        "_outgoing",
+        "_page",
+        "_pool",
+        "_relocate",
+        "_request_ended",
+        "_started",
+        "_strategy",
+        "_task",
+        "finished",
+    )
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        incoming: Incoming,
+        outgoing: Outgoing,
+        strategy: Strategy,
+        pool: Pool,
+        around: Surroundings,
+        note: Exchange,
+        *,
+        page: str | None,
+        relocate: Callable[[bytes], bytes],
+    ) -> None:
+        self._client = client
+        self._incoming = incoming
+        self._outgoing = outgoing
+        self._strategy = strategy
+        self._pool = pool
+        self._around = around
+        self._note = note
+        self._page = page
+        self._relocate = relocate
+        self._connection: UpstreamConnection | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._held = b""
+        self._request_ended = False
+        self._may_replay = False
+        self._started = False
+        self._chunking = False
+        self.finished = False
+
+    # -- the request ---------------------------------------------------------------------------
+
+    def begin(self, body: bytes, *, ended: bool) -> None:
+        """Send the request, at once if a credential and a connection are ready."""
+        self._note.sent = len(body)
+        self._held = self._framed(body, ended=ended)
+        self._request_ended = ended
+        # A whole body is at hand until the answer begins, so the request can be sent again.
+        self._may_replay = ended and (
+            self._incoming.method in _IDEMPOTENT or "Idempotency-Key" in self._incoming.headers
+        )
+        injection = self._strategy.ready(websocket=self._incoming.websocket)
+        connection = self._pool.take() if injection is not None else None
+        if injection is not None and connection is not None:
+            self._send(connection, injection)
+        else:
+            self._prepare()
+
+    def body(self, data: bytes, *, ended: bool) -> None:
+        """More of the request's body has come from the client."""
+        self._note.sent += len(data)
+        self._request_ended = ended
+        framed = self._framed(data, ended=ended)
+        if self._connection is not None:
+            self._connection.send_more(framed, ended=ended)
+        elif not self._started:
+            self._held += framed
+
+    def _framed(self, data: bytes, *, ended: bool) -> bytes:
+        """RFC 9112 section 7.1, if the client sent chunks: they are made anew for each read."""
+        if not self._incoming.chunked:
+            return data
+        return _chunk(data) + (_LAST_CHUNK if ended else b"")
+
+    def _prepare(self, *, fresh: bool = False) -> None:
+        if not self._request_ended:
+            self._client.pause_reading()
+        self._task = self._around.loop.create_task(self._connect(fresh=fresh))
+        self._around.tasks.add(self._task)
+        self._task.add_done_callback(self._around.tasks.discard)
+
+    async def _connect(self, *, fresh: bool) -> None:
+        """Wait for what was not ready, then send. ``fresh`` asks for a new connection."""
+        try:
+            injection = await self._strategy.obtain(websocket=self._incoming.websocket)
+            connection = None if fresh else self._pool.take()
+            if connection is None:
+                connection = await self._pool.dial()
+        except UpstreamFailure as failure:
+            self._fail(failure)
+        except Refusal as refusal:
+            self._refuse(refusal)
+        else:
+            self._task = None
+            self._send(connection, injection)
+            if not self._request_ended:
+                self._client.resume_reading()
+
+    def _send(self, connection: UpstreamConnection, injection: Injection) -> None:
+        self._connection = connection
+        connection.send(
+            self,
+            self._outgoing.render(injection) + self._held,
+            ended=self._request_ended,
+            head_only=self._incoming.method == "HEAD",
+            upgrading=self._incoming.websocket,
+        )
+        if not self._may_replay:
+            self._held = b""
+
+    def provider_full(self) -> None:
+        if not self._request_ended:
+            self._client.pause_reading()
+
+    def provider_drained(self) -> None:
+        if not self._request_ended:
+            self._client.resume_reading()
+
+    # -- the answer ----------------------------------------------------------------------------
+
+    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
+        """The head of the provider's answer, with what came of its body."""
+        if head.code == 101:
+            self._open_relay(head, body)
+            return
+        if ended:
+            self._connection = None
+        fields = self._fields(
+            head, DROPPED_FROM_ANSWERS if self._page is None else DROPPED_FOR_BROWSERS
+        )
+        if fields is None:
+            self._fail(UpstreamFailure("http_protocol_error", "The provider's answer is invalid."))
+            return
+        data = self._head(head, fields)
+        self._held = b""
+        self._started = True
+        self._note.answered(head.code)
+        if not ended:
+            self._note.received += len(body)
+            self._client.write(data + (_chunk(body) if self._chunking else body))
+        else:
+            self._finish_answer(data, body)
+
+    def answer_more(self, body: bytes, *, ended: bool) -> None:
+        """More of the answer's body."""
+        if ended:
+            self._connection = None
+            self._finish_answer(b"", body)
+        else:
+            self._note.received += len(body)
+            self._client.write(_chunk(body) if self._chunking else body)
+
+    def _finish_answer(self, data: bytes, body: bytes) -> None:
+        self._note.received += len(body)
+        data += _chunk(body) + _LAST_CHUNK if self._chunking else body
+        if data:
+            self._client.write(data)
+        self._end("")
+        self._client.done(close=not self._request_ended)
+
+    def _fields(self, head: ResponseHead, dropped: frozenset[bytes]) -> bytes | None:
+        """The header fields that cross to the client, None if they cannot."""
+        try:
+            return answer_fields(head.raw_headers, dropped, self._relocate)
+        except ValueError:
+            return None
+
+    def _head(self, head: ResponseHead, fields: bytes) -> bytes:
+        """The answer's head for this client, with what is ours to say in it."""
+        bodiless = self._incoming.method == "HEAD" or head.code in {204, 304}
+        if not bodiless and "Content-Length" not in head.headers:
+            if self._incoming.version == (1, 1):
+                self._chunking = True
+                fields += b"Transfer-Encoding: chunked\r\n"
+            else:
+                # HTTP/1.0 has no chunks: the end of the connection ends the body.
+                self._client.keep_alive = False
+        if self._client.must_close:
+            fields += b"Connection: close\r\n"
+        if self._page is not None:
+            fields += page_fields(self._page, head.headers.get("Cache-Control", ""))
+        reason = head.reason.encode("utf-8", "surrogateescape")
+        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.code, reason, fields)
+
+    def _open_relay(self, head: ResponseHead, early: bytes) -> None:
+        """The provider agreed to the WebSocket: pass its answer on, then only bytes."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        fields = self._fields(head, DROPPED_FROM_ANSWERS)
+        if fields is None or not accepts(self._incoming, head):
+            connection.abort()
+            self._fail(
+                UpstreamFailure(
+                    "http_upgrade_failed", "The provider's WebSocket answer is invalid."
+                )
+            )
+            return
+        kept = self._outgoing.kept_subprotocols
+        if kept and "Sec-WebSocket-Protocol" not in head.headers:
+            # The client offered a key as subprotocol, which stayed here; browsers and strict
+            # clients insist that one of their offers is selected (RFC 6455 section 4.1).
+            fields += b"Sec-WebSocket-Protocol: %b\r\n" % kept[0]
+        self._note.answered(101)
+        self._client.write(
+            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            b"%b\r\n" % fields
+        )
+        from_client = self._client.take_early_bytes()
+        self._client.release()
+        relay = Relay(
+            self._client.transport, connection.release(), self._around.loop, self._relay_ended
+        )
+        self._around.relays.add(relay)
+        relay.start(from_client=from_client, from_provider=early)
+
+    def _relay_ended(self, relay: Relay, sent: int, received: int) -> None:
+        self._around.relays.discard(relay)
+        self._note.sent, self._note.received = sent, received
+        self._end("")
+
+    # -- when it goes wrong --------------------------------------------------------------------
+
+    def answer_lost(self, failure: UpstreamFailure) -> None:
+        """The connection to the provider is gone before the answer was complete."""
+        connection, self._connection = self._connection, None
+        if self._started:
+            self._end(failure.proxy_error)
+            # Bytes that were passed on may still go out; the missing end tells the client. Without
+            # framing only a reset can.
+            framed = self._chunking or self._incoming.version == (1, 1)
+            self._client.break_off() if framed else self._client.abort()
+        elif (
+            self._may_replay
+            and connection is not None
+            and not (connection.fresh or connection.answered)
+        ):
+            # A kept connection that the provider had just closed: nobody has read the request
+            # (RFC 9110 section 9.2.2), so it goes out once more, on a new connection.
+            self._prepare(fresh=True)
+        else:
+            self._fail(failure)
+
+    def client_lost(self) -> None:
+        """The client is gone: so is the provider's request, at once."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._connection is not None:
+            self._connection.abort()
+        self._end("client-left")
+
+    def client_full(self) -> None:
+        if self._connection is not None:
+            self._connection.pause_reading()
+
+    def client_drained(self) -> None:
+        if self._connection is not None:
+            self._connection.resume_reading()
+
+    def _fail(self, failure: UpstreamFailure) -> None:
+        self._refuse(
+            Refusal(
+                504 if failure.timed_out else 502,
+                "provider-timeout" if failure.timed_out else "provider-failed",
+                failure.detail,
+                _ADVICE.get(failure.proxy_error, ""),
+                proxy_error=failure.proxy_error,
+            )
+        )
+
+    def _refuse(self, refusal: Refusal) -> None:
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        self._note.answered(refusal.status)
+        self._end(refusal.proxy_error)
+        self._client.refuse(refusal, origin=self._page, head_only=self._incoming.method == "HEAD")
+
+    def _end(self, outcome: str) -> None:
+        if not self.finished:
+            self.finished = True
+            self._note.outcome = outcome
+            self._around.journal.note(self._note)
+
+
+_LAST_CHUNK = b"0\r\n\r\n"
+
+
+def _chunk(data: bytes) -> bytes:
+    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""

@@ -1,0 +1,124 @@
+"""One request from the door to the provider and back. Read this first.
+
+    door      a client's connection has read a request's head
+    guard     may whoever sent this ask anything at all?
+    routes    whose is the path, and does the route's owner allow it?
+    outgoing  the same request as the provider will see it, without a credential
+    auth      the strategy that serves it adds exactly one credential, last
+    forward   sends it, streams the answer back; a WebSocket goes on in ``relay``
+    journal   notes what happened
+
+Nothing is dialled and no token fetched before guard and route have said yes. Whatever they refuse
+is answered here, with the reason and the remedy.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from .answers import plain, preflight
+from .door import ClientConnection
+from .errors import Refusal
+from .forward import Forward, Surroundings
+from .guard import Guard, is_preflight
+from .incoming import Incoming
+from .journal import Exchange
+from .outgoing import Outgoing
+from .routes import RouteTable
+from .upstream import Pool
+
+# Pages of our own begin with this; no route may.
+_OWN_PREFIX = b"/-/"
+
+
+class Gateway:
+    """Serves the requests of one listener.
+
+    pools  the connections of each route, by the route's name
+    """
+
+    def __init__(
+        self, guard: Guard, table: RouteTable, pools: Mapping[str, Pool], around: Surroundings
+    ) -> None:
+        self._guard = guard
+        self._table = table
+        self._pools = pools
+        self._around = around
+
+    def handle(
+        self, incoming: Incoming, client: ClientConnection, body: bytes, ended: bool
+    ) -> Forward | None:
+        """Serve one request. None if it has been answered already. Never waits."""
+        note = Exchange("-", incoming.method, "-", incoming.websocket)
+        page: str | None = None
+        if incoming.websocket:
+            # Whatever the answer, the parser of this connection has seen its last request.
+            client.keep_alive = False
+        try:
+            host, page = self._guard.admit(incoming)
+            if self._answer_locally(incoming, client, host, page):
+                return None
+            match = self._table.find(host, incoming)
+            note.route, note.path = match.route.name, match.rest.decode("ascii")
+            strategy = match.route.admit(incoming, match.rest)
+        except Refusal as refusal:
+            self._refuse(refusal, incoming, client, page, note)
+            return None
+        note.strategy = strategy.name
+        if not ended and "Expect" in incoming.headers:
+            # RFC 9110 section 10.1.1: by now we know that the body is wanted.
+            client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        forward = Forward(
+            client,
+            incoming,
+            Outgoing(incoming, match.rest, match.route.rules),
+            strategy,
+            self._pools[match.route.name],
+            self._around,
+            note,
+            page=page,
+            relocate=match.relocate,
+        )
+        forward.begin(body, ended=ended)
+        return None if forward.finished else forward
+
+    def _answer_locally(
+        self, incoming: Incoming, client: ClientConnection, host: str, page: str | None
+    ) -> bool:
+        """Preflights, ``OPTIONS *`` and the pages of our own. Whether it was one of them."""
+        head_only = incoming.method == "HEAD"
+        if page is not None and is_preflight(incoming):
+            get = incoming.headers.get
+            client.write(
+                preflight(
+                    page,
+                    get("Access-Control-Request-Headers"),
+                    private_network=get("Access-Control-Request-Private-Network") == "true",
+                )
+            )
+        elif incoming.target == b"*":
+            client.write(plain(204))
+        elif incoming.path.startswith(_OWN_PREFIX) and self._table.shares(host):
+            if incoming.path not in {b"/-/health", b"/-/ready"}:
+                raise Refusal(404, "no-such-page", "Keyrelay has no page of this name.")
+            if incoming.method not in {"GET", "HEAD"}:
+                raise Refusal(405, "method-refused", "Use GET.", headers=(("Allow", "GET, HEAD"),))
+            client.write(plain(200, b"ok\n", head_only=head_only, close=client.must_close))
+        else:
+            return False
+        client.done()
+        return True
+
+    def _refuse(
+        self,
+        refusal: Refusal,
+        incoming: Incoming,
+        client: ClientConnection,
+        page: str | None,
+        note: Exchange,
+    ) -> None:
+        note.answered(refusal.status)
+        note.outcome = refusal.kind
+        note.note = refusal.log_detail
+        self._around.journal.note(note)
+        client.refuse(refusal, origin=page, head_only=incoming.method == "HEAD")

@@ -1,0 +1,188 @@
+"""Which header fields cross, in either direction, and how a query loses its credentials.
+
+Works on bytes as they came: order, case, duplicates and odd values survive (RFC 9110 section 5.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes
+
+from .incoming import RawHeaders
+
+# RFC 9110 section 7.6.1: about this connection, not about the message. Content-Length stays: it is
+# the framing both sides use; Transfer-Encoding is set anew by whoever sends a body.
+HOP_BY_HOP = frozenset(
+    {
+        b"connection",
+        b"keep-alive",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-connection",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+
+# Where clients of the providers' SDKs put the key that they insist on. All of it stays here: the
+# provider must see exactly one credential, ours.
+CREDENTIAL_HEADERS = frozenset(
+    {
+        b"api-key",
+        b"apikey",
+        b"authorization",
+        b"cookie",
+        b"ocp-apim-subscription-key",
+        b"private-token",
+        b"x-access-token",
+        b"x-amz-security-token",
+        b"x-api-key",
+        b"x-apikey",
+        b"x-auth-token",
+        b"x-goog-api-key",
+        b"x-hume-api-key",
+        b"xi-api-key",
+    }
+)
+
+# Compared without case, ``-`` and ``_``: api_key, apiKey, apikey, access_token, accessToken …
+CREDENTIAL_QUERY = frozenset({b"accesstoken", b"apikey", b"authorization", b"xiapikey"})
+
+# Subprotocols by which browsers pass a key, because they cannot set a header on a WebSocket.
+CREDENTIAL_SUBPROTOCOLS = (b"bearer_", b"openai-insecure-api-key.")
+
+# Not the client's to say to the provider. The overrides would walk around ``methods``, ``allow``
+# and ``deny``. The browser's marks describe a page on this machine, and some providers refuse
+# whatever bears them; to the provider this is a call from a server.
+NOT_FORWARDED = frozenset(
+    {
+        b"expect",
+        b"host",
+        b"http2-settings",
+        b"origin",
+        b"referer",
+        b"sec-fetch-dest",
+        b"sec-fetch-mode",
+        b"sec-fetch-site",
+        b"sec-fetch-storage-access",
+        b"sec-fetch-user",
+        b"x-http-method",
+        b"x-http-method-override",
+        b"x-method-override",
+        b"x-original-url",
+        b"x-rewrite-url",
+    }
+)
+
+DROPPED_FROM_REQUESTS = HOP_BY_HOP | CREDENTIAL_HEADERS | NOT_FORWARDED
+
+# ``Alt-Svc`` names other places for the provider's origin, which is not the origin the client uses.
+DROPPED_FROM_ANSWERS = HOP_BY_HOP | {b"alt-svc"}
+
+# What a provider may say to its own pages but not to all pages that share this machine's localhost.
+DROPPED_FOR_BROWSERS = DROPPED_FROM_ANSWERS | {
+    b"clear-site-data",
+    b"cross-origin-resource-policy",
+    b"content-security-policy",
+    b"nel",
+    b"refresh",
+    b"referrer-policy",
+    b"report-to",
+    b"reporting-endpoints",
+    b"service-worker-allowed",
+    b"set-cookie",
+    b"strict-transport-security",
+    b"www-authenticate",
+    b"x-content-type-options",
+}
+
+_ABOUT_CONNECTION = frozenset({b"", b"close"})
+_FRAMING = frozenset({b"content-length"})
+
+
+def named_by_connection(value: bytes) -> set[bytes]:
+    """Field names that a ``Connection`` value declares hop-by-hop, lower case."""
+    return {name.strip().lower() for name in value.split(b",")}
+
+
+def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
+    """The field lines that go on to the provider, as one block of CRLF-ended lines.
+
+    ``dropped`` holds lower-case names. A name with ``_`` counts as its twin with ``-``: many
+    servers fold the two (CGI), so ``X_Api_Key`` would reach them as a second ``X-Api-Key``.
+    """
+    parts: list[bytes] = []
+    for name, value in raw:
+        lower = name.lower()
+        if lower in dropped:
+            if lower == b"connection":
+                named = named_by_connection(value) - dropped
+                if not named <= _ABOUT_CONNECTION:
+                    rest = tuple(pair for pair in raw if pair[0].lower() != b"connection")
+                    # Content-Length is framing: a client cannot talk us out of it.
+                    return request_fields(rest, dropped | (named - _FRAMING))
+            continue
+        if b"_" in lower and lower.replace(b"_", b"-") in dropped:
+            continue
+        parts += (name, b": ", value, b"\r\n")
+    return b"".join(parts)
+
+
+def answer_fields(
+    raw: RawHeaders, dropped: frozenset[bytes], relocate: Callable[[bytes], bytes]
+) -> bytes:
+    """The field lines that go back to the client, as one block of CRLF-ended lines.
+
+    ``relocate`` gets the value of ``Location`` and says what the client may follow instead.
+
+    Raises ValueError for a value that would end its line early: the parser of answers is lenient,
+    and what it let through must not become a second field here.
+    """
+    parts: list[bytes] = []
+    for name, value in raw:
+        lower = name.lower()
+        if lower in dropped:
+            if lower == b"connection":
+                named = named_by_connection(value) - dropped
+                if not named <= _ABOUT_CONNECTION:
+                    rest = tuple(pair for pair in raw if pair[0].lower() != b"connection")
+                    return answer_fields(rest, dropped | (named - _FRAMING), relocate)
+            continue
+        parts += (name, b": ", relocate(value) if lower == b"location" else value, b"\r\n")
+    block = b"".join(parts)
+    lines = len(parts) // 4
+    if block.count(b"\r") != lines or block.count(b"\n") != lines or b"\0" in block:
+        raise ValueError("a header field holds CR, LF or NUL")
+    return block
+
+
+def strip_query(query: bytes, names: frozenset[bytes]) -> bytes:
+    """``query`` without the pairs whose decoded name is a credential's; the rest byte for byte.
+
+    ``names`` are compared exactly after decoding; the well-known ones of CREDENTIAL_QUERY without
+    regard to case and separators.
+    """
+    kept = [pair for pair in query.split(b"&") if not _is_credential(pair, names)]
+    return b"&".join(kept)
+
+
+def _is_credential(pair: bytes, names: frozenset[bytes]) -> bool:
+    name = pair.partition(b"=")[0]
+    if b"%" in name or b"+" in name:
+        name = unquote_to_bytes(name.replace(b"+", b" ")).strip()
+    return name in names or name.lower().replace(b"_", b"").replace(b"-", b"") in CREDENTIAL_QUERY
+
+
+def split_subprotocols(
+    raw: RawHeaders, secret_prefixes: tuple[bytes, ...]
+) -> tuple[list[bytes], list[bytes]]:
+    """What the client offered in ``Sec-WebSocket-Protocol``: (to pass on, to keep from passing)."""
+    passed: list[bytes] = []
+    kept: list[bytes] = []
+    for name, value in raw:
+        if name.lower() == b"sec-websocket-protocol":
+            for offer in (one.strip() for one in value.split(b",")):
+                (kept if offer.startswith(secret_prefixes) else passed).append(offer)
+    return passed, kept

@@ -1,0 +1,75 @@
+"""The request as the client sent it: bytes and what the parser found in them, nothing decoded."""
+
+from __future__ import annotations
+
+from multidict import CIMultiDict, CIMultiDictProxy
+
+RawHeaders = tuple[tuple[bytes, bytes], ...]
+
+
+class Incoming:
+    """One request's head.
+
+    method       as sent; methods are case-sensitive (RFC 9110 section 9.1)
+    target       the request target, byte for byte
+    path, query  the two halves of an origin-form target; ``query`` is None without a ``?``
+    raw_headers  field lines in order, names and values as bytes
+    headers      the same for look-ups, values decoded
+    """
+
+    __slots__ = (
+        "chunked",
+        "headers",
+        "method",
+        "path",
+        "query",
+        "raw_headers",
+        "target",
+        "version",
+        "websocket",
+    )
+
+    def __init__(
+        self,
+        method: str,
+        target: bytes,
+        raw_headers: RawHeaders,
+        headers: CIMultiDictProxy[str],
+        *,
+        version: tuple[int, int] = (1, 1),
+        chunked: bool = False,
+        websocket: bool = False,
+    ) -> None:
+        self.method = method
+        self.raw_headers = raw_headers
+        self.headers = headers
+        self.version = version
+        self.chunked = chunked
+        self.websocket = websocket
+        self.set_target(target)
+
+    def set_target(self, target: bytes) -> None:
+        """Take an origin-form target; an absolute-form one is replaced by it (RFC 9112 3.2.2)."""
+        self.target = target
+        path, mark, query = target.partition(b"?")
+        self.path = path
+        self.query = query if mark else None
+
+    @property
+    def has_body(self) -> bool:
+        """Whether the head announces a body (RFC 9112 section 6.3)."""
+        return self.chunked or self.headers.get("Content-Length", "0").strip("0") != ""
+
+    @classmethod
+    def of(
+        cls, method: str, target: str, fields: list[tuple[str, str]], *, websocket: bool = False
+    ) -> Incoming:
+        """The same from text, for ``explain`` and for tests."""
+        raw = tuple((name.encode("latin-1"), value.encode("utf-8")) for name, value in fields)
+        return cls(
+            method,
+            target.encode("latin-1"),
+            raw,
+            CIMultiDictProxy(CIMultiDict(fields)),
+            websocket=websocket,
+        )

@@ -1,0 +1,181 @@
+"""Routes as requests see them: compiled, frozen, nothing left to work out.
+
+A reload builds a new table and swaps one reference. Decides only; imports no I/O.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from .auth.base import Strategy
+from .errors import Refusal
+from .headers import strip_query
+from .incoming import Incoming
+from .origins import Origin
+from .outgoing import Rules
+from .patterns import PatternSet
+
+_URL = re.compile(rb"(?:([A-Za-z][A-Za-z0-9+.-]*):)?//([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?")
+_LOCAL = re.compile(rb"(/[^?#]*)(?:\?([^#]*))?(#.*)?")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """A place on the proxy, bound to one provider's origin.
+
+    prefix          raw path under which it answers on shared listeners, without a trailing ``/``
+    unready           what to do before the route can serve, "" if it can
+    allow             None: whatever is not denied
+    path_credentials  what a path begins with where a placement puts the credential into it
+    """
+
+    name: str
+    prefix: bytes
+    origin: Origin
+    rules: Rules
+    strategies: tuple[Strategy, ...]
+    methods: frozenset[str]
+    allow: PatternSet | None
+    deny: PatternSet
+    path_credentials: tuple[re.Pattern[bytes], ...] = ()
+    unready: str = ""
+    # For answers to a method that is not served.
+    allowed_methods: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "allowed_methods", ", ".join(sorted(self.methods)))
+
+    def admit(self, incoming: Incoming, rest: bytes) -> Strategy:
+        """The strategy that serves the request. ``rest`` is the path behind the prefix.
+
+        Raises Refusal if the route's rules forbid it, or no strategy is there.
+        """
+        method = incoming.method
+        if method not in self.methods:
+            raise Refusal(
+                405,
+                "method-not-allowed",
+                f"The route {self.name} does not serve this method.",
+                "Add it to the route's methods, if it is meant to pass.",
+                headers=(("Allow", self.allowed_methods),),
+            )
+        path = rest.decode("ascii") or "/"
+        if self.deny.catches(method, path):
+            raise self._forbidden("is denied by", "deny")
+        if self.allow is not None and not self.allow.matches(method, path):
+            raise self._forbidden("is not among what is let through by", "allow")
+        if self.unready:
+            raise Refusal(
+                503,
+                "route-not-ready",
+                f"The route {self.name} has no credential.",
+                self.unready,
+                proxy_error="proxy_configuration_error",
+            )
+        for strategy in self.strategies:
+            if strategy.serves(method, path, websocket=incoming.websocket):
+                return strategy
+        raise Refusal(
+            403,
+            "no-strategy",
+            f"The route {self.name} has no strategy for this "
+            f"{'WebSocket' if incoming.websocket else 'request'}.",
+            "See the paths and placements under the route's auth.",
+            proxy_error="proxy_configuration_error",
+        )
+
+    def _forbidden(self, how: str, rule: str) -> Refusal:
+        return Refusal(
+            403,
+            "path-not-allowed",
+            f"This method and path {how} the rules of the route {self.name}.",
+            f"See {rule} in the route and in its provider's preset.",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """A route found for a request.
+
+    mount  what clients write before the provider's path: the prefix, or nothing where the route
+           has an origin of its own
+    rest   what follows it, byte for byte
+    """
+
+    route: Route
+    mount: bytes
+    rest: bytes
+
+    def relocate(self, location: bytes) -> bytes:
+        """A ``Location`` as the client can follow it without leaving the route.
+
+        What points to the provider's origin is rewritten; anything else is none of our business
+        and goes on as it is. Credentials that the provider repeated in it are taken out.
+        """
+        url = _URL.fullmatch(location)
+        if url is None:
+            local = _LOCAL.fullmatch(location)
+            return location if local is None else self._mounted(*local.groups())
+        scheme, authority, path, query, fragment = url.groups()
+        origin = self.route.origin
+        same_scheme = scheme is None or scheme.lower() == origin.scheme.encode()
+        port = b":%d" % origin.port
+        same_host = authority.lower().removesuffix(port) == origin.authority.encode().removesuffix(
+            port
+        )
+        return self._mounted(path, query, fragment) if same_scheme and same_host else location
+
+    def _mounted(self, path: bytes, query: bytes | None, fragment: bytes | None) -> bytes:
+        rules = self.route.rules
+        base = rules.base_path
+        if path == base or path.startswith(base + b"/"):
+            path = path[len(base) :]
+        for credential in self.route.path_credentials:
+            path = credential.sub(b"", path, count=1)
+        if query:
+            query = strip_query(query, rules.dropped_query)
+        # Never "//…", which would name another host.
+        path = (self.mount + b"/" + path.lstrip(b"/")) if path else self.mount or b"/"
+        return path + (b"?" + query if query else b"") + (fragment or b"")
+
+
+class RouteTable:
+    """Finds the route of a request.
+
+    ``only`` makes the table of a listener that belongs to one route.
+    """
+
+    def __init__(self, routes: Iterable[Route], only: Route | None = None) -> None:
+        self.routes = tuple(routes)
+        self._only = only
+        self._by_prefix = {route.prefix: route for route in self.routes}
+        self._by_host = {f"{route.name}.localhost": route for route in self.routes}
+        depths = {prefix.count(b"/") for prefix in self._by_prefix}
+        self._depths = tuple(sorted(depths, reverse=True))
+
+    @property
+    def hosts(self) -> frozenset[str]:
+        """Host names that stand for a route."""
+        return frozenset(self._by_host)
+
+    def shares(self, host: str) -> bool:
+        """Whether this host serves all routes by prefix, and pages of our own."""
+        return self._only is None and host not in self._by_host
+
+    def find(self, host: str, incoming: Incoming) -> Match:
+        """The route for a request that the guard has admitted. Raises Refusal (404)."""
+        route = self._only or self._by_host.get(host)
+        path = incoming.path
+        if route is not None:
+            return Match(route, b"", path)
+        for depth in self._depths:
+            # Longest prefix first, cut at segment boundaries: "/hume" is not "/humex".
+            segments = path.split(b"/", depth + 1)
+            prefix = b"/".join(segments[: depth + 1])
+            route = self._by_prefix.get(prefix)
+            if route is not None:
+                return Match(route, prefix, path[len(prefix) :])
+        names = ", ".join(sorted(prefix.decode() for prefix in self._by_prefix))
+        raise Refusal(404, "no-route", "No route has this path.", f"The routes are: {names}.")

@@ -1,0 +1,48 @@
+"""A value that must not be seen.
+
+Everything that could print, copy or compare a secret by accident either shows its name or
+refuses. Python cannot wipe memory reliably, so nothing here pretends to.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import NoReturn, final
+
+
+@final
+class Secret:
+    """One secret value under its configured name. Immutable.
+
+    ``reveal`` is the only way to the value; the linter allows calling it in ``auth`` alone.
+    """
+
+    __slots__ = ("__value", "name")
+
+    def __init__(self, name: str, value: bytes) -> None:
+        self.name = name
+        self.__value = value
+
+    def reveal(self) -> bytes:
+        """The value itself, for a credential that is about to leave for its provider."""
+        return self.__value
+
+    def fingerprint(self) -> str:
+        """Eight hex digits that tell two values apart and say nothing about either."""
+        return hashlib.sha256(b"keyrelay fingerprint\0" + self.__value).hexdigest()[:8]
+
+    def __repr__(self) -> str:
+        return f"<secret {self.name}>"
+
+    __str__ = __repr__
+
+    def __format__(self, spec: str) -> str:
+        return format(repr(self), spec)
+
+    def __eq__(self, other: object) -> NoReturn:
+        raise TypeError("secrets are not compared: equality would leak through timing")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("secrets are not pickled or copied")

@@ -1,0 +1,337 @@
+"""What the YAML may say: one vocabulary for routes and for presets.
+
+Every field says its unit, its default and the reason; editors show these texts through the JSON
+Schema. The models check each value by itself; what only the whole file can tell (does the provider
+exist, do two routes overlap) is checked by ``loader``. No I/O, neither aiohttp nor asyncio.
+
+A validator raises ``ValueError``: the first line of its message says what is wrong, the second what
+to write. Neither ever repeats a value, which may be a secret in the wrong place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from .origins import (
+    DEMO_UPSTREAM,
+    ListenAddress,
+    Origin,
+    parse_browser_origin,
+    parse_listen,
+    parse_upstream,
+)
+from .patterns import check_pattern
+from .placements import (
+    PLACEMENTS,
+    BasicPlacement,
+    CookiePlacement,
+    HeaderPlacement,
+    PathPlacement,
+    Placement,
+    QueryPlacement,
+)
+from .references import AnySecret, SecretSettings, parse_reference
+from .spelling import (
+    Flag,
+    Line,
+    Node,
+    Seconds,
+    check_base_template,
+    check_env_name,
+    check_header_field_name,
+    check_method,
+    check_route_name,
+    check_route_path,
+    check_secret_name,
+    check_strategy_path,
+    check_verify,
+    checked_by,
+    listed,
+)
+from .templates import parse_template
+
+__all__ = [
+    "DEMO_UPSTREAM",
+    "BasicPlacement",
+    "Browsers",
+    "CookiePlacement",
+    "HeaderPlacement",
+    "ListenAddress",
+    "Origin",
+    "PathPlacement",
+    "Placement",
+    "QueryPlacement",
+    "RouteSettings",
+    "SecretSettings",
+    "Settings",
+    "StrategySettings",
+    "Strip",
+    "parse_browser_origin",
+    "parse_listen",
+    "parse_reference",
+    "parse_upstream",
+]
+
+_Listen = Annotated[
+    tuple[Annotated[str, checked_by(parse_listen)], ...],
+    BeforeValidator(listed, json_schema_input_type=str | tuple[str, ...]),
+]
+_Placements = Annotated[
+    tuple[Placement, ...],
+    BeforeValidator(listed, json_schema_input_type=Placement | tuple[Placement, ...]),
+]
+_Pattern = Annotated[str, checked_by(check_pattern)]
+
+
+class StrategySettings(Node):
+    """One way the provider authenticates: what is put where, and for which paths.
+
+    A strategy that is itself a placement serves HTTP and WebSocket alike.
+    """
+
+    name: Line | None = Field(
+        default=None,
+        description="A name for the journal, and for `strategy:` of a route. None by default.",
+    )
+    paths: tuple[Annotated[str, checked_by(check_strategy_path)], ...] = Field(
+        default=(),
+        description="Path patterns that the strategy serves, such as `/v1/**`. Empty: every path.",
+    )
+    http: _Placements | None = Field(
+        default=None,
+        description="Where the credential goes in an HTTP request: one placement or a list. "
+        "Left out: the strategy serves no HTTP.",
+    )
+    websocket: _Placements | None = Field(
+        default=None,
+        description="Where the credential goes in a WebSocket handshake: one placement or a list. "
+        "Left out: the strategy serves no WebSocket.",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inline_placement(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or not PLACEMENTS.keys() & value.keys():
+            return value
+        if {"http", "websocket"} & value.keys():
+            return value  # both forms in one: the placement's keys are reported as unknown
+        own = {key: value[key] for key in ("name", "paths") if key in value}
+        placement = {key: one for key, one in value.items() if key not in own}
+        return {**own, "http": placement, "websocket": placement}
+
+    @model_validator(mode="after")
+    def _serves_something(self) -> StrategySettings:
+        if not self.http and not self.websocket:
+            raise ValueError(
+                "the strategy says nowhere where the credential goes\n"
+                'write http: {header: X-Api-Key, value: "{api_key}"}, and websocket: likewise'
+            )
+        for placements in (self.http, self.websocket):
+            if placements is None:
+                continue
+            targets = [placement.target for placement in placements]
+            for target in targets:
+                if targets.count(target) > 1:
+                    raise ValueError(f"the {target} is filled twice\nkeep one of the placements")
+            if not any(parse_template(t).names for p in placements for t in p.templates):
+                raise ValueError(
+                    "none of the placements holds a secret\n"
+                    'name one in braces, as value: "{api_key}"; '
+                    "a secret itself never belongs in this file"
+                )
+        return self
+
+    @property
+    def secret_names(self) -> frozenset[str]:
+        """The secrets that the strategy needs, over both kinds of request."""
+        return frozenset(
+            name
+            for placement in (*(self.http or ()), *(self.websocket or ()))
+            for template in placement.templates
+            for name in parse_template(template).names
+        )
+
+
+class Strip(Node):
+    """Where the provider's clients put credentials of their own; removed before ours is added.
+
+    Beside what is removed always: Authorization, Cookie and the well-known key headers.
+    """
+
+    headers: tuple[Annotated[str, checked_by(check_header_field_name)], ...] = Field(
+        default=(), description="Names of headers, in any case."
+    )
+    query: tuple[Line, ...] = Field(
+        default=(), description="Names of query parameters, decoded and exact."
+    )
+    subprotocols: tuple[Line, ...] = Field(
+        default=(), description="Beginnings of WebSocket subprotocols, such as `bearer_`."
+    )
+
+
+class RouteSettings(Node):
+    """One route, or one preset: whatever a route does not say, its provider's preset says.
+
+    Two fields are added to the preset's instead of replacing them, because dropping the preset's by
+    accident would open a hole: `deny` (until it is written as an empty list) and `strip`. Secrets
+    are merged by name.
+    """
+
+    provider: Line | None = Field(
+        default=None,
+        description="Name of the preset that the route is built on. Left out: the route says "
+        "everything itself.",
+    )
+    title: Line | None = Field(default=None, description="Name of the API, for people.")
+    docs: Line | None = Field(
+        default=None, description="URL of the page on which the provider explains its keys."
+    )
+    path: Annotated[str, checked_by(check_route_path)] | None = Field(
+        default=None,
+        description="Prefix at which the route answers on the main listener. `/<name>` by default.",
+    )
+    listen: _Listen = Field(
+        default=(),
+        description="Addresses at which the route answers without a prefix, such as "
+        "127.0.0.1:8082. None by default. For clients that drop the path of a base URL.",
+    )
+    upstream: Annotated[str, checked_by(parse_upstream)] | None = Field(
+        default=None,
+        description="Base URL of the provider: https, or http for a loopback host. What follows "
+        "the route's prefix is appended to its path.",
+    )
+    secrets: Mapping[Annotated[str, checked_by(check_secret_name)], AnySecret] = Field(
+        default={},
+        description="The secrets by name, each with its source: `env:NAME` or `file:/path`. "
+        "By default the variables that the provider's own SDK reads.",
+    )
+    auth: tuple[StrategySettings, ...] = Field(
+        default=(),
+        description="Strategies in order: the first whose secrets are there and whose paths match "
+        "serves the request.",
+    )
+    allow: tuple[_Pattern, ...] | None = Field(
+        default=None,
+        min_length=1,
+        description="If given, only what matches one of these patterns (`POST /v1/speech`, "
+        "`/v1/**`) passes. None by default: everything passes that is not denied.",
+    )
+    deny: tuple[_Pattern, ...] = Field(
+        default=(),
+        description="Patterns that never pass, however a path is spelled. Added to the preset's; "
+        "an empty list lifts those too, which lets clients mint credentials for themselves.",
+    )
+    methods: tuple[Annotated[str, checked_by(check_method)], ...] = Field(
+        default=("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"),
+        min_length=1,
+        description="Methods that pass. By default all but CONNECT and TRACE, which never pass.",
+    )
+    strategy: Line | None = Field(
+        default=None,
+        description="Name of the only strategy to use. None by default: the first that fits.",
+    )
+    allow_private: Flag = Field(
+        default=False,
+        description="Whether the upstream's name may lead to a private address. False by default, "
+        "so that a name cannot be turned against the inner network. True for an API of your own.",
+    )
+    allow_plaintext: Flag = Field(
+        default=False,
+        description="Whether the credential may go over plain http to another machine. False by "
+        "default: everybody on the way could read it.",
+    )
+    strip: Strip = Field(
+        default=Strip(),
+        description="More places from which credentials of clients are removed. Added to the "
+        "preset's. None by default.",
+    )
+    connect_timeout_seconds: Seconds = Field(
+        default=10,
+        gt=0,
+        le=300,
+        description="Seconds until a connection to the provider has to stand, TLS included. "
+        "10 by default.",
+    )
+    answer_timeout_seconds: Seconds = Field(
+        default=600,
+        gt=0,
+        le=86_400,
+        description="Seconds of silence of a provider that owes an answer. 600 by default, as "
+        "models think for minutes. Less where a client would wait for nothing.",
+    )
+    idle_seconds: Seconds = Field(
+        default=50,
+        ge=0,
+        le=3_600,
+        description="Seconds that an unused connection to the provider is kept. 50 by default, "
+        "below the 60 after which many load balancers hang up. 0 keeps none.",
+    )
+    verify: Annotated[str, checked_by(check_verify)] | None = Field(
+        default=None,
+        description="A cheap call by which `keyrelay doctor` proves the credential, such as "
+        "`GET /v1/voices`. None by default: doctor does not call.",
+    )
+    environment: Mapping[
+        Annotated[str, checked_by(check_env_name)], Annotated[str, checked_by(check_base_template)]
+    ] = Field(
+        default={},
+        description="Variables that `keyrelay exec` sets for its command; `{base}` is the address "
+        "of the route.",
+    )
+
+
+class Browsers(Node):
+    """Which pages may use the routes."""
+
+    origins: tuple[Annotated[str, checked_by(parse_browser_origin)], ...] = Field(
+        default=(),
+        description="Exact origins of pages, such as `http://localhost:5173`. None by default: any "
+        "page in your browser could otherwise spend your keys. Never `null` or `*`.",
+    )
+
+
+class Settings(Node):
+    """The whole file."""
+
+    listen: _Listen = Field(
+        default=("127.0.0.1:8080",),
+        min_length=1,
+        description="Address or list of addresses: `127.0.0.1:8080`, `'[::1]:8080'` (in quotes) or "
+        "`unix:/abs/path`. Port 0 takes a free one. Loopback only: whoever can connect spends "
+        "your keys.",
+    )
+    browsers: Browsers = Field(
+        default=Browsers(), description="Pages that may use the routes. None by default."
+    )
+    providers: tuple[Line, ...] = Field(
+        default=(),
+        description="Directories with presets of your own, one `<name>.yaml` each, relative to "
+        "this file. One of yours replaces the shipped one of the same name. None by default.",
+    )
+    routes: Mapping[Annotated[str, checked_by(check_route_name)], RouteSettings] = Field(
+        default={}, description="The routes by name. At least one."
+    )
+    drain_seconds: Seconds = Field(
+        default=10,
+        ge=0,
+        le=600,
+        description="Seconds that what is in flight has to end after SIGTERM. 10 by default, "
+        "as long as container engines wait.",
+    )
+    keepalive_seconds: Seconds = Field(
+        default=75,
+        ge=0,
+        le=3_600,
+        description="Seconds that an unused connection of a client is kept. 75 by default, "
+        "longer than clients keep theirs.",
+    )
+    head_timeout_seconds: Seconds = Field(
+        default=15,
+        gt=0,
+        le=300,
+        description="Seconds in which a client has to send the head of a request. 15 by default; "
+        "a slower one holds a connection for nothing.",
+    )

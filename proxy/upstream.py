@@ -1,0 +1,348 @@
+"""Connections to providers: one pool per route, TLS verified, addresses checked when dialled.
+
+A pool belongs to one route and so to one credential: no connection is ever shared between two.
+Idle connections are handed out last in, first out, so that a quiet pool shrinks. Bytes that arrive
+on an idle connection belong to no request; taking them for the next answer would hand one
+request's answer to another (RFC 9112 section 9.2), so such a connection is closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Protocol, cast
+
+from . import parsers
+from .dialling import Dialler
+from .errors import UpstreamFailure
+
+_NEVER = float("inf")
+_BLANK_LINE = b"\r\n\r\n"
+
+
+class Receiver(Protocol):
+    """Who sent the request on a connection, and is told what comes back.
+
+    ``ended`` comes with the last bytes of an answer; the connection is the receiver's no more.
+    """
+
+    def answer_begun(self, head: parsers.ResponseHead, body: bytes, *, ended: bool) -> None: ...
+    def answer_more(self, body: bytes, *, ended: bool) -> None: ...
+    def answer_lost(self, failure: UpstreamFailure) -> None: ...
+    def provider_full(self) -> None: ...
+    def provider_drained(self) -> None: ...
+
+
+class UpstreamConnection(asyncio.Protocol):
+    """One connection to a provider, serving one request at a time.
+
+    ``fresh`` until its first answer has ended; ``answered`` once the current request has had the
+    first byte of its answer.
+    """
+
+    __slots__ = (
+        "_close_after",
+        "_head_only",
+        "_loop",
+        "_parser",
+        "_payload",
+        "_pool",
+        "_reading_paused",
+        "_receiver",
+        "_remaining",
+        "_request_ended",
+        "_silence",
+        "_until_close",
+        "_upgrading",
+        "answered",
+        "closed",
+        "deadline",
+        "fresh",
+        "transport",
+    )
+
+    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, silence_seconds: float) -> None:
+        self._pool = pool
+        self._loop = loop
+        self._silence = silence_seconds
+        self._receiver: Receiver | None = None
+        self._parser: parsers.Parser | None = None
+        self._payload: parsers.Body | None = None
+        self._remaining = 0
+        self._until_close = False
+        self._head_only = False
+        self._upgrading = False
+        self._close_after = False
+        self._request_ended = True
+        self._reading_paused = False
+        self.answered = False
+        self.closed = False
+        self.fresh = True
+        self.deadline = _NEVER
+        self.transport: asyncio.Transport
+
+    # -- sending -------------------------------------------------------------------------------
+
+    def send(
+        self,
+        receiver: Receiver,
+        data: bytes,
+        *,
+        ended: bool,
+        head_only: bool = False,
+        upgrading: bool = False,
+    ) -> None:
+        """Send a request's head and what there is of its body, in one write.
+
+        ``ended`` says that this is all of it, ``head_only`` that the answer has no body (HEAD),
+        ``upgrading`` that a 101 was asked for.
+        """
+        self._receiver = receiver
+        self._request_ended = ended
+        self._head_only = head_only
+        self._upgrading = upgrading
+        self._parser = parsers.response_parser(self._loop, head_only=head_only)
+        self._payload = None
+        self._remaining = 0
+        self._until_close = False
+        self.answered = False
+        self.deadline = self._loop.time() + self._silence
+        self.transport.write(data)
+
+    def send_more(self, data: bytes, *, ended: bool) -> None:
+        """Send more of the request's body."""
+        self._request_ended = ended
+        self.deadline = self._loop.time() + self._silence
+        if data:
+            self.transport.write(data)
+
+    def pause_reading(self) -> None:
+        """Read no more of the answer until ``resume_reading``: the client is slow, not silent."""
+        if not self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = True
+            self.deadline = _NEVER
+            self.transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._reading_paused and not self.transport.is_closing():
+            self._reading_paused = False
+            self.deadline = self._loop.time() + self._silence
+            self.transport.resume_reading()
+
+    def abort(self) -> None:
+        """Drop the connection now; the receiver hears nothing more."""
+        self._receiver = None
+        self.closed = True
+        self.transport.abort()
+
+    def release(self) -> asyncio.Transport:
+        """Hand the transport to another protocol for good, after a 101."""
+        self._receiver = None
+        self.closed = True
+        self._pool.forget(self)
+        return self.transport
+
+    # -- what asyncio says ---------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.closed = True
+        self._pool.forget(self)
+        if self._receiver is None:
+            return
+        if self._until_close and exc is None:
+            self._end(b"", exact=False)
+        elif self.answered:
+            self._fail("http_response_incomplete", "The provider broke off its answer.")
+        else:
+            self._fail("connection_terminated", "The provider closed the connection unanswered.")
+
+    def pause_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.provider_full()
+
+    def resume_writing(self) -> None:
+        if self._receiver is not None:
+            self._receiver.provider_drained()
+
+    def data_received(self, data: bytes) -> None:
+        receiver = self._receiver
+        if receiver is None:
+            self.abort()
+            return
+        self.deadline = self._loop.time() + self._silence
+        if self._remaining:
+            # A body of known length is counted, not parsed.
+            left = self._remaining - len(data)
+            if left > 0:
+                self._remaining = left
+                receiver.answer_more(data, ended=False)
+            else:
+                self._end(data[: self._remaining], exact=left == 0)
+        elif self._until_close:
+            receiver.answer_more(data, ended=False)
+        else:
+            self._parse(receiver, data)
+
+    # -- reading the answer --------------------------------------------------------------------
+
+    def _parse(self, receiver: Receiver, data: bytes) -> None:
+        assert self._parser is not None
+        self.answered = True
+        try:
+            messages, _, tail = self._parser.feed_data(data)
+        except parsers.HttpProcessingError:
+            self._fail("http_protocol_error", "The provider's answer is not well-formed HTTP.")
+            return
+        if self._payload is not None:
+            body = self._payload.read_nowait()
+            if self._payload.is_eof():
+                self._end(body, exact=not messages and data.endswith(_BLANK_LINE))
+            elif body:
+                receiver.answer_more(body, ended=False)
+            return
+        for position, (head, payload) in enumerate(messages, 1):
+            if head.code == 101:
+                if self._upgrading:
+                    receiver.answer_begun(head, tail, ended=False)
+                else:
+                    self._fail("http_protocol_error", "The provider changed protocols unasked.")
+                return
+            # Interim answers may be left out (RFC 9110 section 15.2).
+            if head.code >= 200:
+                self._begin(receiver, head, payload, data, last=position == len(messages))
+                return
+
+    def _begin(
+        self,
+        receiver: Receiver,
+        head: parsers.ResponseHead,
+        payload: parsers.Body,
+        data: bytes,
+        *,
+        last: bool,
+    ) -> None:
+        """The head is complete: find out how the body ends (RFC 9112 section 6.3)."""
+        codings = head.headers.getall("Transfer-Encoding", ())
+        if codings and [one.lower() for one in codings] != ["chunked"]:
+            self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
+            return
+        self._close_after = head.should_close
+        body = payload.read_nowait()
+        if payload.is_eof():
+            rest = _BLANK_LINE if codings else _BLANK_LINE + body
+            self._end(body, head, exact=last and data.endswith(rest))
+            return
+        if codings:
+            self._payload = payload
+        elif "Content-Length" in head.headers:
+            self._remaining = int(head.headers["Content-Length"]) - len(body)
+        else:
+            self._until_close = True
+        receiver.answer_begun(head, body, ended=False)
+
+    def _end(self, body: bytes, head: parsers.ResponseHead | None = None, *, exact: bool) -> None:
+        """The answer is complete. ``exact``: nothing came behind it, so the connection is clean."""
+        receiver, self._receiver = self._receiver, None
+        assert receiver is not None
+        self._parser = self._payload = None
+        self._remaining = 0
+        self.deadline = _NEVER
+        if exact and self._request_ended and not self._close_after:
+            self.fresh = False
+            self.resume_reading()
+            self._pool.give_back(self)
+        else:
+            self.closed = True
+            self.transport.close()
+        if head is None:
+            receiver.answer_more(body, ended=True)
+        else:
+            receiver.answer_begun(head, body, ended=True)
+
+    def _fail(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:
+        receiver = self._receiver
+        self.abort()
+        if receiver is not None:
+            receiver.answer_lost(UpstreamFailure(proxy_error, detail, timed_out=timed_out))
+
+    def expire(self, now: float) -> None:
+        """Give up if the provider has been silent for too long. ``now`` is the loop's time."""
+        if now < self.deadline:
+            return
+        if self._receiver is None:
+            self.abort()
+        elif self.answered:
+            self._fail("connection_read_timeout", "The provider went silent.", timed_out=True)
+        else:
+            self._fail("http_response_timeout", "The provider did not answer.", timed_out=True)
+
+
+class Pool:
+    """The connections of one route.
+
+    idle_seconds      how long an unused connection is kept; below the idle limits that providers'
+                      front ends have (60 s is the shortest common one), so that a request does not
+                      meet a connection that is just being closed
+    silence_seconds   how long a provider that owes an answer may send nothing
+    """
+
+    def __init__(
+        self,
+        dialler: Dialler,
+        loop: asyncio.AbstractEventLoop,
+        *,
+        idle_seconds: float,
+        silence_seconds: float,
+    ) -> None:
+        self._dialler = dialler
+        self._loop = loop
+        self._idle_seconds = idle_seconds
+        self._silence_seconds = silence_seconds
+        self._idle: list[UpstreamConnection] = []
+        self._open: set[UpstreamConnection] = set()
+
+    def take(self) -> UpstreamConnection | None:
+        """An idle connection, the one used last, or None."""
+        while self._idle:
+            connection = self._idle.pop()
+            if not connection.closed and not connection.transport.is_closing():
+                connection.deadline = _NEVER
+                return connection
+        return None
+
+    async def dial(self) -> UpstreamConnection:
+        """A new connection, TLS included. Raises UpstreamFailure. Cancelling leaves nothing."""
+        connection = await self._dialler.dial(
+            lambda: UpstreamConnection(self, self._loop, self._silence_seconds)
+        )
+        self._open.add(connection)
+        return connection
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """Take a connection whose answer has ended cleanly."""
+        connection.deadline = self._loop.time() + self._idle_seconds
+        self._idle.append(connection)
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is closed, or no longer ours."""
+        self._open.discard(connection)
+        if connection in self._idle:
+            self._idle.remove(connection)
+
+    def expire(self, now: float) -> None:
+        """Close what has been idle or silent for too long. To be called about once a second."""
+        for connection in list(self._open):
+            connection.expire(now)
+
+    def close(self) -> None:
+        """Drop every connection."""
+        for connection in list(self._open):
+            connection.abort()
+        self._idle.clear()
+
+    @property
+    def idle(self) -> int:
+        """How many connections wait for a request."""
+        return len(self._idle)
