@@ -21,7 +21,7 @@ import json
 import math
 import re
 import struct
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final, final
 from urllib.parse import unquote_plus
@@ -313,8 +313,18 @@ def _as_text(body: bytes) -> str | None:
         return None
 
 
-def _json(content: object, status: int = 200) -> web.Response:
-    text = json.dumps(content, ensure_ascii=False, indent=2) + "\n"
+def _json(content: Mapping[str, object], status: int = 200) -> web.Response:
+    """JSON as one likes to read it in a terminal: a line per member, and per item of a list."""
+    lines = []
+    for name, value in content.items():
+        text = json.dumps(value, ensure_ascii=False)
+        if isinstance(value, list) and value:
+            items = (json.dumps(item, ensure_ascii=False) for item in value)
+            text = "[\n    " + ",\n    ".join(items) + "\n  ]"
+        elif isinstance(value, dict):
+            text = json.dumps(value, ensure_ascii=False, indent=4).replace("\n}", "\n  }")
+        lines.append(f"  {json.dumps(name)}: {text}")
+    text = "{\n" + ",\n".join(lines) + "\n}\n"
     return web.Response(text=text, status=status, content_type="application/json")
 
 

@@ -110,9 +110,9 @@ class HeaderPlacement(Node):
         return f"header {self.header.lower()}"
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """The texts in which secrets are named."""
-        return (self.value,)
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("value",): self.value}
 
 
 class BasicCredentials(Node):
@@ -142,9 +142,12 @@ class BasicPlacement(Node):
         return "header authorization"
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """The texts in which secrets are named."""
-        return (self.basic.username, self.basic.password)
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {
+            ("basic", "username"): self.basic.username,
+            ("basic", "password"): self.basic.password,
+        }
 
 
 class QueryPlacement(Node):
@@ -164,9 +167,9 @@ class QueryPlacement(Node):
         return f"query parameter {self.query}"
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """The texts in which secrets are named."""
-        return (self.value,)
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("value",): self.value}
 
 
 class PathPlacement(Node):
@@ -182,9 +185,9 @@ class PathPlacement(Node):
         return "path"
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """The texts in which secrets are named."""
-        return (self.path,)
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("path",): self.path}
 
 
 class CookiePlacement(Node):
@@ -199,9 +202,9 @@ class CookiePlacement(Node):
         return f"cookie {self.cookie}"
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """The texts in which secrets are named."""
-        return (self.value,)
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("value",): self.value}
 
 
 PLACEMENTS: dict[str, type[Node]] = {

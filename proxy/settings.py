@@ -136,7 +136,7 @@ class StrategySettings(Node):
             for target in targets:
                 if targets.count(target) > 1:
                     raise ValueError(f"the {target} is filled twice\nkeep one of the placements")
-            if not any(parse_template(t).names for p in placements for t in p.templates):
+            if not any(parse_template(t).names for p in placements for t in p.templates.values()):
                 raise ValueError(
                     "none of the placements holds a secret\n"
                     'name one in braces, as value: "{api_key}"; '
@@ -150,7 +150,7 @@ class StrategySettings(Node):
         return frozenset(
             name
             for placement in (*(self.http or ()), *(self.websocket or ()))
-            for template in placement.templates
+            for template in placement.templates.values()
             for name in parse_template(template).names
         )
 

@@ -73,6 +73,7 @@ class _Unreadable(Exception):
 def read_yaml(text: str, file: str) -> Document:
     """Read one YAML document. Never raises for what ``text`` says: see ``Document.findings``."""
     document = Document(file)
+    loader: _Loader | None = None
     try:
         loader = _Loader(text, document)
         node = loader.get_single_node()
@@ -96,8 +97,8 @@ def read_yaml(text: str, file: str) -> Document:
         )
     except (ValueError, OverflowError):
         # PyYAML lets chr() fail on an escape such as "\Uffffffff".
-        mark = loader.get_mark()
-        document.add(_position(mark), "an escape stands for no character", "remove the backslash")
+        position = _position(loader.get_mark()) if loader else (1, 1)
+        document.add(position, "an escape stands for no character", "remove the backslash")
     return document
 
 
@@ -119,7 +120,7 @@ class _Loader(yaml.SafeLoader):
         self._depth = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         position = _position(event.start_mark)
         if getattr(event, "tag", None) is not None:
             self._document.add(

@@ -158,14 +158,25 @@ async def test_ndjson_sends_a_document_per_line(base: str, client: aiohttp.Clien
 
 
 async def test_audio_is_a_sound_that_plays(base: str, client: aiohttp.ClientSession) -> None:
-    """The pieces make up one second of WAV, and the first arrives before the rest was sent."""
-    async with client.get(f"{base}/audio?interval_ms=20", headers=GOOD) as answer:
-        first = await answer.content.readany()
-        rest = await answer.content.read()
-    with wave.open(io.BytesIO(first + rest)) as sound:
+    """The pieces make up one second of WAV of which every player knows the length."""
+    async with client.get(f"{base}/audio?interval_ms=0", headers=GOOD) as answer:
+        assert answer.content_type == "audio/wav"
+        assert answer.headers["Transfer-Encoding"] == "chunked"
+        content = await answer.read()
+    with wave.open(io.BytesIO(content)) as sound:
         assert sound.getnframes() == sound.getframerate() == 16_000
         assert any(sound.readframes(16_000))
-    assert len(first) < len(rest)
+
+
+@pytest.mark.parametrize("path", ["/sse", "/ndjson", "/audio"])
+async def test_streams_do_not_wait_for_their_end(
+    base: str, client: aiohttp.ClientSession, path: str
+) -> None:
+    """The first piece is there long before the second is due, and nothing but it."""
+    async with client.get(f"{base}{path}?interval_ms=5000", headers=GOOD) as answer:
+        first = await asyncio.wait_for(answer.content.readany(), 4)
+        assert first
+        assert not answer.content.at_eof()
 
 
 @pytest.mark.parametrize("code", [200, 204, 302, 304, 404, 429, 500, 503, 599])

@@ -7,6 +7,7 @@ import base64
 import gzip
 import hashlib
 import hmac
+import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -153,7 +154,7 @@ def certificates(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
     """Contexts for a server with a certificate of its own and for a client that trusts it."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "emulator")])
-    address = x509.IPAddress(__import__("ipaddress").ip_address("127.0.0.1"))
+    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -851,11 +852,9 @@ async def test_a_socket_can_be_cut(client: aiohttp.ClientSession) -> None:
 
 async def test_a_socket_whose_client_vanishes_is_noticed(client: aiohttp.ClientSession) -> None:
     """Without a close frame the exchange ends as one whose client left."""
-    async with HumeEmulator() as hume:
-        async with aiohttp.ClientSession() as vanishing, chat(hume, vanishing) as socket:
-            transport = socket.get_extra_info("socket")
-            transport.shutdown(2)
-            assert await hume.ended(0) == "client left"
+    async with HumeEmulator() as hume, chat(hume, client) as socket:
+        socket.get_extra_info("socket").shutdown(2)
+        assert await hume.ended(0) == "client left"
 
 
 async def test_leaving_the_emulator_ends_what_runs(client: aiohttp.ClientSession) -> None:

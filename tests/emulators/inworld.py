@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import json
 import re
 import ssl
@@ -26,27 +25,16 @@ from tests.emulators.answers import Answer, Denial, Recorded, json_answer, text_
 from tests.emulators.base import Emulator
 from tests.emulators.carriers import Carrier
 from tests.emulators.gate import Gate
+from tests.emulators.signature import DOCUMENTED_MINT, SAMPLE_MINT, SIGNED, SignatureCheck
 from tests.emulators.sockets import Socket
 
 INWORLD_KEY = "dummy-inworld-key"
 INWORLD_SECRET = "dummy-inworld-secret"
 INWORLD_PORTAL = base64.b64encode(f"{INWORLD_KEY}:{INWORLD_SECRET}".encode()).decode()
 
-SAMPLE_MINT = "/auth/v1/tokens/token:generate"
-DOCUMENTED_MINT = "/v1/sessionTokens/token:generate"
 ONE_TIME_MINT = "/auth/v1/tokens"
 REALTIME = "/api/v1/realtime/session"
 
-# What is signed: a constant host and method, whatever host the request goes to.
-_SIGNED: Final = {
-    SAMPLE_MINT: ("api-engine.inworld.ai", "ai.inworld.engine.WorldEngine/GenerateToken"),
-    DOCUMENTED_MINT: ("api.inworld.ai", "ai.inworld.engine.v1.SessionTokens/GenerateSessionToken"),
-}
-_SIGNATURE: Final = re.compile(
-    r"IW1-HMAC-SHA256 ApiKey=([^,\s]+),DateTime=(\d{14}),Nonce=([0-9a-f]{11,32}),"
-    r"Signature=([0-9a-f]{64})"
-)
-_SIGNATURE_SKEW_SECONDS: Final = 300
 _LENIENT_SOCKETS: Final = (  # these say 101 first and refuse inside
     "/tts/v1/voice:streamBidirectional",
     "/stt/v1/transcribe:streamBidirectional",
@@ -93,13 +81,12 @@ class InworldEmulator(Emulator):
     ) -> None:
         super().__init__(ssl_context=ssl_context, hosts=hosts)
         self._key = key
-        self._secret = secret
         self._portal = base64.b64encode(f"{key}:{secret}".encode()).decode()
         self._accepts = frozenset(accepts)
         self._lifetime_seconds = lifetime_seconds
         self._clock = clock
         self._valid: dict[str, MintedToken] = {}
-        self._nonces: set[str] = set()
+        self._signatures = SignatureCheck(key, secret)
         self.minting = Gate("minting", self.changes)
         self.minted: list[MintedToken] = []
 
@@ -134,7 +121,7 @@ class InworldEmulator(Emulator):
         if len(found) != 1:
             reason = f"{len(found)} credentials: {', '.join(map(str, found))}"
             denial: Denial | None = self.denied(recorded, reason)
-        elif recorded.path in _SIGNED:
+        elif recorded.path in SIGNED:
             denial = self._judge_signature(recorded, found[0])
         else:
             denial = self._judge_credential(recorded, found[0])
@@ -174,27 +161,12 @@ class InworldEmulator(Emulator):
         return None
 
     def _judge_signature(self, recorded: Recorded, carrier: Carrier) -> Denial | None:
+        header = carrier.value if carrier.name == "authorization" else ""
+        complaint = self._signatures.complaint(recorded.path, header, self._clock())
+        if complaint is None:
+            return None
         content = {"code": 7, "message": "invalid authorization signature", "details": []}
-        answer = json_answer(403, content)
-        match = _SIGNATURE.fullmatch(carrier.value) if carrier.name == "authorization" else None
-        if match is None:
-            return Denial("the mint needs an IW1-HMAC-SHA256 signature, exactly formed", answer)
-        key, date_time, nonce, signature = match.groups()
-        host, method = _SIGNED[recorded.path]
-        chain = f"IW1{self._secret}".encode()
-        for part in (date_time, host, method, nonce, "iw1_request"):
-            chain = hmac.digest(chain, part.encode(), hashlib.sha256)
-        if key != self._key:
-            return Denial("signed for another key", answer)
-        if signature != chain.hex():
-            return Denial("the signature is wrong", answer)
-        signed_at = datetime.strptime(date_time, "%Y%m%d%H%M%S").replace(tzinfo=UTC)
-        if abs(signed_at.timestamp() - self._clock()) > _SIGNATURE_SKEW_SECONDS:
-            return Denial("signed at another time", answer)
-        if nonce in self._nonces:
-            return Denial("the nonce was used before", answer)
-        self._nonces.add(nonce)
-        return None
+        return Denial(complaint, json_answer(403, content))
 
     async def refuse(
         self, request: web.BaseRequest, recorded: Recorded, denial: Denial

@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from aiohttp import web
+from aiohttp import WSCloseCode, web
 
 from tests.emulators import carriers
 from tests.emulators.answers import Recorded
@@ -59,7 +59,7 @@ class Socket:
             self._recorded.close_code = message.data or 1005  # RFC 6455 section 7.1.5: none given
             self._recorded.close_reason = message.extra or ""
             await self._socket.close(code=message.data or 1000)
-        elif self._socket.close_code == web.WSCloseCode.ABNORMAL_CLOSURE:
+        elif self._socket.close_code == WSCloseCode.ABNORMAL_CLOSURE:
             self._recorded.outcome = "client left"
         return None
 

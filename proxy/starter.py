@@ -1,0 +1,92 @@
+"""Texts and files to begin with: the shipped routes, a routes file, the demo's tour."""
+
+from __future__ import annotations
+
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from .errors import KeyrelayError
+from .presets import presets
+from .settings import RouteSettings
+
+_HEAD = """\
+# Routes of keyrelay. Each answers at http://127.0.0.1:8080/<name>/… and adds the credential.
+# Check with: keyrelay check -c FILE. Run with: keyrelay run -c FILE.
+# Secrets never stand here, only where they come from: env:NAME or file:/absolute/path.
+
+listen: 127.0.0.1:8080
+
+# Pages under development that may use the routes. None by default; exact origins only.
+# browsers:
+#   origins: [http://localhost:5173]
+
+routes:
+  # Built in, needs no key: curl http://127.0.0.1:8080/demo/
+  demo:
+    provider: demo
+"""
+
+
+def shipped_routes() -> Path:
+    """The routes file that ships with keyrelay: of the checkout, else of the installation."""
+    places = (
+        Path(__file__).parent.parent / "config" / "routes.yaml",
+        Path(sysconfig.get_path("data")) / "share" / "keyrelay" / "routes.yaml",
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise KeyrelayError("the shipped routes are not installed; give a file with --config")
+
+
+def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """A commented routes file for the providers whose variables are set, and their names.
+
+    The others stand there as comments.
+    """
+    used = ["demo"]
+    text = _HEAD
+    for name, preset in sorted(presets().items()):
+        if name == "demo":
+            continue
+        variables = _variables(preset)
+        lines = [f"{name}:", f"  provider: {name}   # reads {' and '.join(variables)}"]
+        if preset.upstream is None:
+            lines.append("  upstream: https://…   # yours: this provider runs in many places")
+        ready = preset.upstream is not None and any(one in environment for one in variables)
+        if ready:
+            used.append(name)
+        text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
+        text += "".join(f"  {line}\n" if ready else f"  # {line}\n" for line in lines)
+    return text, used
+
+
+def _variables(preset: RouteSettings) -> list[str]:
+    references = [ref for secret in preset.secrets.values() for ref in secret.references]
+    return [ref.removeprefix("env:") for ref in references if ref.startswith("env:")]
+
+
+def demo_commands(url: str) -> str:
+    """Three commands to paste: an HTTP request, a stream of events, a WebSocket."""
+    program = f"""\
+import asyncio, aiohttp
+async def main():
+    async with aiohttp.ClientSession() as http, http.ws_connect("{url}/demo/ws") as ws:
+        print(await ws.receive_str())
+        await ws.send_str("hello")
+        print(await ws.receive_str())
+asyncio.run(main())"""
+    return f"""\
+Paste these into another terminal. None holds a credential; the provider gets one each time.
+
+  HTTP, showing what reached the provider:
+curl '{url}/demo/echo/hello?from=curl'
+
+  Server-sent events, one by one:
+curl -N '{url}/demo/sse'
+
+  A WebSocket:
+{sys.executable} -c '{program}'
+"""
