@@ -31,7 +31,7 @@ def serve(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """An event loop: uvloop where the platform has it: a tenth less CPU, more where reads are small."""
+    """Makes event loops: of uvloop where the platform has it, for a tenth less CPU."""
     try:
         import uvloop
     except ImportError:
