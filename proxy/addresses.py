@@ -34,18 +34,22 @@ def dialled_address(text: str) -> IPv4Address | IPv6Address:
 def may_dial(address: str, origin: Origin, *, allow_private: bool) -> bool:
     """Whether a connection to the configured ``origin`` may go to ``address``.
 
-    Link-local (metadata services), multicast and unspecified addresses never. Private and loopback
-    ones only if the route allows it, or names such an address itself.
+    Link-local (metadata services), multicast, unspecified and reserved addresses never. Private and
+    loopback ones only if the route allows it, or names such an address itself.
     """
     target = dialled_address(address)
     if target.is_link_local or target.is_multicast or target.is_unspecified:
         return False
     if target.is_loopback:
         return origin.loopback or allow_private
-    if target.is_global:
+    if target.is_reserved:
+        # Nobody's network; ::/96 in it was IPv4 once and may still be read so (RFC 4291 2.5.5.1).
+        return False
+    # fec0::/10 was private space before fc00::/7 (RFC 3879); ``is_global`` does not know.
+    if target.is_global and not (isinstance(target, IPv6Address) and target.is_site_local):
         return True
-    # Private and shared (100.64/10) space may be ours; reserved space is nobody's network.
-    return (allow_private or _names(origin, target)) and not target.is_reserved
+    # Private and shared (100.64/10) space may be ours.
+    return allow_private or _names(origin, target)
 
 
 def _names(origin: Origin, target: IPv4Address | IPv6Address) -> bool:

@@ -46,8 +46,8 @@ def page_fields(origin: str, cache_control: str) -> bytes:
     (RFC 9111 section 3.5).
     """
     fields = cors_fields(origin) + _FOR_PAGES
-    said = cache_control.lower()
-    if "no-store" in said or "private" in said:
+    # Whole directives only: private="name" is about one field (RFC 9111 section 5.2.2.7).
+    if {"no-store", "private"} & {said.strip().lower() for said in cache_control.split(",")}:
         return fields
     return fields + b"Cache-Control: no-store\r\n"
 

@@ -185,7 +185,8 @@ class App:
     async def close(self, drain_seconds: float | None = None) -> None:
         """Stop accepting, let what is in flight end, close the rest.
 
-        ``drain_seconds`` None takes the configured time. WebSockets are closed at once.
+        ``drain_seconds`` None takes the configured time. WebSockets are closed at once, but what
+        was read from one side may still reach the other.
         """
         if drain_seconds is None:
             drain_seconds = self._settings.drain_seconds
@@ -195,15 +196,21 @@ class App:
             relay.close()
         loop = self._around.loop
         until = loop.time() + drain_seconds
-        while self._drop_idle() and loop.time() < until:  # noqa: ASYNC110  many may end, none is waited for
+        while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110  many may end, none is waited for
             await asyncio.sleep(0.02)
-        for client in list(self._clients):
-            client.transport.abort()
-        for task in list(self._around.tasks):
+        tasks = list(self._around.tasks)
+        for task in tasks:
             task.cancel()
-        # Transports tell their protocols of the end in the next turn of the loop.
-        await asyncio.sleep(0)
+        await asyncio.gather(*tasks, return_exceptions=True)
+        # Transports tell their protocols of the end in a later turn of the loop.
+        while self._clients or self._around.relays:
+            for client in list(self._clients):
+                client.transport.abort()
+            for relay in list(self._around.relays):
+                relay.abort()
+            await asyncio.sleep(0)
         await self._stack.aclose()
+        await asyncio.sleep(0)
 
     def _drop_idle(self) -> bool:
         """Close connections without a request; whether any has one."""

@@ -42,6 +42,8 @@ def compile_route(name: str, settings: RouteSettings, resolve: Resolve) -> Route
         strategies = ()
         missing.append(f"{error.name}: {error.remedy}")
     placements = tuple(_placements(settings))
+    carriers = {one.header for one in placements if isinstance(one, HeaderPlacement)}
+    carriers.update(settings.strip.headers)
     return Route(
         name=name,
         prefix=(settings.path or f"/{name}").encode("ascii"),
@@ -50,18 +52,15 @@ def compile_route(name: str, settings: RouteSettings, resolve: Resolve) -> Route
             host=origin.authority.encode("ascii"),
             base_path=base_path.encode("ascii"),
             dropped_headers=DROPPED_FROM_REQUESTS
-            | {
-                one.header.lower().encode()
-                for one in placements
-                if isinstance(one, HeaderPlacement)
-            }
-            | {header.lower().encode() for header in settings.strip.headers},
+            | {header.lower().encode() for header in carriers}
+            # Where the carrier has a ``_`` itself, the other spelling is the twin.
+            | {header.lower().replace("_", "-").encode() for header in carriers},
             dropped_query=frozenset(
                 one.query.encode() for one in placements if isinstance(one, QueryPlacement)
             )
             | {parameter.encode() for parameter in settings.strip.query},
             subprotocols=CREDENTIAL_SUBPROTOCOLS
-            + tuple(prefix.encode() for prefix in settings.strip.subprotocols),
+            + tuple(prefix.lower().encode() for prefix in settings.strip.subprotocols),
         ),
         strategies=strategies,
         methods=frozenset(settings.methods),

@@ -8,6 +8,8 @@ nothing of routes or credentials. One request is under way at a time; what a cli
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -26,6 +28,8 @@ _LINGER = 5.0
 # clients that vanished.
 _BODY_SILENCE = 300.0
 _NEVER = float("inf")
+# SO_LINGER, on, with zero seconds: closing the socket sends a reset.
+_RESET = struct.pack("ii", 1, 0)
 
 
 class Exchange(Protocol):
@@ -61,6 +65,7 @@ class ClientConnection(asyncio.Protocol):
         "_body",
         "_closing",
         "_exchange",
+        "_full",
         "_handle",
         "_loop",
         "_parser",
@@ -68,6 +73,7 @@ class ClientConnection(asyncio.Protocol):
         "_reading_paused",
         "_registry",
         "_times",
+        "_waiting",
         "deadline",
         "keep_alive",
         "transport",
@@ -91,6 +97,8 @@ class ClientConnection(asyncio.Protocol):
         self._pumping = False
         self._closing = False
         self._reading_paused = False
+        self._full = False
+        self._waiting = False
         self.keep_alive = True
         self.deadline = _NEVER
         self.transport: asyncio.Transport
@@ -112,7 +120,7 @@ class ClientConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._closing:
             return
-        if self._exchange is not None and self._body is None:
+        if self._waiting or (self._exchange is not None and self._body is None):
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
                 self.pause_reading()
@@ -120,12 +128,20 @@ class ClientConnection(asyncio.Protocol):
         self._pump(data)
 
     def pause_writing(self) -> None:
+        self._full = True
         if self._exchange is not None:
             self._exchange.client_full()
 
     def resume_writing(self) -> None:
+        self._full = False
         if self._exchange is not None:
             self._exchange.client_drained()
+        elif self.deadline != _NEVER:
+            # It was slow to take the answer, not silent: its time begins now.
+            seconds = _LINGER if self._closing else self._times.keepalive_seconds
+            self.deadline = self._loop.time() + seconds
+        if self._waiting:
+            self._go_on()
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -140,7 +156,7 @@ class ClientConnection(asyncio.Protocol):
                 if not messages:
                     break
                 self._begin(*messages[0])
-                if self._exchange is not None or self._closing:
+                if self._exchange is not None or self._closing or self._waiting:
                     break
                 self._parser.message_consumed()
                 data = b""
@@ -156,7 +172,11 @@ class ClientConnection(asyncio.Protocol):
         incoming = parsers.incoming(head)
         ended = body.is_eof()
         self._body = None if ended else body
-        self.keep_alive = not head.should_close and incoming.version == (1, 1)
+        # After an offer to change the protocol (h2c, WebSocket) or CONNECT the parser loses what
+        # follows, so nothing may.
+        self.keep_alive = (
+            not head.should_close and not head.upgrade and incoming.version == (1, 1)
+        )
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
 
@@ -218,11 +238,23 @@ class ClientConnection(asyncio.Protocol):
             self.transport.close()
         else:
             self.deadline = self._loop.time() + self._times.keepalive_seconds
-            if not self._pumping:
-                self._parser.message_consumed()
-                backlog, self._backlog = self._backlog, b""
-                self.resume_reading()
-                self._pump(backlog)
+            if self._full:
+                self._wait()
+            elif not self._pumping:
+                self._go_on()
+
+    def _wait(self) -> None:
+        """Begin no further request before the client has taken the answers that it has."""
+        self._waiting = True
+        self.pause_reading()
+
+    def _go_on(self) -> None:
+        """Take up what came behind the last request."""
+        self._waiting = False
+        self._parser.message_consumed()
+        backlog, self._backlog = self._backlog, b""
+        self.resume_reading()
+        self._pump(backlog)
 
     def _linger(self) -> None:
         """End our side and swallow what still comes, for a while: see _LINGER."""
@@ -236,6 +268,10 @@ class ClientConnection(asyncio.Protocol):
         """Break the connection so that the client sees a broken answer, never a clean end."""
         self._closing = True
         self._exchange = None
+        if not self.transport.is_closing():
+            # An answer without framing ends where the connection ends: only a reset tells.
+            sock = self.transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def break_off(self) -> None:
@@ -274,7 +310,8 @@ class ClientConnection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """Close if the deadline has passed. ``now`` is the loop's time."""
-        if now < self.deadline:
+        if now < self.deadline or self._full:
+            # Whoever is slow to take an answer is not silent; TCP finds out if he is gone.
             return
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None

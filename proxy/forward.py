@@ -162,9 +162,10 @@ class Forward:
             self._refuse(refusal)
         else:
             self._task = None
-            self._send(connection, injection)
             if not self._request_ended:
+                # Before sending: the provider may be full at once, and pause it again.
                 self._client.resume_reading()
+            self._send(connection, injection)
 
     def _send(self, connection: UpstreamConnection, injection: Injection) -> None:
         self._connection = connection
@@ -230,6 +231,8 @@ class Forward:
 
     def _fields(self, head: ResponseHead, dropped: frozenset[bytes]) -> bytes | None:
         """The header fields that cross to the client, None if they cannot."""
+        if "\0" in head.reason:
+            return None
         try:
             return answer_fields(head.raw_headers, dropped, self._relocate)
         except ValueError:
@@ -246,6 +249,7 @@ class Forward:
                 # HTTP/1.0 has no chunks: the end of the connection ends the body.
                 self._client.keep_alive = False
         if self._client.must_close:
+            self._client.keep_alive = False
             fields += b"Connection: close\r\n"
         if self._page is not None:
             fields += page_fields(self._page, head.headers.get("Cache-Control", ""))

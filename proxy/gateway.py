@@ -51,9 +51,6 @@ class Gateway:
         """Serve one request. None if it has been answered already. Never waits."""
         note = Exchange("-", incoming.method, "-", incoming.websocket)
         page: str | None = None
-        if incoming.websocket:
-            # Whatever the answer, the parser of this connection has seen its last request.
-            client.keep_alive = False
         try:
             host, page = self._guard.admit(incoming)
             if self._answer_locally(incoming, client, host, page):
@@ -65,8 +62,9 @@ class Gateway:
             self._refuse(refusal, incoming, client, page, note)
             return None
         note.strategy = strategy.name
-        if not ended and "Expect" in incoming.headers:
-            # RFC 9110 section 10.1.1: by now we know that the body is wanted.
+        if not ended and "Expect" in incoming.headers and incoming.version == (1, 1):
+            # RFC 9110 section 10.1.1: by now we know that the body is wanted. HTTP/1.0 knows no
+            # interim answers.
             client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         forward = Forward(
             client,
@@ -97,7 +95,7 @@ class Gateway:
                 )
             )
         elif incoming.target == b"*":
-            client.write(plain(204))
+            client.write(plain(204, close=client.must_close))
         elif incoming.path.startswith(_OWN_PREFIX) and self._table.shares(host):
             if incoming.path not in {b"/-/health", b"/-/ready"}:
                 raise Refusal(404, "no-such-page", "Keyrelay has no page of this name.")

@@ -24,8 +24,9 @@ _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{0,
 # Origin-form of RFC 9112 section 3.2.1 without ``#`` and ``\``, which servers read differently.
 _TARGET = re.compile(rb"/(?!/)[\x21\x22\x24-\x5b\x5d-\x7e]*")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)", re.DOTALL)
-# A dot segment; ``;…`` because some servers cut path parameters off before they resolve it.
-_DOT_SEGMENT = re.compile(rb"(?:^|[/\\])\.{1,2}(?:;[^/\\]*)?(?=[/\\]|$)")
+# A dot segment. Some servers cut path parameters off before they resolve it; where ``?`` or ``#``
+# was encoded, some parse what they decoded once more.
+_DOT_SEGMENT = re.compile(rb"(?:^|[/\\])\.{1,2}(?=[/\\;?#]|$)")
 _TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]*")
 
 # No request of these kinds comes from code that wants an API's answer. They would make pages,
@@ -41,7 +42,8 @@ class Guard:
 
     def __init__(self, hosts: frozenset[str], origins: frozenset[str]) -> None:
         self._hosts = hosts
-        self._origins = frozenset(filter(None, map(_origin_tuple, origins)))
+        self._origins = origins
+        self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
 
     def admit(self, incoming: Incoming) -> tuple[str, str | None]:
         """The host that was asked for, and the page's origin if an allowed page asks.
@@ -90,7 +92,8 @@ class Guard:
                 "Call it with fetch, EventSource or WebSocket from an allowed page.",
             )
         if origin is not None:
-            if len(incoming.headers.getall("Origin")) == 1 and self._listed(origin):
+            # Browsers write an origin in one way only, so nothing else is compared than the text.
+            if len(incoming.headers.getall("Origin")) == 1 and origin in self._origins:
                 return origin
             raise _page_refused(
                 "The page's origin is not allowed to use keyrelay.",
@@ -103,7 +106,7 @@ class Guard:
         if (
             site is not None
             or (agent.startswith("Mozilla/") and " PowerShell/" not in agent)
-            or (referer is not None and not self._listed(referer))
+            or (referer is not None and _origin_tuple(referer) not in self._referers)
         ):
             raise _page_refused(
                 "The request comes from a browser but names no allowed origin.",
@@ -112,9 +115,6 @@ class Guard:
             )
         return None
 
-    def _listed(self, origin: str) -> bool:
-        return _origin_tuple(origin) in self._origins
-
 
 def check_syntax(incoming: Incoming) -> None:
     """Step 1: version, method, framing, expectation. Raises Refusal."""
@@ -122,7 +122,12 @@ def check_syntax(incoming: Incoming) -> None:
     if incoming.version not in {(1, 1), (1, 0)}:
         raise Refusal(505, "bad-version", "Keyrelay speaks HTTP/1.1.")
     if incoming.method in {"CONNECT", "TRACE"}:
-        raise Refusal(405, "method-refused", "Keyrelay does not serve this method.")
+        raise Refusal(
+            405,
+            "method-refused",
+            "Keyrelay does not serve this method.",
+            headers=(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
+        )
     if incoming.target == b"*" and incoming.method != "OPTIONS":
         raise _bad_target()
     if "Transfer-Encoding" in headers:
@@ -165,7 +170,12 @@ def check_handshake(incoming: Incoming) -> None:
             426,
             "bad-handshake",
             "Keyrelay speaks version 13 of the WebSocket protocol.",
-            headers=(("Sec-WebSocket-Version", "13"), ("Upgrade", "websocket")),
+            # RFC 9110 section 7.8: Upgrade goes with a Connection that names it.
+            headers=(
+                ("Sec-WebSocket-Version", "13"),
+                ("Connection", "Upgrade"),
+                ("Upgrade", "websocket"),
+            ),
         )
     keys = headers.getall("Sec-WebSocket-Key", ())
     if len(keys) != 1 or re.fullmatch(r"[A-Za-z0-9+/]{22}==", keys[0]) is None:
@@ -187,17 +197,13 @@ def is_preflight(incoming: Incoming) -> bool:
 
 
 def _origin_tuple(text: str) -> tuple[str, str, int | None] | None:
-    """(scheme, host, port), or None for what is not the origin of a page. ``null`` never is."""
+    """(scheme, host, port) of a page's URL, None for what is none."""
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError:
         return None
     if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
-        return None
-    # Browsers serialise origins in lower case; anything else was typed by somebody.
-    host = parts.netloc.rpartition("@")[2]
-    if host != host.lower() or not text.startswith(parts.scheme):
         return None
     return parts.scheme, parts.hostname, port or {"http": 80, "https": 443}[parts.scheme]
 

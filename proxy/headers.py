@@ -81,8 +81,16 @@ DROPPED_FROM_REQUESTS = HOP_BY_HOP | CREDENTIAL_HEADERS | NOT_FORWARDED
 # ``Alt-Svc`` names other places for the provider's origin, which is not the origin the client uses.
 DROPPED_FROM_ANSWERS = HOP_BY_HOP | {b"alt-svc"}
 
-# What a provider may say to its own pages but not to all pages that share this machine's localhost.
+# What a provider may say to its own pages but not to all pages that share this machine's localhost,
+# and whom it would let read its answers: that is said here (``answers.page_fields``).
 DROPPED_FOR_BROWSERS = DROPPED_FROM_ANSWERS | {
+    b"access-control-allow-credentials",
+    b"access-control-allow-headers",
+    b"access-control-allow-methods",
+    b"access-control-allow-origin",
+    b"access-control-allow-private-network",
+    b"access-control-expose-headers",
+    b"access-control-max-age",
     b"clear-site-data",
     b"cross-origin-resource-policy",
     b"content-security-policy",
@@ -94,17 +102,38 @@ DROPPED_FOR_BROWSERS = DROPPED_FROM_ANSWERS | {
     b"service-worker-allowed",
     b"set-cookie",
     b"strict-transport-security",
+    b"timing-allow-origin",
     b"www-authenticate",
     b"x-content-type-options",
 }
 
 _ABOUT_CONNECTION = frozenset({b"", b"close"})
 _FRAMING = frozenset({b"content-length"})
+# What was checked or rewritten under its right name only: a twin with ``_`` could say otherwise.
+_IN_ONE_SPELLING = _FRAMING | {
+    b"sec-websocket-extensions",
+    b"sec-websocket-key",
+    b"sec-websocket-protocol",
+    b"sec-websocket-version",
+}
 
 
 def named_by_connection(value: bytes) -> set[bytes]:
     """Field names that a ``Connection`` value declares hop-by-hop, lower case."""
     return {name.strip().lower() for name in value.split(b",")}
+
+
+def _without_connection(
+    raw: RawHeaders, dropped: frozenset[bytes]
+) -> tuple[RawHeaders, frozenset[bytes]]:
+    """The fields without ``Connection``, and ``dropped`` with what all of its lines name."""
+    rest = tuple(pair for pair in raw if pair[0].lower() != b"connection")
+    named: set[bytes] = set()
+    for name, value in raw:
+        if name.lower() == b"connection":
+            named |= named_by_connection(value)
+    # Content-Length is framing: nobody can talk us out of it.
+    return rest, dropped | (named - _FRAMING)
 
 
 def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
@@ -120,12 +149,12 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
             if lower == b"connection":
                 named = named_by_connection(value) - dropped
                 if not named <= _ABOUT_CONNECTION:
-                    rest = tuple(pair for pair in raw if pair[0].lower() != b"connection")
-                    # Content-Length is framing: a client cannot talk us out of it.
-                    return request_fields(rest, dropped | (named - _FRAMING))
+                    return request_fields(*_without_connection(raw, dropped))
             continue
-        if b"_" in lower and lower.replace(b"_", b"-") in dropped:
-            continue
+        if b"_" in lower:
+            twin = lower.replace(b"_", b"-")
+            if twin in dropped or twin in _IN_ONE_SPELLING:
+                continue
         parts += (name, b": ", value, b"\r\n")
     return b"".join(parts)
 
@@ -147,8 +176,7 @@ def answer_fields(
             if lower == b"connection":
                 named = named_by_connection(value) - dropped
                 if not named <= _ABOUT_CONNECTION:
-                    rest = tuple(pair for pair in raw if pair[0].lower() != b"connection")
-                    return answer_fields(rest, dropped | (named - _FRAMING), relocate)
+                    return answer_fields(*_without_connection(raw, dropped), relocate)
             continue
         parts += (name, b": ", relocate(value) if lower == b"location" else value, b"\r\n")
     block = b"".join(parts)
@@ -178,11 +206,14 @@ def _is_credential(pair: bytes, names: frozenset[bytes]) -> bool:
 def split_subprotocols(
     raw: RawHeaders, secret_prefixes: tuple[bytes, ...]
 ) -> tuple[list[bytes], list[bytes]]:
-    """What the client offered in ``Sec-WebSocket-Protocol``: (to pass on, to keep from passing)."""
+    """What the client offered in ``Sec-WebSocket-Protocol``: (to pass on, to keep from passing).
+
+    ``secret_prefixes`` are lower case and found in any case.
+    """
     passed: list[bytes] = []
     kept: list[bytes] = []
     for name, value in raw:
         if name.lower() == b"sec-websocket-protocol":
             for offer in (one.strip() for one in value.split(b",")):
-                (kept if offer.startswith(secret_prefixes) else passed).append(offer)
+                (kept if offer.lower().startswith(secret_prefixes) else passed).append(offer)
     return passed, kept

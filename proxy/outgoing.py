@@ -38,7 +38,7 @@ class Rules:
     base_path         path of the upstream, without a trailing ``/``
     dropped_headers   lower-case names that do not cross
     dropped_query     decoded names of parameters that do not cross
-    subprotocols      prefixes of WebSocket subprotocols that carry a key
+    subprotocols      lower-case prefixes of WebSocket subprotocols that carry a key
     """
 
     host: bytes

@@ -17,7 +17,7 @@ from .parsers import ResponseHead
 # RFC 6455 section 1.3.
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Once one side has ended, how long the other may take to end as well (seconds).
-_HALF_CLOSED = 30.0
+_ENDING = 30.0
 
 
 def accepts(incoming: Incoming, head: ResponseHead) -> bool:
@@ -35,7 +35,8 @@ def accepts(incoming: Incoming, head: ResponseHead) -> bool:
 class Relay:
     """One WebSocket session.
 
-    ``ended`` is called once, with the relay, the bytes to the provider and those to the client.
+    ``ended`` is called once, when both connections are gone, with the relay, the bytes to the
+    provider and those to the client.
     """
 
     __slots__ = ("_client", "_ended", "_loop", "_provider", "_timer")
@@ -48,7 +49,7 @@ class Relay:
         ended: Callable[[Relay, int, int], None],
     ) -> None:
         self._loop = loop
-        self._ended: Callable[[Relay, int, int], None] | None = ended
+        self._ended = ended
         self._timer: asyncio.TimerHandle | None = None
         self._client = _Side(self, client)
         self._provider = _Side(self, provider)
@@ -65,52 +66,67 @@ class Relay:
             self._provider.data_received(from_provider)
 
     def close(self) -> None:
-        """End both sides; what was written still goes out."""
+        """End both sides; what was written still goes out, if it is taken in time."""
         self._client.transport.close()
         self._provider.transport.close()
+        self.end_soon()
 
-    def side_ended(self, side: _Side, exc: Exception | None) -> None:
+    def abort(self) -> None:
+        """Drop both connections now."""
+        self._client.transport.abort()
+        self._provider.transport.abort()
+
+    def side_lost(self, side: _Side, exc: Exception | None) -> None:
         """A connection is gone: so must be the other, in the same manner."""
-        if exc is None:
-            side.far.transport.close()
-        else:
-            side.far.transport.abort()
+        if not side.far.lost:
+            if exc is None:
+                side.far.transport.close()
+                self.end_soon()
+            else:
+                side.far.transport.abort()
+            return
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            ended(self, self._client.moved, self._provider.moved)
+        self._ended(self, self._client.moved, self._provider.moved)
 
-    def side_half_closed(self) -> None:
+    def end_soon(self) -> None:
+        """One side has ended. The other gets some time to take what is left and to end as well."""
         if self._timer is None:
-            self._timer = self._loop.call_later(_HALF_CLOSED, self.close)
+            self._timer = self._loop.call_later(_ENDING, self.abort)
 
 
 class _Side(asyncio.Protocol):
-    """One of the two connections. ``moved`` counts the bytes that came from it."""
+    """One of the two connections.
 
-    __slots__ = ("_relay", "far", "moved", "transport")
+    moved   how many bytes came from it
+    silent  it will send nothing more
+    lost    it is gone
+    """
+
+    __slots__ = ("_relay", "far", "lost", "moved", "silent", "transport")
 
     def __init__(self, relay: Relay, transport: asyncio.Transport) -> None:
         self._relay = relay
         self.transport = transport
         self.far: _Side
         self.moved = 0
+        self.silent = False
+        self.lost = False
 
     def data_received(self, data: bytes) -> None:
         self.moved += len(data)
         self.far.transport.write(data)
 
     def eof_received(self) -> bool:
+        self.silent = True
         far = self.far.transport
-        if far.can_write_eof() and self.transport.can_write_eof():
-            if not far.is_closing():
-                far.write_eof()
-                self._relay.side_half_closed()
-            return True
-        # TLS has no half-closed state: the end of one direction is the end.
-        return False
+        if self.far.silent or not (far.can_write_eof() and self.transport.can_write_eof()):
+            # TLS has no half-closed state: the end of one direction is the end.
+            return False
+        if not far.is_closing():
+            far.write_eof()
+            self._relay.end_soon()
+        return True
 
     def pause_writing(self) -> None:
         if not self.far.transport.is_closing():
@@ -121,4 +137,5 @@ class _Side(asyncio.Protocol):
             self.far.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._relay.side_ended(self, exc)
+        self.lost = True
+        self._relay.side_lost(self, exc)

@@ -17,8 +17,8 @@ from .origins import Origin
 from .outgoing import Rules
 from .patterns import PatternSet
 
-_URL = re.compile(rb"(?:([A-Za-z][A-Za-z0-9+.-]*):)?//([^/?#]*)([^?#]*)(?:\?([^#]*))?(#.*)?")
-_LOCAL = re.compile(rb"(/[^?#]*)(?:\?([^#]*))?(#.*)?")
+# RFC 3986 appendix B: scheme, authority, path, query, and the fragment with its ``#``.
+_URI = re.compile(rb"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,14 @@ class Route:
         Raises Refusal if the route's rules forbid it, or no strategy is there.
         """
         method = incoming.method
+        if rest.startswith(b"//") and not self.rules.base_path:
+            # Some servers read what follows as a host, and then another path than the one checked.
+            raise Refusal(
+                400,
+                "bad-target",
+                f"Two slashes follow the prefix of the route {self.name}.",
+                "Write one; a base URL that is given to an SDK ends without a slash.",
+            )
         if method not in self.methods:
             raise Refusal(
                 405,
@@ -114,31 +122,38 @@ class Match:
         What points to the provider's origin is rewritten; anything else is none of our business
         and goes on as it is. Credentials that the provider repeated in it are taken out.
         """
-        url = _URL.fullmatch(location)
-        if url is None:
-            local = _LOCAL.fullmatch(location)
-            return location if local is None else self._mounted(*local.groups())
-        scheme, authority, path, query, fragment = url.groups()
-        origin = self.route.origin
-        same_scheme = scheme is None or scheme.lower() == origin.scheme.encode()
-        port = b":%d" % origin.port
-        same_host = authority.lower().removesuffix(port) == origin.authority.encode().removesuffix(
-            port
-        )
-        return self._mounted(path, query, fragment) if same_scheme and same_host else location
+        parts = _URI.fullmatch(location)
+        assert parts is not None, "the expression fits every text"
+        scheme, authority, path, query, fragment = parts.groups()
+        if authority is None and scheme is not None:
+            return location
+        if authority is not None and not self._is_provider(scheme, authority):
+            return location
+        if authority is not None or path.startswith(b"/"):
+            path = self._mounted(path)
+        if query:
+            # An empty reference would mean the query of the request.
+            query = strip_query(query, self.route.rules.dropped_query) or (None if path else b"")
+        return path + (b"" if query is None else b"?" + query) + (fragment or b"")
 
-    def _mounted(self, path: bytes, query: bytes | None, fragment: bytes | None) -> bytes:
-        rules = self.route.rules
-        base = rules.base_path
+    def _is_provider(self, scheme: bytes | None, authority: bytes) -> bool:
+        origin = self.route.origin
+        own, port = origin.authority.encode(), b":%d" % origin.port
+        return (scheme is None or scheme.lower() == origin.scheme.encode()) and (
+            authority.lower().removesuffix(b":") in {own, own.removesuffix(port) + port}
+        )
+
+    def _mounted(self, path: bytes) -> bytes:
+        """A path at the provider's origin as one at ours."""
+        base = self.route.rules.base_path
         if path == base or path.startswith(base + b"/"):
             path = path[len(base) :]
         for credential in self.route.path_credentials:
-            path = credential.sub(b"", path, count=1)
-        if query:
-            query = strip_query(query, rules.dropped_query)
-        # Never "//…", which would name another host.
-        path = (self.mount + b"/" + path.lstrip(b"/")) if path else self.mount or b"/"
-        return path + (b"?" + query if query else b"") + (fragment or b"")
+            if found := credential.match(path):
+                path = path[found.end() :]
+                break
+        # Never "//…", nor what browsers take for it: that would name another host.
+        return (self.mount + b"/" + path.lstrip(b"/\\")) if path else self.mount or b"/"
 
 
 class RouteTable:

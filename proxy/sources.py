@@ -79,20 +79,22 @@ def _read_file(path: str) -> bytes:
         raise _Missing(f"write the value to {path}: there is no such file") from None
     except OSError as error:
         raise _Missing(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = "directory" if stat.S_ISDIR(status.st_mode) else "device or pipe"
             raise _Missing(f"name a file: {path} is a {kind}")
         if status.st_mode & 0o022 and not _is_mount(path):
             raise _Missing(f"run chmod 600 {path}: others may write to it")
-        try:
+        with open(descriptor, "rb", closefd=False) as file:
             value = file.read(FILE_LIMIT_BYTES + 1)
-        except OSError as error:
-            raise _Missing(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
+    except OSError as error:
+        raise _Missing(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
+    finally:
+        os.close(descriptor)
     if len(value) > FILE_LIMIT_BYTES:
         raise _Missing(f"name another file: {path} is larger than 64 KiB, which no key is")
-    value = value.removesuffix(b"\n").removesuffix(b"\r")
+    value = value.removesuffix(b"\r\n") if value.endswith(b"\r\n") else value.removesuffix(b"\n")
     if not value:
         raise _Missing(f"write the value to {path}: the file is empty")
     return value

@@ -111,7 +111,8 @@ class UpstreamConnection(asyncio.Protocol):
     def send_more(self, data: bytes, *, ended: bool) -> None:
         """Send more of the request's body."""
         self._request_ended = ended
-        self.deadline = self._loop.time() + self._silence
+        if not self._reading_paused:
+            self.deadline = self._loop.time() + self._silence
         if data:
             self.transport.write(data)
 
@@ -248,13 +249,19 @@ class UpstreamConnection(asyncio.Protocol):
         assert receiver is not None
         self._parser = self._payload = None
         self._remaining = 0
-        self.deadline = _NEVER
-        if exact and self._request_ended and not self._close_after:
+        if (
+            exact
+            and self._request_ended
+            and not self._close_after
+            # A provider that has not taken the whole request may never take the next one.
+            and not self.transport.get_write_buffer_size()
+        ):
             self.fresh = False
             self.resume_reading()
             self._pool.give_back(self)
         else:
             self.closed = True
+            self.deadline = self._loop.time() + self._silence
             self.transport.close()
         if head is None:
             receiver.answer_more(body, ended=True)
@@ -322,6 +329,9 @@ class Pool:
 
     def give_back(self, connection: UpstreamConnection) -> None:
         """Take a connection whose answer has ended cleanly."""
+        if not self._idle_seconds:
+            connection.abort()
+            return
         connection.deadline = self._loop.time() + self._idle_seconds
         self._idle.append(connection)
 

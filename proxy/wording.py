@@ -118,12 +118,14 @@ def _words(
         expected = _EXPECTED[kind]
         if kind == "tuple_type" and location and location[-1] == "auth":
             expected = "a list of strategies"
-        return f"expected {expected}, got {_kind(value)}", _how(kind, value)
+        return f"expected {expected}, got {_kind(value)}", _how(kind, value, location)
     return "this cannot be used here", "see the description of the key in docs or in your editor"
 
 
-def _how(kind: str, value: Any) -> str:
+def _how(kind: str, value: Any, location: Sequence[str | int]) -> str:
     if kind == "string_type" and isinstance(value, bool | int | float):
+        if "listen" in location:
+            return "write an address such as 127.0.0.1:8080"
         return "put it in quotes"
     if kind == "bool_type":
         return "write it without quotes"
@@ -152,7 +154,7 @@ def _kind(value: Any) -> str:
 
 
 def _unknown_key(key: str, known: set[str]) -> tuple[str, str]:
-    if key in PLACEMENTS and known & PLACEMENTS.keys():
+    if key in PLACEMENTS and known >= PLACEMENTS.keys():
         if "http" in known:
             return (
                 f'a strategy with http: or websocket: has no "{key}" beside them',

@@ -50,6 +50,7 @@ class Document:
     keys: dict[Path, Position] = field(default_factory=dict)
     values: dict[Path, Position] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    _noted: set[Finding] = field(default_factory=set)
 
     def place(self, path: Path, *, key: bool = False) -> Position:
         """Line and column of the value at ``path``, or of its key, or of what is nearest above."""
@@ -62,7 +63,8 @@ class Document:
     def add(self, position: Position, message: str, advice: str = "") -> None:
         """Note a finding, once: an alias may lead to the same place several times."""
         finding = Finding(self.file, *position, message, advice)
-        if finding not in self.findings:
+        if finding not in self._noted:
+            self._noted.add(finding)
             self.findings.append(finding)
 
 
@@ -118,6 +120,7 @@ class _Loader(yaml.SafeLoader):
         super().__init__(text)
         self._document = document
         self._depth = 0
+        self._count = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
@@ -126,6 +129,14 @@ class _Loader(yaml.SafeLoader):
             self._document.add(
                 position, "tags are not allowed here", "remove the word that begins with !"
             )
+        self._count += 1
+        if self._count > NODE_LIMIT:
+            self._document.add(
+                position,
+                f"the file has more than {NODE_LIMIT} keys and values",
+                "look whether this is the right file",
+            )
+            raise _Unreadable
         if self._depth >= DEPTH_LIMIT:
             self._document.add(
                 position,
@@ -150,16 +161,7 @@ class _Reader:
 
     def read(self, node: Node, path: Path) -> Any:
         position = _position(node.start_mark)
-        self._count += 1
-        # An alias may also lead to what it stands in, so the depth is asked again.
-        if self._count > NODE_LIMIT or len(path) > DEPTH_LIMIT:
-            self._document.add(
-                position,
-                f"with its aliases expanded the file has more than {NODE_LIMIT} values "
-                f"or {DEPTH_LIMIT} levels",
-                "write the values out instead of using & and *",
-            )
-            raise _Unreadable
+        self._count_one(position, path)
         self._document.values[path] = position
         if isinstance(node, MappingNode):
             return self._mapping(node, path)
@@ -168,10 +170,23 @@ class _Reader:
         assert isinstance(node, ScalarNode)
         return self._scalar(node)
 
+    def _count_one(self, position: Position, path: Path) -> None:
+        """Bound what is read, keys included. An alias may lead to what it stands in: depth too."""
+        self._count += 1
+        if self._count > NODE_LIMIT or len(path) > DEPTH_LIMIT:
+            self._document.add(
+                position,
+                f"with its aliases expanded the file has more than {NODE_LIMIT} keys and values "
+                f"or {DEPTH_LIMIT} levels",
+                "write the values out instead of using & and *",
+            )
+            raise _Unreadable
+
     def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
         data: dict[str, Any] = {}
         for key_node, value_node in node.value:
             position = _position(key_node.start_mark)
+            self._count_one(position, path)
             key = self._key(key_node, position)
             if key is None:
                 continue

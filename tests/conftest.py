@@ -2,9 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable, Mapping
+
 import pytest
+import uvloop
 
 from .running import SECRET
+
+_LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+}
+
+
+def pytest_asyncio_loop_factories(
+    item: pytest.Item,
+) -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Asyncio's own loop; both for tests with the mark ``running.both_loops``."""
+    if any("loop_factories" in mark.kwargs for mark in item.iter_markers("asyncio")):
+        return _LOOPS
+    return {"asyncio": asyncio.new_event_loop}
 
 
 @pytest.fixture

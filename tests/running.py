@@ -3,15 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+import json
+import socket
+import struct
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
+import aiohttp
+import pytest
+from websockets.asyncio.client import connect
+from websockets.typing import Subprotocol
+
+from proxy import loader
 from proxy.app import App
 from proxy.settings import Settings
 
 SECRET = b"dummy-real-key"
+
+# For tests of the data path, which runs on asyncio's own loop and on uvloop's.
+both_loops = pytest.mark.asyncio(loop_factories=["asyncio", "uvloop"])
 
 
 @dataclass
@@ -29,6 +41,28 @@ class Running:
     def port(self) -> int:
         return self.app.listeners[0].address.port
 
+    def websocket(
+        self,
+        target: str,
+        headers: Sequence[tuple[str, str]] = (),
+        subprotocols: Sequence[str] = (),
+        compression: str | None = "deflate",
+    ) -> connect:
+        """A WebSocket of a client that is not aiohttp's, so that aiohttp does not judge itself.
+
+        An async context manager; InvalidStatus for a handshake that was refused.
+        """
+        return connect(
+            f"ws://127.0.0.1:{self.port}{target}",
+            additional_headers=list(headers),
+            subprotocols=[Subprotocol(one) for one in subprotocols] or None,
+            compression=compression,
+            max_size=None,
+            proxy=None,
+            open_timeout=5,
+            close_timeout=2,
+        )
+
 
 @asynccontextmanager
 async def keyrelay(
@@ -44,6 +78,25 @@ async def keyrelay(
         **settings,
     }
     async with App(Settings.model_validate(document), write_log=lines.append) as app:
+        yield Running(app, lines)
+
+
+@asynccontextmanager
+async def preset_keyrelay(
+    routes: dict[str, Any], *, origins: tuple[str, ...] = (), **settings: Any
+) -> AsyncIterator[Running]:
+    """As ``keyrelay``, but read as a routes file is: with the presets that ship, and checked."""
+    lines: list[str] = []
+    document = {
+        "listen": "127.0.0.1:0",
+        "browsers": {"origins": origins},
+        "drain_seconds": 0,
+        "routes": routes,
+        **settings,
+    }
+    # JSON is YAML.
+    loaded = loader.load_text(json.dumps(document), "routes.yaml")
+    async with App(loaded, write_log=lines.append) as app:
         yield Running(app, lines)
 
 
@@ -64,6 +117,15 @@ def static_route(upstream: str, **more: Any) -> dict[str, Any]:
         ],
         **more,
     }
+
+
+@asynccontextmanager
+async def client() -> AsyncIterator[aiohttp.ClientSession]:
+    """An HTTP client that leaves bodies as they came."""
+    async with aiohttp.ClientSession(
+        auto_decompress=False, timeout=aiohttp.ClientTimeout(total=20)
+    ) as session:
+        yield session
 
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -135,6 +197,27 @@ async def read_head(reader: asyncio.StreamReader) -> bytes:
     return await reader.readuntil(b"\r\n\r\n")
 
 
+def reset(writer: asyncio.StreamWriter) -> None:
+    """Break a connection off with a reset (RST), which ``abort`` alone is not."""
+    sock: socket.socket = writer.get_extra_info("socket")
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
+@asynccontextmanager
+async def connection(
+    port: int,
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A raw connection to keyrelay, closed at the end."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    try:
+        yield reader, writer
+    finally:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
 async def exchange(port: int, request: bytes, *, until_close: bool = False) -> bytes:
     """Send bytes to keyrelay on a connection of its own; the answer's bytes.
 
@@ -155,3 +238,10 @@ async def exchange(port: int, request: bytes, *, until_close: bool = False) -> b
             return head + await reader.readexactly(length)
     finally:
         writer.close()
+
+
+async def until(condition: Callable[[], object], *, seconds: float = 5) -> None:
+    """Wait until something holds that tells nobody when it does. TimeoutError if it never does."""
+    async with asyncio.timeout(seconds):
+        while not condition():  # noqa: ASYNC110  there is no event for it
+            await asyncio.sleep(0.001)

@@ -113,7 +113,7 @@ class CambRealtimeEmulator(_Camb):
         if recorded.websocket and recorded.path == _REALTIME:
             return await self._realtime(request, recorded)
         if recorded.websocket and recorded.path == "/streaming-transcription/listen":
-            return await self.echo(request, recorded)
+            return await self.echo(request, recorded, greeting={"type": "Ready"})
         return await self.nowhere(request, recorded)
 
     async def _realtime(self, request: web.BaseRequest, recorded: Recorded) -> web.StreamResponse:
@@ -124,13 +124,15 @@ class CambRealtimeEmulator(_Camb):
             first = await socket.receive()
         if first is None:
             return response
-        reason = self._complaint(recorded, _json_object(first) or {})
+        update = _json_object(first) or {}
+        reason = self._complaint(recorded, update)
         if reason is not None:
             self.faults.append(f"{recorded.path}: {reason}")
             await socket.say({"type": "error", "error": {"message": "Invalid API key"}})
             await socket.close(1008, "unauthorized")
             return response
-        created = {"type": "session.created", "session": {"id": "dummy"}}
+        session = {**update.get("session", {}), "id": "dummy"}
+        created = {"type": "session.created", "session": session}
         return await self.echo(request, recorded, socket=socket, greeting=created)
 
     def _complaint(self, recorded: Recorded, update: dict[str, Any]) -> str | None:

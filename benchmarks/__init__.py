@@ -1,0 +1,1 @@
+"""What keyrelay costs: measurements against stub providers on loopback. Run them with `-m`."""

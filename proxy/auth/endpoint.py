@@ -1,0 +1,254 @@
+"""Calls to token endpoints: one HTTP request each, and the token out of the JSON answer.
+
+aiohttp's client does the talking; speed does not matter here. No redirect is followed, no cookie
+kept, no proxy or ``.netrc`` of the environment used; TLS is verified and addresses are checked as
+for providers. Nothing that an endpoint says is repeated: its body may quote the credential.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import socket
+import ssl
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import aiohttp
+from yarl import URL
+
+from ..addresses import may_dial
+from ..origins import Origin, parse_upstream
+from .tokens import Minted, MintFailed
+
+# A call as a whole (seconds); the longest answer that is read (bytes).
+_CALL_SECONDS = 10.0
+_ANSWER_LIMIT = 64 * 1024
+# The error codes of RFC 6749 section 5.2: the only words of an endpoint that are repeated.
+_ERRORS = frozenset(
+    {
+        "invalid_client",
+        "invalid_grant",
+        "invalid_request",
+        "invalid_scope",
+        "unauthorized_client",
+        "unsupported_grant_type",
+    }
+)
+# Asking again will not help soon, and might lock an account (seconds).
+_HOPELESS_SECONDS = 60.0
+# RFC 6750 section 2.1: also keeps a token from ending the header that it is put into.
+_B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
+# Times since the epoch above this are milliseconds: as seconds it is the year 5138.
+_MILLISECONDS = 1e11
+# Numbers from here on are moments: no token lives for thirty years.
+_LONGEST_SPAN = 1e9
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Call:
+    """One request to a token endpoint. Holds secret bytes: never printed."""
+
+    method: str
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Fields:
+    """Where an answer has what matters. Dots lead into objects: ``client_secret.value``.
+
+    token             the token
+    expiry            seconds, or a moment (RFC 3339 or since the epoch), first that is there
+    lifetime_seconds  what is assumed if the answer does not say
+    bearer            ``token_type``, if there is one, must be ``bearer`` (RFC 6749 section 7.1)
+    """
+
+    token: str
+    expiry: tuple[str, ...]
+    lifetime_seconds: float
+    bearer: bool = True
+
+
+Ask = Callable[[Call], Awaitable[tuple[Any, float]]]
+"""Makes a call: the answer's JSON, and when it came, in seconds since the epoch."""
+
+
+class Endpoint:
+    """Makes calls on behalf of one strategy. An ``Ask``.
+
+    allow_private  as of the route: see ``addresses.may_dial``
+    """
+
+    def __init__(
+        self, tls: ssl.SSLContext, wall: Callable[[], float], *, allow_private: bool
+    ) -> None:
+        self._tls = tls
+        self._wall = wall
+        self._allow_private = allow_private
+
+    async def __call__(self, call: Call) -> tuple[Any, float]:
+        """Raises MintFailed. Cancelling closes the connection."""
+        origin, _ = parse_upstream(call.url.partition("?")[0])
+        connector = aiohttp.TCPConnector(
+            ssl=self._tls,
+            force_close=True,
+            socket_factory=_checked_socket(origin, allow_private=self._allow_private),
+        )
+        try:
+            async with (
+                aiohttp.ClientSession(
+                    connector=connector,
+                    cookie_jar=aiohttp.DummyCookieJar(),
+                    timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS),
+                    trust_env=False,
+                ) as session,
+                session.request(
+                    call.method,
+                    URL(call.url, encoded=True),
+                    headers={"Accept": "application/json", **call.headers},
+                    data=call.body,
+                    allow_redirects=False,
+                ) as response,
+            ):
+                return _judged(response, await _limited(response)), self._wall()
+        except TimeoutError:
+            raise MintFailed("the token endpoint did not answer in time") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # What the library says may hold the URL and the headers.
+            raise MintFailed(f"the token endpoint cannot be reached ({_kind(error)})") from None
+
+
+def _checked_socket(
+    origin: Origin, *, allow_private: bool
+) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
+    """Makes sockets only for addresses that routes may reach; sees literals and DNS answers."""
+
+    def make(info: aiohttp.AddrInfoType) -> socket.socket:
+        family, kind, protocol, _, address = info
+        if not may_dial(str(address[0]), origin, allow_private=allow_private):
+            raise OSError("the address is not allowed")
+        return socket.socket(family, kind, protocol)
+
+    return make
+
+
+def _kind(error: Exception) -> str:
+    match error:
+        case aiohttp.ClientConnectorCertificateError():
+            return "its certificate is not valid"
+        case aiohttp.ClientSSLError():
+            return "the TLS handshake failed"
+        case aiohttp.ClientConnectorDNSError():
+            return "its name cannot be resolved"
+        case aiohttp.ClientConnectorError():
+            return "no connection"
+    return "the connection broke"
+
+
+async def _limited(response: aiohttp.ClientResponse) -> bytes:
+    body = b""
+    async for piece in response.content.iter_any():
+        body += piece
+        if len(body) > _ANSWER_LIMIT:
+            raise MintFailed("the token endpoint's answer is too large", bad_answer=True)
+    return body
+
+
+def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
+    """The JSON of an answer that can be used. Raises MintFailed for any other."""
+    status = response.status
+    document: Any = None
+    is_json = re.fullmatch(r"application/(?:[\w.+-]+\+)?json", response.content_type)
+    if is_json:
+        try:
+            document = json.loads(body)
+        except ValueError:
+            is_json = None
+    if 300 <= status < 400:
+        raise MintFailed(
+            f"the token endpoint redirects ({status}), which is not followed", bad_answer=True
+        )
+    if status >= 400:
+        said = document.get("error") if isinstance(document, dict) else None
+        code = f", {said}" if isinstance(said, str) and said in _ERRORS else ""
+        hopeless = status in {400, 401, 403} and status != 429
+        raise MintFailed(
+            f"the token endpoint answered {status}{code}",
+            pause_seconds=_HOPELESS_SECONDS if hopeless else _retry_after(response),
+        )
+    if not is_json:
+        raise MintFailed("the token endpoint's answer is not JSON", bad_answer=True)
+    return document
+
+
+def _retry_after(response: aiohttp.ClientResponse) -> float:
+    text = response.headers.get("Retry-After", "")
+    return min(float(text), 3600.0) if re.fullmatch(r"[0-9]{1,6}", text) else 0.0
+
+
+def read_token(answer: Any, fields: Fields, now: float) -> Minted:
+    """The token of a JSON answer and how long it lives; ``now`` in seconds since the epoch.
+
+    Raises MintFailed.
+    """
+    token = _at(answer, fields.token)
+    if not isinstance(token, str) or _B64TOKEN.fullmatch(token) is None:
+        raise MintFailed("the token endpoint's answer holds no usable token", bad_answer=True)
+    kind = _at(answer, "token_type")
+    if fields.bearer and kind is not None and str(kind).lower() != "bearer":
+        raise MintFailed("the token is of a type that is not bearer", bad_answer=True)
+    lifetime = fields.lifetime_seconds
+    for name in fields.expiry:
+        if (found := _at(answer, name)) is not None:
+            lifetime = lifetime_of(found, now)
+            break
+    if lifetime <= 0:
+        raise MintFailed("the token had already expired when it came", bad_answer=True)
+    return Minted(token.encode("ascii"), lifetime)
+
+
+def _at(document: Any, path: str) -> Any:
+    """The value at a dotted path, None if there is none."""
+    for name in path.split("."):
+        if not isinstance(document, dict):
+            return None
+        document = document.get(name)
+    return document
+
+
+def lifetime_of(said: Any, now: float) -> float:
+    """Seconds of life that an answer gives: a span, an epoch time or RFC 3339, number or text.
+
+    A number is a span unless it is too large for one. Raises MintFailed for what cannot be read.
+    """
+    number = _number(said)
+    if number is None:
+        moment = _moment(said)
+        if moment is None:
+            raise MintFailed("the token's lifetime cannot be read", bad_answer=True)
+        return moment - now
+    if number > _MILLISECONDS:
+        number /= 1000
+    return number if number < _LONGEST_SPAN else number - now
+
+
+def _number(said: Any) -> float | None:
+    try:
+        number = float(said)
+    except (TypeError, ValueError):
+        return None
+    return number if math.isfinite(number) and not isinstance(said, bool) else None
+
+
+def _moment(said: Any) -> float | None:
+    """RFC 3339, which always names its zone; seconds since the epoch."""
+    try:
+        moment = datetime.fromisoformat(said)
+    except (TypeError, ValueError):
+        return None
+    return None if moment.tzinfo is None else moment.timestamp()

@@ -1,0 +1,247 @@
+"""Keeps a token fresh. How one is asked for or made is the business of a ``Mint``.
+
+Any number of requests that wait for a token cause one call; a request that goes away cancels
+nobody's. A token is renewed in the background before it ends, while requests go on using it. One
+that the provider refuses is forgotten, by identity, so that a late refusal cannot discard its
+successor. When the mint fails, the old token serves as long as it is valid; then requests fail with
+the reason and a time to come back, and calls are spaced out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from ..clock import Clock
+from ..errors import KeyrelayError, Refusal
+
+# Renewal begins when this share of the lifetime is left, but no more than five minutes (seconds),
+# so that a day's token is not thrown away hours early. Up to a fifth of that is random: many
+# processes that started together should not call together.
+_RENEW_SHARE = 0.2
+_RENEW_MOST = 300.0
+_JITTER = 0.2
+# A token is not used for its last moments: it must still be valid when it arrives.
+_LAST_SHARE = 0.05
+_LAST_MOST = 10.0
+# A refused token causes a call at most this often (seconds): if the provider refuses every token,
+# another one will not help (no storms).
+_REFUSAL_PAUSE = 30.0
+# Spacing of calls that fail (seconds): full jitter below a doubling bound.
+_BACKOFF_LEAST = 0.1
+_BACKOFF_FIRST = 1.0
+_BACKOFF_MOST = 60.0
+# A token that nobody has asked for in this time (seconds), or in a lifetime if that is longer, is
+# not renewed any more; the next request fetches one.
+_QUIET = 600.0
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Minted:
+    """What a mint gives: the token, and for how many seconds from now it is valid."""
+
+    value: bytes
+    lifetime_seconds: float
+
+
+class MintFailed(KeyrelayError):
+    """No token could be had. The text is ours and may be shown.
+
+    bad_answer     the mint answered, but with nothing that can be used (502 instead of 503)
+    pause_seconds  do not try again sooner, if the mint's answer lets us know
+    """
+
+    def __init__(
+        self, reason: str, *, bad_answer: bool = False, pause_seconds: float = 0.0
+    ) -> None:
+        self.reason = reason
+        self.bad_answer = bad_answer
+        self.pause_seconds = pause_seconds
+        super().__init__(reason)
+
+
+class Mint(Protocol):
+    """Where tokens come from."""
+
+    async def mint(self) -> Minted:
+        """A new token. Raises MintFailed. May be cancelled."""
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Token:
+    """A token in use. Compared by identity; holds secret bytes: never printed.
+
+    Times are readings of the clock: ``…_at`` monotonic, ``wall_end`` since the epoch. The wall
+    clock counts too, because the monotonic one stands still while a laptop sleeps.
+    """
+
+    value: bytes
+    obtained_at: float
+    renew_at: float
+    unusable_at: float
+    wall_end: float
+
+    def usable(self, clock: Clock) -> bool:
+        return clock.monotonic() < self.unusable_at and clock.wall() < self.wall_end
+
+
+class TokenKeeper:
+    """One credential's token.
+
+    spawn    starts a task that somebody owns
+    jitter   a number from 0 to 1, random by default
+    """
+
+    def __init__(
+        self,
+        mint: Mint,
+        clock: Clock,
+        spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
+        jitter: Callable[[], float] = random.random,
+    ) -> None:
+        self._mint = mint
+        self._clock = clock
+        self._spawn = spawn
+        self._jitter = jitter
+        self._token: Token | None = None
+        self._flight: asyncio.Task[None] | None = None
+        self._renewal: asyncio.Task[None] | None = None
+        self._failure: MintFailed | None = None
+        self._failures = 0
+        self._not_before = -math.inf
+        self._refused_at = -math.inf
+        self._asked_at = clock.monotonic()
+
+    # -- for requests --------------------------------------------------------------------------
+
+    def ready(self) -> Token | None:
+        """The token, if there is a usable one."""
+        token = self._token
+        if token is None or not token.usable(self._clock):
+            return None
+        self._asked_at = self._clock.monotonic()
+        return token
+
+    async def obtain(self) -> Token:
+        """The token, waited for. Raises Refusal. Cancelling harms no other waiter."""
+        self._asked_at = self._clock.monotonic()
+        if (token := self.ready()) is not None:
+            return token
+        if self._flight is None and self._clock.monotonic() < self._not_before:
+            raise self._refusal()
+        await self._fly()
+        if (token := self.ready()) is not None:
+            return token
+        raise self._refusal()
+
+    def refuse(self, token: Token) -> bool:
+        """The provider refused ``token``. Whether another one is there or worth a call."""
+        if token is not self._token:
+            return True
+        now = self._clock.monotonic()
+        if now - self._refused_at < _REFUSAL_PAUSE:
+            return False
+        self._refused_at = now
+        self._forget()
+        return True
+
+    # -- for the owner -------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Fetch the first token now, so that the first request need not wait."""
+        self._renewal = self._spawn(self._renew(None))
+
+    def close(self) -> None:
+        """Stop renewing and forget the token."""
+        self._forget()
+        if self._flight is not None:
+            self._flight.cancel()
+
+    def describe(self) -> str:
+        """Age and next renewal for a person, or why there is no token. Never the value."""
+        token, now = self.ready(), self._clock.monotonic()
+        if token is not None:
+            age, left = now - token.obtained_at, token.renew_at - now
+            return f"token {_span(age)} old, renewed in {_span(max(left, 0))}"
+        return f"no token: {self._failure.reason}" if self._failure else "no token yet"
+
+    # -- fetching ------------------------------------------------------------------------------
+
+    def _forget(self) -> None:
+        self._token = None
+        if self._renewal is not None:
+            self._renewal.cancel()
+            self._renewal = None
+
+    async def _fly(self) -> None:
+        """Wait for the one call under way, starting it if there is none."""
+        if self._flight is None:
+            self._flight = self._spawn(self._fetch())
+        await asyncio.shield(self._flight)
+
+    async def _fetch(self) -> None:
+        try:
+            minted = await self._mint.mint()
+        except MintFailed as failure:
+            self._failure = failure
+            self._failures += 1
+            bound = min(_BACKOFF_FIRST * 2 ** (self._failures - 1), _BACKOFF_MOST)
+            pause = max(bound * self._jitter(), failure.pause_seconds)
+            self._not_before = self._clock.monotonic() + pause
+        else:
+            self._failure = None
+            self._failures = 0
+            self._not_before = -math.inf
+            self._take(minted)
+        finally:
+            self._flight = None
+
+    def _take(self, minted: Minted) -> None:
+        now, lifetime = self._clock.monotonic(), minted.lifetime_seconds
+        margin = min(lifetime * _RENEW_SHARE, _RENEW_MOST)
+        last = min(lifetime * _LAST_SHARE, _LAST_MOST)
+        self._token = Token(
+            minted.value,
+            obtained_at=now,
+            renew_at=now + lifetime - margin * (1 + _JITTER * self._jitter()),
+            unusable_at=now + lifetime - last,
+            wall_end=self._clock.wall() + lifetime - last,
+        )
+        if self._renewal is not None:
+            self._renewal.cancel()
+        self._renewal = self._spawn(self._renew(self._token))
+
+    async def _renew(self, token: Token | None) -> None:
+        """Replace ``token`` when its time comes; go on trying while it is the current one."""
+        quiet = _QUIET
+        if token is not None:
+            await self._clock.sleep(token.renew_at - self._clock.monotonic())
+            quiet = max(quiet, token.unusable_at - token.obtained_at)
+        while self._token is token and self._clock.monotonic() - self._asked_at <= quiet:
+            await self._fly()
+            if self._token is token:
+                pause = self._not_before - self._clock.monotonic()
+                await self._clock.sleep(max(pause, _BACKOFF_LEAST))
+
+    def _refusal(self) -> Refusal:
+        failure = self._failure
+        assert failure is not None, "a call ends with a token or with a reason"
+        wait = max(1, math.ceil(self._not_before - self._clock.monotonic()))
+        return Refusal(
+            502 if failure.bad_answer else 503,
+            "no-token",
+            f"Keyrelay has no token for the provider: {failure.reason}.",
+            f"It tries again by itself; come back in {wait} s.",
+            proxy_error="proxy_internal_response",
+            headers=(("Retry-After", str(wait)),),
+        )
+
+
+def _span(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,304 @@
+"""What the YAML may say about tokens: the ``token:`` of a strategy, one model per type.
+
+``auth`` has what asks or signs for each. Neither aiohttp nor asyncio.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal, TypeAlias
+
+from pydantic import Discriminator, Field, Tag, model_validator
+
+from .origins import parse_upstream
+from .spelling import Line, Node, Seconds, checked_by
+from .templates import parse_template
+
+TAG_PREFIX = "token:"
+
+Algorithm: TypeAlias = Literal[
+    "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512",
+    "ES256", "ES384", "ES512", "EdDSA",
+]  # fmt: skip
+
+
+def _check_url(text: str) -> None:
+    """A URL, or a path at the route's upstream. May name secrets in its path."""
+    names = parse_template(text).names
+    plain = text.format_map(dict.fromkeys(names, "x")) if names else text
+    if not plain.startswith("/"):
+        parse_upstream(plain.partition("?")[0])
+    elif not re.fullmatch(r"/(?!/)[!\"$-\[\]-~]*", plain):
+        raise ValueError("this is no path\nwrite /oauth2/token for a path at the upstream")
+
+
+def _check_path(path: str) -> None:
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise ValueError("this is no absolute path of a file\nwrite /var/lib/keyrelay/name")
+
+
+_Template = Annotated[str, checked_by(parse_template)]
+_Url = Annotated[str, checked_by(_check_url)]
+_Path = Annotated[str, checked_by(_check_path)]
+
+_URL = (
+    "Where tokens are asked for: a URL, or a path such as `/oauth2/token` at the route's upstream, "
+    "so that overriding `upstream` moves both."
+)
+_CLIENT_ID = "The client's id, such as `{client_id}`."
+_CLIENT_KEY = "The client's secret, such as `{client_secret}`."
+_SCOPE = "Scopes, parted by blanks. None by default."
+
+
+class _Token(Node):
+    """What all types have in common."""
+
+    lifetime_seconds: Seconds = Field(
+        default=300,
+        gt=0,
+        le=31_536_000,
+        description="Seconds that a token lives if its answer does not say. 300 by default.",
+    )
+    refused: tuple[int, ...] = Field(
+        default=(401,),
+        min_length=1,
+        description="Statuses by which the provider refuses a token. 401 by default. A refused "
+        "token is replaced and the request sent once more.",
+    )
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        """The texts in which secrets may be named: all there are."""
+        return tuple(_texts_in(self.model_dump()))
+
+    @property
+    def given(self) -> frozenset[str]:
+        """Names in the templates that stand for something else than a secret."""
+        return frozenset()
+
+
+def _texts_in(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _texts_in(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from _texts_in(one)
+
+
+class ClientCredentials(_Token):
+    """OAuth 2.0 client credentials (RFC 6749 section 4.4)."""
+
+    type: Literal["oauth2_client_credentials"]
+    url: _Url = Field(description=_URL)
+    client_id: _Template = Field(description=_CLIENT_ID)
+    client_secret: _Template = Field(description=_CLIENT_KEY)
+    client_auth: Literal["basic", "form"] = Field(
+        default="basic",
+        description="Where id and secret go: `basic` authorization (the default, which every "
+        "server must take) or the `form`.",
+    )
+    scope: _Template | None = Field(default=None, description=_SCOPE)
+    audience: _Template | None = Field(
+        default=None, description="The API that the token is for, where the server wants it said."
+    )
+
+
+class RefreshToken(_Token):
+    """OAuth 2.0 refresh token (RFC 6749 section 6)."""
+
+    type: Literal["oauth2_refresh_token"]
+    url: _Url = Field(description=_URL)
+    refresh_token: _Template = Field(description="The refresh token, such as `{refresh_token}`.")
+    client_id: _Template = Field(description=_CLIENT_ID)
+    client_secret: _Template | None = Field(
+        default=None, description=_CLIENT_KEY + " Left out for public clients."
+    )
+    client_auth: Literal["basic", "form"] = Field(
+        default="basic", description="Where id and secret go: `basic` (the default) or the `form`."
+    )
+    scope: _Template | None = Field(default=None, description=_SCOPE)
+    store: _Path | None = Field(
+        default=None,
+        description="A file in which the newest refresh token is kept, for servers that give a new "
+        "one each time and then refuse the old. Its directory must exist and be yours. None by "
+        "default: a new one is kept in memory only.",
+    )
+
+
+class _Signed(Node):
+    """How a JWT is signed and what it says (RFC 7519)."""
+
+    algorithm: Algorithm = Field(
+        description="How it is signed; must fit the key. `none` does not exist here."
+    )
+    key: _Template = Field(
+        description="The key: PEM for all but HS…, where it is the shared secret itself."
+    )
+    key_id: _Template | None = Field(
+        default=None, description="`kid` of the header, where the provider has several keys."
+    )
+    claims: Mapping[Line, Any] = Field(
+        default={},
+        description="Claims, such as `iss` and `aud`. `iat`, `exp` and `jti` are set here.",
+    )
+    header_type: Line = Field(default="JWT", description="`typ` of the header. JWT by default.")
+    valid_seconds: Seconds = Field(
+        default=300,
+        gt=0,
+        le=86_400,
+        description="Seconds from now to `exp`. 300 by default; short, since it is made anew.",
+    )
+
+    @model_validator(mode="after")
+    def _claims_can_be_sent(self) -> _Signed:
+        for text in _texts_in(self.claims):
+            parse_template(text)
+        for name in ("iat", "exp", "jti"):
+            if name in self.claims:
+                raise ValueError(
+                    f"the claim {name} is set for each token\nremove it; see valid_seconds"
+                )
+        return self
+
+
+class Jwt(_Token, _Signed):
+    """A JWT that is signed here and is itself the token."""
+
+    type: Literal["jwt"]
+
+
+class JwtBearer(_Token, _Signed):
+    """A JWT signed here, exchanged for a token (RFC 7523 section 2.1): Google service accounts."""
+
+    type: Literal["jwt_bearer"]
+    url: _Url = Field(description=_URL)
+    scope: _Template | None = Field(
+        default=None, description="Scopes as a form field; Google wants them as a claim instead."
+    )
+
+
+class Assertion(_Signed):
+    """A JWT that a `request` can name as `{jwt}`."""
+
+
+class Request(_Token):
+    """Any other call that answers with a token in JSON."""
+
+    type: Literal["request"]
+    url: _Url = Field(description=_URL)
+    method: Literal["GET", "POST"] = Field(default="POST", description="POST by default.")
+    headers: Mapping[Line, _Template] = Field(
+        default={}, description='Headers, such as `Authorization: "Token {api_key}"`.'
+    )
+    form: Mapping[Line, _Template] | None = Field(
+        default=None, description="Form fields of the body. None by default."
+    )
+    json_body: Mapping[Line, Any] | None = Field(
+        default=None, alias="json", description="The body as JSON. None by default."
+    )
+    assertion: Assertion | None = Field(
+        default=None, description="A JWT to be signed for the call; `{jwt}` names it."
+    )
+    token: Line = Field(
+        default="access_token",
+        description="Where the answer has the token; dots lead into objects. `access_token` by "
+        "default.",
+    )
+    expiry: Line = Field(
+        default="expires_in",
+        description="Where the answer has the token's end: seconds, or a moment. `expires_in` by "
+        "default.",
+    )
+
+    @model_validator(mode="after")
+    def _one_body(self) -> Request:
+        if self.form is not None and self.json_body is not None:
+            raise ValueError("a request has one body\nkeep form: or json:")
+        for text in _texts_in(self.json_body or {}):
+            parse_template(text)
+        return self
+
+    @property
+    def given(self) -> frozenset[str]:
+        return frozenset() if self.assertion is None else frozenset({"jwt"})
+
+
+class Inworld(_Token):
+    """Inworld's session token, for a call that is signed with IW1-HMAC-SHA256."""
+
+    type: Literal["inworld"]
+    key: _Template | None = Field(default=None, description="The key's id. With `secret`.")
+    secret: _Template | None = Field(default=None, description="The key's secret. With `key`.")
+    portal: _Template | None = Field(
+        default=None, description="The Base64 string of the portal, which is both."
+    )
+    variant: Literal["session", "sample"] = Field(
+        default="session",
+        description="Which call: `session` as documented (the default), `sample` as in the Node.js "
+        "sample application.",
+    )
+    workspace: _Template | None = Field(
+        default=None, description="`workspaces/…` that a `sample` token is for. None by default."
+    )
+
+    @model_validator(mode="after")
+    def _one_form(self) -> Inworld:
+        if (self.portal is None) == (self.key is None) or (self.key is None) != (
+            self.secret is None
+        ):
+            raise ValueError(
+                "the key is missing or given twice\nwrite portal:, or key: and secret:"
+            )
+        return self
+
+
+class Exec(_Token):
+    """A command that prints a token: `{"token": "…", "expires_in": 3600}`, or the text alone."""
+
+    type: Literal["exec"]
+    command: tuple[Line, ...] = Field(
+        min_length=1,
+        description="The program and its arguments. No shell: nothing is expanded. Its environment "
+        "is keyrelay's.",
+    )
+    timeout_seconds: Seconds = Field(
+        default=30, gt=0, le=300, description="Seconds that it may take. 30 by default."
+    )
+    token: Line = Field(default="token", description="Where the JSON has the token.")
+    expiry: Line = Field(default="expires_in", description="Where the JSON has the token's end.")
+
+    @property
+    def templates(self) -> tuple[str, ...]:
+        return ()  # braces of a command are its own
+
+
+TOKENS: dict[str, type[_Token]] = {
+    "oauth2_client_credentials": ClientCredentials,
+    "oauth2_refresh_token": RefreshToken,
+    "jwt": Jwt,
+    "jwt_bearer": JwtBearer,
+    "request": Request,
+    "inworld": Inworld,
+    "exec": Exec,
+}
+
+
+def _tag(value: Any) -> str | None:
+    found = value.get("type") if isinstance(value, dict) else getattr(value, "type", None)
+    return TAG_PREFIX + found if isinstance(found, str) and found in TOKENS else None
+
+
+TokenSettings: TypeAlias = Annotated[
+    Annotated[ClientCredentials, Tag(TAG_PREFIX + "oauth2_client_credentials")]
+    | Annotated[RefreshToken, Tag(TAG_PREFIX + "oauth2_refresh_token")]
+    | Annotated[Jwt, Tag(TAG_PREFIX + "jwt")]
+    | Annotated[JwtBearer, Tag(TAG_PREFIX + "jwt_bearer")]
+    | Annotated[Request, Tag(TAG_PREFIX + "request")]
+    | Annotated[Inworld, Tag(TAG_PREFIX + "inworld")]
+    | Annotated[Exec, Tag(TAG_PREFIX + "exec")],
+    Discriminator(_tag),
+]
