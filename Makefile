@@ -33,7 +33,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-clients schema lock clean
+.PHONY: help run test check format test-clients bench-memory schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +60,9 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes
 
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
 	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)
+
+bench-memory: $(VENV)/.run ## measure memory while large bodies pass (ARGS="--size 64")
+	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
 schema: $(VENV)/.run ## write proxy/routes.schema.json anew from the settings
 	@$(BIN)/python -c 'import json; from proxy.loader import schema; \

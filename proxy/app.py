@@ -11,13 +11,16 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from . import demo, parsers, sources
+from .auth.base import Means
+from .clock import Clock, SystemClock
 from .compiling import compile_route
 from .dialling import Dialler, tls_context
 from .door import ClientConnection
@@ -65,6 +68,7 @@ class App:
 
     write_log  gets access-log lines; None for no access log
     json_log   lines as JSON
+    clock      for tokens; the real one by default
     """
 
     def __init__(
@@ -73,6 +77,7 @@ class App:
         *,
         write_log: Callable[[str], object] | None = None,
         json_log: bool = False,
+        clock: Clock | None = None,
     ) -> None:
         parsers.require_c_parser()
         self._settings = settings
@@ -82,8 +87,12 @@ class App:
         self._clients: set[ClientConnection] = set()
         self._pools: dict[str, Pool] = {}
         self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._tls = tls_context()
+        means = Means(clock or SystemClock(), self._tls, self._spawn)
         self.routes: tuple[Route, ...] = tuple(
-            compile_route(name, one, sources.resolve) for name, one in settings.routes.items()
+            compile_route(name, one, sources.resolve, means)
+            for name, one in settings.routes.items()
         )
         self.listeners: tuple[Listener, ...] = ()
         self.journal: Journal
@@ -110,7 +119,8 @@ class App:
         loop = asyncio.get_running_loop()
         self.journal = Journal(loop, self._write_log, as_json=self._json_log)
         self._stack.callback(self.journal.flush)
-        self._around = Surroundings(loop, self.journal, set(), set())
+        self._stack.push_async_callback(self._end_tasks)
+        self._around = Surroundings(loop, self.journal, set(), self._spawn)
         await self._open_pools(loop)
         self.listeners = (
             *[await self._listen(text, None) for text in self._settings.listen],
@@ -120,11 +130,12 @@ class App:
                 for text in self._settings.routes[route.name].listen
             ],
         )
-        ticker = loop.create_task(self._tick(loop))
-        self._stack.callback(ticker.cancel)
+        self._spawn(self._tick(loop))
+        for strategy in (one for route in self.routes for one in route.strategies):
+            self._stack.callback(strategy.close)
+            strategy.start()
 
     async def _open_pools(self, loop: asyncio.AbstractEventLoop) -> None:
-        tls = tls_context()
         demo_address: tuple[str, int] | None = None
         for route in self.routes:
             if route.origin.builtin and demo_address is None:
@@ -136,7 +147,7 @@ class App:
                 route.origin,
                 connect_seconds=settings.connect_timeout_seconds,
                 allow_private=settings.allow_private,
-                tls=tls,
+                tls=self._tls,
                 address=demo_address if route.origin.builtin else None,
             )
             pool = Pool(
@@ -173,6 +184,13 @@ class App:
         self._stack.callback(server.close)
         return Listener(address, only.name if only else None, server)
 
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends with the app at the latest."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
     async def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             await asyncio.sleep(_TICK)
@@ -181,6 +199,12 @@ class App:
                 client.expire(now)
             for pool in self._pools.values():
                 pool.expire(now)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, drain_seconds: float | None = None) -> None:
         """Stop accepting, let what is in flight end, close the rest.
@@ -196,12 +220,10 @@ class App:
             relay.close()
         loop = self._around.loop
         until = loop.time() + drain_seconds
-        while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110  many may end, none is waited for
+        # Many may end, and none is waited for by itself.
+        while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        tasks = list(self._around.tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._end_tasks()
         # Transports tell their protocols of the end in a later turn of the loop.
         while self._clients or self._around.relays:
             for client in list(self._clients):

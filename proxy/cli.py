@@ -5,28 +5,41 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration. An error is one line for
 
 from __future__ import annotations
 
+import contextlib
 import http.client
+import io
 import json
 import os
+import re
 import socket
 import sys
 from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
-from typing import Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from . import __version__, loader, starter
 from .errors import ConfigError, KeyrelayError, Refusal
-from .explain import Explanation
-from .explain import explain as explain_request
 from .origins import parse_browser_origin, parse_listen
 from .presets import presets
-from .serving import serve
 from .settings import Browsers, Settings
 from .wording import advise
+
+if TYPE_CHECKING:
+    from .explain import Explanation
+
+# Commands that need aiohttp import it themselves. It takes longer to load than all the rest, and
+# `health` is asked every few seconds by whoever supervises a container.
+
+# What a client writes: the rest, from the path on, goes out as it is; a fragment stays with it.
+_URL = re.compile(
+    r"(?P<scheme>https?|wss?)://(?P<authority>[^/?#]*)(?P<target>[^#]*)(?:#.*)?", re.IGNORECASE
+)
+
+# Containers give a health check a few seconds.
+_HEALTH_SECONDS = 3.0
 
 CONFIG = click.option(
     "-c",
@@ -40,6 +53,12 @@ CONFIG = click.option(
 
 class Commands(click.Group):
     """Says errors of ours in one line, with the exit code that fits."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal or a pipe that cannot show an arrow shows its number instead.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        return super().main(*args, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -115,6 +134,8 @@ def run(
     With names of providers and no file, their presets and the environment are all it needs. A
     route whose secret is missing does not stop the others: it answers 503 and says what to set.
     """
+    from .serving import serve
+
     if providers and config:
         raise click.UsageError("Name providers or give a file, not both.")
     settings = loader.from_providers(providers) if providers else _load(config)
@@ -137,6 +158,8 @@ def run(
 )
 def demo(listen: str) -> None:
     """Run with the built-in provider alone, to try everything without a key."""
+    from .serving import serve
+
     settings = loader.from_providers(("demo",)).model_copy(update={"listen": (listen,)})
     serve(settings, greet=starter.demo_commands)
 
@@ -171,12 +194,15 @@ def explain(
     PATH is what a client asks keyrelay for, such as /hume/v0/evi/configs, or a whole URL. Runs the
     server's own code and sends nothing; secrets are shown by their names. Exit 1 if refused.
     """
+    from .explain import explain as explain_request
+
     fields = [_header(one) for one in headers]
-    if not path.startswith("/") and "://" in path:
-        url = urlsplit(path)
+    if (url := _URL.fullmatch(path)) is not None:
         if all(name.lower() != "host" for name, _ in fields):
-            fields.insert(0, ("Host", url.netloc))
-        path = (url.path or "/") + (f"?{url.query}" if url.query else "")
+            fields.insert(0, ("Host", url["authority"]))
+        websocket = websocket or url["scheme"].lower() in {"ws", "wss"}
+        target = url["target"]
+        path = target if target.startswith("/") else f"/{target}"
     found = explain_request(_load(config), method, path, fields, websocket=websocket)
     click.echo(_explained_json(found) if as_json else _explained(found))
     if found.refusal is not None:
@@ -264,10 +290,11 @@ def init(file: Path, force: bool) -> None:
     FILE is routes.yaml if not given.
     """
     text, found = starter.routes_file(os.environ)
-    if file.exists() and not force:
-        raise KeyrelayError(f"{file} exists; use --force to overwrite it")
     try:
-        file.write_text(text, encoding="utf-8")
+        with file.open("w" if force else "x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise KeyrelayError(f"{file} exists; use --force to overwrite it") from None
     except OSError as error:
         raise KeyrelayError(f"cannot write {file}: {error.strerror}") from None
     click.echo(f"Wrote {file} with {', '.join(found)}.")
@@ -282,20 +309,30 @@ def health(url: str) -> None:
     URL is where it listens, http://127.0.0.1:8080 if not given, or unix:/path.
     """
     try:
-        if url.startswith("unix:"):
-            connection = http.client.HTTPConnection("localhost", timeout=3)
-            connection.sock = socket.socket(socket.AF_UNIX)
-            connection.sock.settimeout(3)
-            connection.sock.connect(url.removeprefix("unix:"))
-        else:
-            connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=3)
-        connection.request("GET", "/-/health")
-        status = connection.getresponse().status
-    except (OSError, http.client.HTTPException) as error:
+        with contextlib.closing(_connection(url)) as connection:
+            connection.request("GET", "/-/health")
+            status = connection.getresponse().status
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise KeyrelayError(f"no answer from {url} ({type(error).__name__})") from None
     if status != 200:
         raise KeyrelayError(f"{url} answered {status}")
     click.echo("ok")
+
+
+def _connection(url: str) -> http.client.HTTPConnection:
+    """Not yet connected, unless to a unix socket. Raises OSError, ValueError, HTTPException."""
+    if not url.startswith("unix:"):
+        place = url.removeprefix("http://").partition("/")[0]
+        return http.client.HTTPConnection(place, timeout=_HEALTH_SECONDS)
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(_HEALTH_SECONDS)
+    try:
+        connection.sock.connect(url.removeprefix("unix:"))
+    except OSError:
+        connection.close()
+        raise
+    return connection
 
 
 def _load(config: Path | None) -> Settings:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from .auth.base import Means
 from .auth.building import build_strategies
 from .errors import SecretUnavailable
 from .headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
@@ -19,10 +20,13 @@ from .settings import RouteSettings, SecretSettings
 Resolve = Callable[[str, SecretSettings], Secret]
 
 
-def compile_route(name: str, settings: RouteSettings, resolve: Resolve) -> Route:
+def compile_route(
+    name: str, settings: RouteSettings, resolve: Resolve, means: Means | None = None
+) -> Route:
     """The route of checked settings. ``resolve`` reads a secret or raises SecretUnavailable.
 
-    A secret that is missing makes the route unready, not the start fail: the others still serve.
+    Without ``means`` the route is only for showing what it would do. A secret that is missing makes
+    the route unready, not the start fail: the others still serve.
     """
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
     origin, base_path = parse_upstream(settings.upstream)
@@ -35,7 +39,7 @@ def compile_route(name: str, settings: RouteSettings, resolve: Resolve) -> Route
             if not source.optional:
                 missing.append(error.remedy)
     try:
-        strategies = () if missing else build_strategies(settings, secrets)
+        strategies = () if missing else build_strategies(settings, secrets, means)
         if not strategies and not missing:
             missing.append("no strategy under auth has all of its secrets")
     except SecretUnavailable as error:
@@ -70,6 +74,7 @@ def compile_route(name: str, settings: RouteSettings, resolve: Resolve) -> Route
             _credential_path(one) for one in placements if isinstance(one, PathPlacement)
         ),
         unready="; ".join(missing),
+        vends=settings.vend,
     )
 
 

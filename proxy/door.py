@@ -174,9 +174,7 @@ class ClientConnection(asyncio.Protocol):
         self._body = None if ended else body
         # After an offer to change the protocol (h2c, WebSocket) or CONNECT the parser loses what
         # follows, so nothing may.
-        self.keep_alive = (
-            not head.should_close and not head.upgrade and incoming.version == (1, 1)
-        )
+        self.keep_alive = not head.should_close and not head.upgrade and incoming.version == (1, 1)
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
 

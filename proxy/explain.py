@@ -6,18 +6,22 @@ so the rest of what is shown is exactly what would leave.
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import dataclasses
 import re
 from dataclasses import dataclass
 
-from . import sources
+from . import parsers, sources
 from .compiling import compile_route
 from .errors import Refusal
 from .guard import LOOPBACK_NAMES, Guard, is_preflight
 from .incoming import Incoming
-from .outgoing import Outgoing
-from .routes import Match, RouteTable
+from .origins import parse_listen
+from .outgoing import Injection, Outgoing
+from .routes import Match, Route, RouteTable
 from .secret import Secret
-from .settings import SecretSettings, Settings
+from .settings import RouteSettings, SecretSettings, Settings
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
 _HANDSHAKE = [
@@ -26,6 +30,9 @@ _HANDSHAKE = [
     ("Sec-WebSocket-Version", "13"),
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ]
+# How the stand-ins for secrets look in a query, in a path, and in Basic authorization.
+_ENCODED = re.compile(rb"%3C([a-z0-9_]+)%3E")
+_BASIC = re.compile(rb"^(Authorization: Basic )([A-Za-z0-9+/]+={0,2})\r$", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,35 +47,55 @@ class Explanation:
 def explain(
     settings: Settings, method: str, target: str, fields: list[tuple[str, str]], *, websocket: bool
 ) -> Explanation:
-    """Follow a request with these header fields through guard, routes and strategies."""
-    routes = [compile_route(name, one, _masked) for name, one in settings.routes.items()]
-    table = RouteTable(routes)
-    guard = Guard(LOOPBACK_NAMES | table.hosts, frozenset(settings.browsers.origins))
+    """Follow a request with these header fields through parser, guard, routes and strategies.
+
+    A ``Host`` with the port of a route's own listener is asked there, any other at the main one.
+    """
     names = {name.lower() for name, _ in fields}
     if "host" not in names:
         fields = [("Host", "127.0.0.1"), *fields]
     if websocket:
         fields = fields + [pair for pair in _HANDSHAKE if pair[0].lower() not in names]
-    incoming = Incoming.of(method, target, fields, websocket=websocket)
+    routes = [_compiled(name, one) for name, one in settings.routes.items()]
     steps: list[tuple[str, str]] = []
     try:
-        request = _follow(guard, table, incoming, steps)
+        incoming = _parsed(method, target, fields)
+        request = _follow(settings, routes, incoming, steps)
     except Refusal as refusal:
         return Explanation(tuple(steps), None, refusal)
     return Explanation(tuple(steps), request, None)
 
 
+def _parsed(method: str, target: str, fields: list[tuple[str, str]]) -> Incoming:
+    """The head as the door's parser reads it. Raises the Refusal that the door would answer."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    if any(control in line for line in lines for control in "\r\n"):
+        raise Refusal(400, "bad-request", "The request holds a line break where none can be.")
+    # What was no UTF-8 on the command line is the same bytes here.
+    head = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+    loop = asyncio.new_event_loop()  # the parser asks for one and does not run it
+    try:
+        messages, _, _ = parsers.request_parser(loop).feed_data(head)
+    except parsers.HttpProcessingError as error:
+        raise parsers.refusal(error) from None
+    finally:
+        loop.close()
+    return parsers.incoming(messages[0][0])
+
+
 def _follow(
-    guard: Guard, table: RouteTable, incoming: Incoming, steps: list[tuple[str, str]]
+    settings: Settings, routes: list[Route], incoming: Incoming, steps: list[tuple[str, str]]
 ) -> str | None:
+    table = RouteTable(routes, _owner(settings, routes, incoming))
+    guard = Guard(LOOPBACK_NAMES | table.hosts, frozenset(settings.browsers.origins))
     host, page = guard.admit(incoming)
     who = "no browser" if page is None else f"a page of the allowed origin {page}"
     steps.append(("guard", f"admitted: host {host}, {who}"))
     if page is not None and is_preflight(incoming):
         steps.append(("answer", "a CORS preflight: answered by keyrelay, nothing is sent"))
         return None
-    if incoming.path.startswith(b"/-/") and table.shares(host):
-        steps.append(("answer", "a page of keyrelay's own: nothing is sent"))
+    if incoming.target == b"*" or (incoming.path.startswith(b"/-/") and table.shares(host)):
+        steps.append(("answer", "about keyrelay itself: nothing is sent"))
         return None
     match = table.find(host, incoming)
     route = match.route
@@ -80,9 +107,20 @@ def _follow(
     steps.append(("sent to", where))
     injection = strategy.ready(websocket=incoming.websocket)
     assert injection is not None
-    request = Outgoing(incoming, match.rest, route.rules).render(injection)
-    # In a query or a path the brackets of the stand-ins got percent-encoded; people read names.
-    return re.sub(r"%3C([a-z0-9_]+)%3E", r"<\1>", request.decode("latin-1"))
+    request = Outgoing(incoming, match.rest, route.rules).render(_readable(injection))
+    return request.decode("utf-8", "backslashreplace")
+
+
+def _owner(settings: Settings, routes: list[Route], incoming: Incoming) -> Route | None:
+    """The route whose own listener the request is for, None for the main listener."""
+    port = incoming.headers.get("Host", "").rpartition(":")[2]
+    if port in {str(parse_listen(text).port) for text in settings.listen}:
+        return None
+    for route in routes:
+        for text in settings.routes[route.name].listen:
+            if port == str(parse_listen(text).port):
+                return route
+    return None
 
 
 def _rules(match: Match, incoming: Incoming) -> str:
@@ -94,7 +132,29 @@ def _rules(match: Match, incoming: Incoming) -> str:
     return f"{incoming.method} is served, not denied, {allowed}"
 
 
+def _compiled(name: str, settings: RouteSettings) -> Route:
+    """The route with names for secrets; unready if the one with the secrets themselves is."""
+    unready = compile_route(name, settings, sources.resolve).unready
+    return dataclasses.replace(compile_route(name, settings, _masked), unready=unready)
+
+
 def _masked(name: str, settings: SecretSettings) -> Secret:
     """Stands for the secret if there is one. Raises SecretUnavailable as the real one does."""
     sources.resolve(name, settings)
     return Secret(name, f"<{name}>".encode("ascii"))
+
+
+def _readable(injection: Injection) -> Injection:
+    """The stand-ins without the encoding that their place gave them: people read names.
+
+    Done here and not to the whole request, in which the client may have written the same.
+    """
+    return Injection(
+        _BASIC.sub(_decoded, injection.headers),
+        _ENCODED.sub(rb"<\1>", injection.query),
+        _ENCODED.sub(rb"<\1>", injection.path),
+    )
+
+
+def _decoded(found: re.Match[bytes]) -> bytes:
+    return b"%bbase64(%b)\r" % (found[1], base64.b64decode(found[2]))

@@ -8,8 +8,9 @@ Nothing is buffered beyond one read; a side that cannot take more stops the othe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from typing import Any
 
 from .answers import page_fields
 from .auth.base import Strategy
@@ -23,6 +24,9 @@ from .parsers import ResponseHead
 from .relay import Relay, accepts
 from .upstream import Pool, UpstreamConnection
 
+# Bodies up to this size (bytes) are kept until the answer begins, in case a token is refused or a
+# kept connection turns out to be closed.
+_REPLAY_LIMIT = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 _ADVICE = {
@@ -39,12 +43,16 @@ _ADVICE = {
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all forwards of a listener share. ``relays`` holds the open WebSocket sessions."""
+    """What all forwards of a listener share.
+
+    relays  the open WebSocket sessions
+    spawn   starts a task that somebody owns
+    """
 
     loop: asyncio.AbstractEventLoop
     journal: Journal
     relays: set[Relay]
-    tasks: set[asyncio.Task[None]]
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
 class Forward:
@@ -62,18 +70,20 @@ class Forward:
         "_chunking",
         "_client",
         "_connection",
-        "_held",
+        "_copy",
         "_incoming",
-        "_may_replay",
+        "_injection",
         "_note",
         "_outgoing",
         "_page",
         "_pool",
         "_relocate",
+        "_replayed",
         "_request_ended",
         "_started",
         "_strategy",
         "_task",
+        "_unsent",
         "finished",
     )
 
@@ -101,9 +111,12 @@ class Forward:
         self._relocate = relocate
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
-        self._held = b""
+        self._injection: Injection | None = None
+        self._unsent = b""
+        # The body so far, as long as the request might have to be sent again.
+        self._copy: bytes | None = None
+        self._replayed = False
         self._request_ended = False
-        self._may_replay = False
         self._started = False
         self._chunking = False
         self.finished = False
@@ -113,12 +126,10 @@ class Forward:
     def begin(self, body: bytes, *, ended: bool) -> None:
         """Send the request, at once if a credential and a connection are ready."""
         self._note.sent = len(body)
-        self._held = self._framed(body, ended=ended)
+        self._unsent = self._framed(body, ended=ended)
         self._request_ended = ended
-        # A whole body is at hand until the answer begins, so the request can be sent again.
-        self._may_replay = ended and (
-            self._incoming.method in _IDEMPOTENT or "Idempotency-Key" in self._incoming.headers
-        )
+        if ended or self._strategy.renewable:
+            self._keep(self._unsent)
         injection = self._strategy.ready(websocket=self._incoming.websocket)
         connection = self._pool.take() if injection is not None else None
         if injection is not None and connection is not None:
@@ -131,10 +142,15 @@ class Forward:
         self._note.sent += len(data)
         self._request_ended = ended
         framed = self._framed(data, ended=ended)
+        if self._copy is not None:
+            self._keep(self._copy + framed)
         if self._connection is not None:
             self._connection.send_more(framed, ended=ended)
         elif not self._started:
-            self._held += framed
+            self._unsent += framed
+
+    def _keep(self, body: bytes) -> None:
+        self._copy = body if len(body) <= _REPLAY_LIMIT else None
 
     def _framed(self, data: bytes, *, ended: bool) -> bytes:
         """RFC 9112 section 7.1, if the client sent chunks: they are made anew for each read."""
@@ -145,9 +161,7 @@ class Forward:
     def _prepare(self, *, fresh: bool = False) -> None:
         if not self._request_ended:
             self._client.pause_reading()
-        self._task = self._around.loop.create_task(self._connect(fresh=fresh))
-        self._around.tasks.add(self._task)
-        self._task.add_done_callback(self._around.tasks.discard)
+        self._task = self._around.spawn(self._connect(fresh=fresh))
 
     async def _connect(self, *, fresh: bool) -> None:
         """Wait for what was not ready, then send. ``fresh`` asks for a new connection."""
@@ -169,15 +183,22 @@ class Forward:
 
     def _send(self, connection: UpstreamConnection, injection: Injection) -> None:
         self._connection = connection
+        self._injection = injection
+        unsent, self._unsent = self._unsent, b""
         connection.send(
             self,
-            self._outgoing.render(injection) + self._held,
+            self._outgoing.render(injection) + unsent,
             ended=self._request_ended,
             head_only=self._incoming.method == "HEAD",
             upgrading=self._incoming.websocket,
         )
-        if not self._may_replay:
-            self._held = b""
+
+    def _replay(self, *, fresh: bool = False) -> None:
+        """Send the whole request once more."""
+        assert self._copy is not None
+        self._connection = None
+        self._unsent = self._copy
+        self._prepare(fresh=fresh)
 
     def provider_full(self) -> None:
         if not self._request_ended:
@@ -191,19 +212,23 @@ class Forward:
 
     def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """The head of the provider's answer, with what came of its body."""
+        if self._strategy.renewable and self._mends(head.code):
+            if not ended and self._connection is not None:
+                self._connection.abort()
+            self._replayed = True
+            self._replay()
+            return
         if head.code == 101:
             self._open_relay(head, body)
             return
         if ended:
             self._connection = None
-        fields = self._fields(
-            head, DROPPED_FROM_ANSWERS if self._page is None else DROPPED_FOR_BROWSERS
-        )
+        fields = self._fields(head)
         if fields is None:
             self._fail(UpstreamFailure("http_protocol_error", "The provider's answer is invalid."))
             return
         data = self._head(head, fields)
-        self._held = b""
+        self._copy = None
         self._started = True
         self._note.answered(head.code)
         if not ended:
@@ -211,6 +236,16 @@ class Forward:
             self._client.write(data + (_chunk(body) if self._chunking else body))
         else:
             self._finish_answer(data, body)
+
+    def _mends(self, status: int) -> bool:
+        """Whether another credential may mend this answer, and the request can be repeated."""
+        assert self._injection is not None
+        return (
+            self._strategy.refused(self._injection, status)
+            and self._request_ended
+            and self._copy is not None
+            and not self._replayed
+        )
 
     def answer_more(self, body: bytes, *, ended: bool) -> None:
         """More of the answer's body."""
@@ -229,8 +264,9 @@ class Forward:
         self._end("")
         self._client.done(close=not self._request_ended)
 
-    def _fields(self, head: ResponseHead, dropped: frozenset[bytes]) -> bytes | None:
+    def _fields(self, head: ResponseHead) -> bytes | None:
         """The header fields that cross to the client, None if they cannot."""
+        dropped = DROPPED_FROM_ANSWERS if self._page is None else DROPPED_FOR_BROWSERS
         if "\0" in head.reason:
             return None
         try:
@@ -260,7 +296,7 @@ class Forward:
         """The provider agreed to the WebSocket: pass its answer on, then only bytes."""
         connection, self._connection = self._connection, None
         assert connection is not None
-        fields = self._fields(head, DROPPED_FROM_ANSWERS)
+        fields = self._fields(head)
         if fields is None or not accepts(self._incoming, head):
             connection.abort()
             self._fail(
@@ -304,15 +340,21 @@ class Forward:
             framed = self._chunking or self._incoming.version == (1, 1)
             self._client.break_off() if framed else self._client.abort()
         elif (
-            self._may_replay
-            and connection is not None
+            connection is not None
             and not (connection.fresh or connection.answered)
+            and self._may_repeat()
         ):
             # A kept connection that the provider had just closed: nobody has read the request
             # (RFC 9110 section 9.2.2), so it goes out once more, on a new connection.
-            self._prepare(fresh=True)
+            self._replay(fresh=True)
         else:
             self._fail(failure)
+
+    def _may_repeat(self) -> bool:
+        """Whether sending the request twice does no more than sending it once."""
+        incoming = self._incoming
+        safe = incoming.method in _IDEMPOTENT or "Idempotency-Key" in incoming.headers
+        return safe and self._request_ended and self._copy is not None
 
     def client_lost(self) -> None:
         """The client is gone: so is the provider's request, at once."""

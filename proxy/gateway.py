@@ -26,6 +26,8 @@ from .journal import Exchange
 from .outgoing import Outgoing
 from .routes import RouteTable
 from .upstream import Pool
+from .vending import PREFIX as VENDING
+from .vending import Vending, vendor
 
 # Pages of our own begin with this; no route may.
 _OWN_PREFIX = b"/-/"
@@ -47,7 +49,7 @@ class Gateway:
 
     def handle(
         self, incoming: Incoming, client: ClientConnection, body: bytes, ended: bool
-    ) -> Forward | None:
+    ) -> Forward | Vending | None:
         """Serve one request. None if it has been answered already. Never waits."""
         note = Exchange("-", incoming.method, "-", incoming.websocket)
         page: str | None = None
@@ -55,6 +57,8 @@ class Gateway:
             host, page = self._guard.admit(incoming)
             if self._answer_locally(incoming, client, host, page):
                 return None
+            if incoming.path.startswith(VENDING) and self._table.shares(host):
+                return self._vend(incoming, client, page, note)
             match = self._table.find(host, incoming)
             note.route, note.path = match.route.name, match.rest.decode("ascii")
             strategy = match.route.admit(incoming, match.rest)
@@ -96,6 +100,8 @@ class Gateway:
             )
         elif incoming.target == b"*":
             client.write(plain(204, close=client.must_close))
+        elif incoming.path.startswith(VENDING):
+            return False
         elif incoming.path.startswith(_OWN_PREFIX) and self._table.shares(host):
             if incoming.path not in {b"/-/health", b"/-/ready"}:
                 raise Refusal(404, "no-such-page", "Keyrelay has no page of this name.")
@@ -106,6 +112,20 @@ class Gateway:
             return False
         client.done()
         return True
+
+    def _vend(
+        self, incoming: Incoming, client: ClientConnection, page: str | None, note: Exchange
+    ) -> Vending:
+        """Hand out a token of the route that the path names. Raises Refusal."""
+        if incoming.method != "POST":
+            raise Refusal(405, "method-refused", "Use POST.", headers=(("Allow", "POST"),))
+        name = incoming.path.removeprefix(VENDING).decode("ascii")
+        route = next((one for one in self._table.routes if one.name == name), None)
+        if route is None:
+            raise Refusal(404, "no-route", "No route has this name.")
+        strategy = vendor(route)
+        note.route, note.path, note.strategy = name, incoming.path.decode("ascii"), strategy.name
+        return Vending(client, strategy, self._around, note, page=page)
 
     def _refuse(
         self,
@@ -119,4 +139,7 @@ class Gateway:
         note.outcome = refusal.kind
         note.note = refusal.log_detail
         self._around.journal.note(note)
+        if refusal.kind == "bad-framing":
+            # Somebody on the way may see another end of this request, and so another next one.
+            client.keep_alive = False
         client.refuse(refusal, origin=page, head_only=incoming.method == "HEAD")

@@ -25,10 +25,15 @@ Algorithm: TypeAlias = Literal[
 
 def _check_url(text: str) -> None:
     """A URL, or a path at the route's upstream. May name secrets in its path."""
-    names = parse_template(text).names
-    plain = text.format_map(dict.fromkeys(names, "x")) if names else text
+    plain = "".join(
+        "x" if isinstance(piece, str) else piece.decode() for piece in parse_template(text).pieces
+    )
     if not plain.startswith("/"):
-        parse_upstream(plain.partition("?")[0])
+        origin, _ = parse_upstream(plain.partition("?")[0])
+        if origin.scheme == "http" and not origin.loopback:
+            raise ValueError(
+                "credentials would go to the token endpoint over plain http\nwrite https://"
+            )
     elif not re.fullmatch(r"/(?!/)[!\"$-\[\]-~]*", plain):
         raise ValueError("this is no path\nwrite /oauth2/token for a path at the upstream")
 
@@ -46,6 +51,7 @@ _URL = (
     "Where tokens are asked for: a URL, or a path such as `/oauth2/token` at the route's upstream, "
     "so that overriding `upstream` moves both."
 )
+_TYPE = "How tokens are obtained."
 _CLIENT_ID = "The client's id, such as `{client_id}`."
 _CLIENT_KEY = "The client's secret, such as `{client_secret}`."
 _SCOPE = "Scopes, parted by blanks. None by default."
@@ -68,9 +74,9 @@ class _Token(Node):
     )
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        """The texts in which secrets may be named: all there are."""
-        return tuple(_texts_in(self.model_dump()))
+    def templates(self) -> dict[tuple[str | int, ...], str]:
+        """The texts in which secrets may be named, which are all, by their place in the YAML."""
+        return dict(texts_in(self.model_dump(by_alias=True)))
 
     @property
     def given(self) -> frozenset[str]:
@@ -78,21 +84,22 @@ class _Token(Node):
         return frozenset()
 
 
-def _texts_in(value: Any) -> Iterator[str]:
+def texts_in(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, str]]:
+    """Every text within lists and mappings, with the way to it."""
     if isinstance(value, str):
-        yield value
+        yield place, value
     elif isinstance(value, Mapping):
-        for one in value.values():
-            yield from _texts_in(one)
+        for key, one in value.items():
+            yield from texts_in(one, (*place, key))
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _texts_in(one)
+        for index, one in enumerate(value):
+            yield from texts_in(one, (*place, index))
 
 
 class ClientCredentials(_Token):
     """OAuth 2.0 client credentials (RFC 6749 section 4.4)."""
 
-    type: Literal["oauth2_client_credentials"]
+    type: Literal["oauth2_client_credentials"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
     client_id: _Template = Field(description=_CLIENT_ID)
     client_secret: _Template = Field(description=_CLIENT_KEY)
@@ -110,7 +117,7 @@ class ClientCredentials(_Token):
 class RefreshToken(_Token):
     """OAuth 2.0 refresh token (RFC 6749 section 6)."""
 
-    type: Literal["oauth2_refresh_token"]
+    type: Literal["oauth2_refresh_token"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
     refresh_token: _Template = Field(description="The refresh token, such as `{refresh_token}`.")
     client_id: _Template = Field(description=_CLIENT_ID)
@@ -155,7 +162,7 @@ class _Signed(Node):
 
     @model_validator(mode="after")
     def _claims_can_be_sent(self) -> _Signed:
-        for text in _texts_in(self.claims):
+        for _, text in texts_in(self.claims):
             parse_template(text)
         for name in ("iat", "exp", "jti"):
             if name in self.claims:
@@ -168,13 +175,13 @@ class _Signed(Node):
 class Jwt(_Token, _Signed):
     """A JWT that is signed here and is itself the token."""
 
-    type: Literal["jwt"]
+    type: Literal["jwt"] = Field(description=_TYPE)
 
 
 class JwtBearer(_Token, _Signed):
     """A JWT signed here, exchanged for a token (RFC 7523 section 2.1): Google service accounts."""
 
-    type: Literal["jwt_bearer"]
+    type: Literal["jwt_bearer"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
     scope: _Template | None = Field(
         default=None, description="Scopes as a form field; Google wants them as a claim instead."
@@ -188,7 +195,7 @@ class Assertion(_Signed):
 class Request(_Token):
     """Any other call that answers with a token in JSON."""
 
-    type: Literal["request"]
+    type: Literal["request"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
     method: Literal["GET", "POST"] = Field(default="POST", description="POST by default.")
     headers: Mapping[Line, _Template] = Field(
@@ -218,7 +225,7 @@ class Request(_Token):
     def _one_body(self) -> Request:
         if self.form is not None and self.json_body is not None:
             raise ValueError("a request has one body\nkeep form: or json:")
-        for text in _texts_in(self.json_body or {}):
+        for _, text in texts_in(self.json_body or {}):
             parse_template(text)
         return self
 
@@ -230,7 +237,7 @@ class Request(_Token):
 class Inworld(_Token):
     """Inworld's session token, for a call that is signed with IW1-HMAC-SHA256."""
 
-    type: Literal["inworld"]
+    type: Literal["inworld"] = Field(description=_TYPE)
     key: _Template | None = Field(default=None, description="The key's id. With `secret`.")
     secret: _Template | None = Field(default=None, description="The key's secret. With `key`.")
     portal: _Template | None = Field(
@@ -259,7 +266,7 @@ class Inworld(_Token):
 class Exec(_Token):
     """A command that prints a token: `{"token": "…", "expires_in": 3600}`, or the text alone."""
 
-    type: Literal["exec"]
+    type: Literal["exec"] = Field(description=_TYPE)
     command: tuple[Line, ...] = Field(
         min_length=1,
         description="The program and its arguments. No shell: nothing is expanded. Its environment "
@@ -272,8 +279,8 @@ class Exec(_Token):
     expiry: Line = Field(default="expires_in", description="Where the JSON has the token's end.")
 
     @property
-    def templates(self) -> tuple[str, ...]:
-        return ()  # braces of a command are its own
+    def templates(self) -> dict[tuple[str | int, ...], str]:
+        return {}  # braces of a command are its own
 
 
 TOKENS: dict[str, type[_Token]] = {

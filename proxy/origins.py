@@ -171,6 +171,8 @@ def parse_browser_origin(text: str) -> tuple[str, str, int | None]:
         )
     if found["path"] or found["rest"] or "@" in found["authority"]:
         raise ValueError("an origin ends after host and port\nwrite it without path and slash")
+    if not text.isascii():
+        raise ValueError("browsers send international names encoded\nwrite it as http://xn--…")
     if text != text.lower():
         raise ValueError("browsers send origins in lower case\nwrite it in lower case")
     scheme = found["scheme"]

@@ -10,26 +10,13 @@ from typing import Annotated, Any, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
-from .spelling import Node
+from .spelling import Node, is_framing
 from .templates import parse_template
 
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """RFC 9110 section 5.6.2: how the name of a header field is spelled."""
 
 TAG_PREFIX = "placement:"
-
-_FRAMING = {
-    "connection",
-    "content-length",
-    "expect",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-}
 
 
 def _template(text: str) -> str:
@@ -45,7 +32,7 @@ def _header_name(text: str) -> str:
         raise ValueError(
             "this is no header name\nuse letters, digits and -, without a colon or blanks"
         )
-    if name in _FRAMING or name.startswith("sec-websocket-"):
+    if is_framing(name):
         raise ValueError(
             f"the header {name} belongs to the connection, not to the credential\n"
             "use the header that the provider's documentation names"

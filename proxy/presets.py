@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -121,26 +121,42 @@ def check_auth(
         seen |= {strategy.name} if strategy.name else set()
         if "secrets" in broken:
             continue
+        given = {"token"} if strategy.token else set[str]()
         for kind in ("http", "websocket"):
             for number, placement in enumerate(getattr(strategy, kind) or ()):
                 for key, template in placement.templates.items():
-                    for name in sorted(parse_template(template).names - merged.secrets.keys()):
-                        place = _first(document, base, kind, number, key)
-                        document.add(
-                            document.place(place),
-                            f'"{{{name}}}" names no secret',
-                            advise(name, merged.secrets)
-                            if merged.secrets
-                            else f"add secrets: {{{name}: env:NAME}}",
-                        )
+                    place = _first(document, base, ((kind, number), (kind,), ()), key)
+                    _check_names(document, place, template, merged, given)
+        if strategy.token is not None:
+            for key, template in strategy.token.templates.items():
+                place = _first(document, base, (("token",),), key)
+                _check_names(document, place, template, merged, strategy.token.given)
 
 
-def _first(document: Document, base: Place, kind: str, number: int, key: Place) -> Place:
+def _first(document: Document, base: Place, middles: Iterable[Place], key: Place) -> Place:
     """Where a template stands: in a list, as the one placement, or as the strategy itself."""
-    for middle in ((kind, number), (kind,), ()):
+    for middle in middles:
         if (*base, *middle, *key) in document.values:
             return (*base, *middle, *key)
     return base
+
+
+def _check_names(
+    document: Document,
+    place: Place,
+    template: str,
+    merged: RouteSettings,
+    given: Set[str],
+) -> None:
+    """Note each name of a template that is neither a secret nor ``given``."""
+    for name in sorted(parse_template(template).names - merged.secrets.keys() - given):
+        document.add(
+            document.place(place),
+            f'"{{{name}}}" names no secret',
+            advise(name, merged.secrets)
+            if merged.secrets
+            else f"add secrets: {{{name}: env:NAME}}",
+        )
 
 
 def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> RouteSettings:

@@ -70,12 +70,21 @@ class SecretSettings(Node):
         description="Whether the route is ready without it. False by default: a route whose "
         "secret is missing answers 503 and says what to set.",
     )
+    multiline: Flag = Field(
+        default=False,
+        description="Whether the value may have several lines: PEM keys and JSON files, from which "
+        "tokens are made. False by default, as a key with a line break in it is a mistake.",
+    )
 
 
 _REFERENCE_SCHEMA = {"type": "string", "pattern": r"^(env:[A-Z_][A-Z0-9_]*|file:/.+|builtin:demo)$"}
 _OPTIONAL_SCHEMA = {
     "type": "boolean",
     "description": SecretSettings.model_fields["optional"].description,
+}
+_MULTILINE_SCHEMA = {
+    "type": "boolean",
+    "description": SecretSettings.model_fields["multiline"].description,
 }
 AnySecret = Annotated[
     SecretSettings,
@@ -104,6 +113,7 @@ AnySecret = Annotated[
                             "description": SecretSettings.model_fields["references"].description,
                         },
                         "optional": _OPTIONAL_SCHEMA,
+                        "multiline": _MULTILINE_SCHEMA,
                     },
                     "additionalProperties": False,
                 },

@@ -27,6 +27,7 @@ class Route:
 
     prefix          raw path under which it answers on shared listeners, without a trailing ``/``
     unready           what to do before the route can serve, "" if it can
+    vends             whether pages may be handed the provider's tokens
     allow             None: whatever is not denied
     path_credentials  what a path begins with where a placement puts the credential into it
     """
@@ -41,6 +42,7 @@ class Route:
     deny: PatternSet
     path_credentials: tuple[re.Pattern[bytes], ...] = ()
     unready: str = ""
+    vends: bool = False
     # For answers to a method that is not served.
     allowed_methods: str = field(init=False)
 
@@ -89,8 +91,9 @@ class Route:
             403,
             "no-strategy",
             f"The route {self.name} has no strategy for this "
-            f"{'WebSocket' if incoming.websocket else 'request'}.",
-            "See the paths and placements under the route's auth.",
+            f"{'WebSocket' if incoming.websocket else 'request'}: it uses "
+            f"{' and '.join(strategy.name for strategy in self.strategies)}.",
+            "See the paths and placements of auth, and strategy, in the route and its preset.",
             proxy_error="proxy_configuration_error",
         )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -48,14 +49,15 @@ async def _serve(settings: Settings, *, strict: bool, greet: Callable[[str], str
             if route.unready:
                 click.echo(f"{route.name}: {route.unready}", err=True)
         raise KeyrelayError(f"not started: {len(unready)} of {len(app.routes)} routes not ready")
+    # Before anything says that keyrelay runs: whoever reads that may stop it at once.
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    for one in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(one, signals.put_nowait, one)
     async with app:
         click.echo(banner(app.routes, app.listeners), err=True)
         if greet is not None:
             click.echo(greet(app.listeners[0].url), err=True)
-        signals: asyncio.Queue[int] = asyncio.Queue()
-        loop = asyncio.get_running_loop()
-        for one in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(one, signals.put_nowait, one)
         await signals.get()
         click.echo("Stopping. A second signal stops at once.", err=True)
         drain = loop.create_task(app.close())
@@ -64,12 +66,20 @@ async def _serve(settings: Settings, *, strict: bool, greet: Callable[[str], str
         second.cancel()
         if not drain.done():
             drain.cancel()
+            await asyncio.wait({drain})
             await app.close(drain_seconds=0)
 
 
 def _write(lines: str) -> None:
-    sys.stdout.write(lines)
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As after ``| head``. Requests matter more than their log, so serving goes on.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        click.echo("Nobody reads the access log any more; it ends here.", err=True)
 
 
 def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
@@ -79,7 +89,8 @@ def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
     width = max(len(route.name) for route in routes)
     for route in routes:
         own = [one.url for one in listeners if one.route == route.name]
-        places = ", ".join([shared[0] + route.prefix.decode(), *own])
+        between = " " if shared[0].startswith("unix:") else ""
+        places = ", ".join([shared[0] + between + route.prefix.decode(), *own])
         if route.unready:
             state = click.style("not ready", fg="yellow")
             lines.append(f"  {route.name:<{width}}  {state}  {route.unready}")

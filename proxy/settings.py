@@ -10,11 +10,12 @@ to write. Neither ever repeats a value, which may be a secret in the wrong place
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from .mints import TokenSettings
 from .origins import (
     DEMO_UPSTREAM,
     ListenAddress,
@@ -100,6 +101,11 @@ class StrategySettings(Node):
         default=(),
         description="Path patterns that the strategy serves, such as `/v1/**`. Empty: every path.",
     )
+    token: TokenSettings | None = Field(
+        default=None,
+        description="How a token is obtained that `{token}` names in the placements. None by "
+        "default: the secrets themselves are the credential.",
+    )
     http: _Placements | None = Field(
         default=None,
         description="Where the credential goes in an HTTP request: one placement or a list. "
@@ -118,7 +124,7 @@ class StrategySettings(Node):
             return value
         if {"http", "websocket"} & value.keys():
             return value  # both forms in one: the placement's keys are reported as unknown
-        own = {key: value[key] for key in ("name", "paths") if key in value}
+        own = {key: value[key] for key in ("name", "paths", "token") if key in value}
         placement = {key: one for key, one in value.items() if key not in own}
         return {**own, "http": placement, "websocket": placement}
 
@@ -136,7 +142,12 @@ class StrategySettings(Node):
             for target in targets:
                 if targets.count(target) > 1:
                     raise ValueError(f"the {target} is filled twice\nkeep one of the placements")
-            if not any(parse_template(t).names for p in placements for t in p.templates.values()):
+            names = _names(placements)
+            if self.token is not None and "token" not in names:
+                raise ValueError(
+                    'none of the placements holds the token\nname it, as value: "Bearer {token}"'
+                )
+            if not names:
                 raise ValueError(
                     "none of the placements holds a secret\n"
                     'name one in braces, as value: "{api_key}"; '
@@ -147,12 +158,22 @@ class StrategySettings(Node):
     @property
     def secret_names(self) -> frozenset[str]:
         """The secrets that the strategy needs, over both kinds of request."""
-        return frozenset(
-            name
-            for placement in (*(self.http or ()), *(self.websocket or ()))
-            for template in placement.templates.values()
-            for name in parse_template(template).names
-        )
+        names = _names((*(self.http or ()), *(self.websocket or ())))
+        if self.token is None:
+            return names
+        texts = self.token.templates.values()
+        asked = {name for text in texts for name in parse_template(text).names}
+        return (names - {"token"}) | (asked - self.token.given)
+
+
+def _names(placements: Iterable[Placement]) -> frozenset[str]:
+    """What the templates of these placements name."""
+    return frozenset(
+        name
+        for placement in placements
+        for template in placement.templates.values()
+        for name in parse_template(template).names
+    )
 
 
 class Strip(Node):
@@ -268,6 +289,12 @@ class RouteSettings(Node):
         le=3_600,
         description="Seconds that an unused connection to the provider is kept. 50 by default, "
         "below the 60 after which many load balancers hang up. 0 keeps none.",
+    )
+    vend: Flag = Field(
+        default=False,
+        description="Whether `POST /-/token/<route>` hands the provider's short-lived token, never "
+        "a key, to a page of an allowed origin. False by default. For front ends that talk to the "
+        "provider directly.",
     )
     verify: Annotated[str, checked_by(check_verify)] | None = Field(
         default=None,

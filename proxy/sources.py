@@ -44,7 +44,7 @@ def resolve(name: str, settings: SecretSettings) -> Secret:
         source, rest = parse_reference(reference)
         try:
             value = READERS[source](rest)
-            _check(value, f"the value from {reference}")
+            _check(value, f"the value from {reference}", multiline=settings.multiline)
         except _Missing as missing:
             remedies.append(str(missing))
         else:
@@ -52,7 +52,11 @@ def resolve(name: str, settings: SecretSettings) -> Secret:
     raise SecretUnavailable(name, ", or ".join(remedies))
 
 
-def _check(value: bytes, origin: str) -> None:
+def _check(value: bytes, origin: str, *, multiline: bool) -> None:
+    if multiline:
+        if b"\0" in value:
+            raise _Missing(f"name a text: {origin} is binary")
+        return
     if not _SENDABLE.fullmatch(value):
         raise _Missing(f"remove line breaks and control characters from {origin}")
     if value != value.strip(b" "):

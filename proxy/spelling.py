@@ -15,6 +15,19 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Strict
 from .patterns import check_pattern
 from .templates import NAME, parse_template
 
+_FRAMING = {
+    "connection",
+    "content-length",
+    "expect",
+    "host",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+}
+
 
 class Node(BaseModel):
     """One mapping of the YAML. Frozen; a key that it does not know is an error."""
@@ -109,6 +122,14 @@ def check_header_field_name(text: str) -> None:
     """A header to strip."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
         raise ValueError("this is no header name\nuse letters, digits and -")
+    if is_framing(text):
+        raise ValueError("this header belongs to the connection\nleave it out")
+
+
+def is_framing(header: str) -> bool:
+    """Whether a header is about the connection or the body's length; nobody but us sets those."""
+    name = header.lower()
+    return name in _FRAMING or name.startswith("sec-websocket-")
 
 
 Line = Annotated[str, checked_by(check_line)]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 import sys
 import sysconfig
 from collections.abc import Mapping
@@ -53,9 +55,7 @@ def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
             continue
         variables = _variables(preset)
         lines = [f"{name}:", f"  provider: {name}   # reads {' and '.join(variables)}"]
-        if preset.upstream is None:
-            lines.append("  upstream: https://…   # yours: this provider runs in many places")
-        ready = preset.upstream is not None and any(one in environment for one in variables)
+        ready = any(environment.get(one) for one in variables)
         if ready:
             used.append(name)
         text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
@@ -70,23 +70,29 @@ def _variables(preset: RouteSettings) -> list[str]:
 
 def demo_commands(url: str) -> str:
     """Three commands to paste: an HTTP request, a stream of events, a WebSocket."""
+    curl, connector = "curl", ""
+    if url.startswith("unix:"):
+        path, url = url.removeprefix("unix:"), "http://localhost"
+        curl = f"curl --unix-socket {shlex.quote(path)}"
+        connector = f"connector=aiohttp.UnixConnector({json.dumps(path)})"
     program = f"""\
 import asyncio, aiohttp
 async def main():
-    async with aiohttp.ClientSession() as http, http.ws_connect("{url}/demo/ws") as ws:
-        print(await ws.receive_str())
-        await ws.send_str("hello")
-        print(await ws.receive_str())
+    async with aiohttp.ClientSession({connector}) as http:
+        async with http.ws_connect("{url}/demo/ws") as ws:
+            print(await ws.receive_str())
+            await ws.send_str("hello")
+            print(await ws.receive_str())
 asyncio.run(main())"""
     return f"""\
 Paste these into another terminal. None holds a credential; the provider gets one each time.
 
   HTTP, showing what reached the provider:
-curl '{url}/demo/echo/hello?from=curl'
+{curl} '{url}/demo/echo/hello?from=curl'
 
   Server-sent events, one by one:
-curl -N '{url}/demo/sse'
+{curl} -N '{url}/demo/sse'
 
   A WebSocket:
-{sys.executable} -c '{program}'
+{shlex.quote(sys.executable)} -c {shlex.quote(program)}
 """

@@ -12,6 +12,8 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from .mints import TAG_PREFIX as TOKEN_PREFIX
+from .mints import TOKENS, Assertion
 from .placements import PLACEMENTS, TAG_PREFIX, BasicCredentials
 from .settings import Browsers, RouteSettings, Settings, StrategySettings, Strip
 from .spelling import Node
@@ -97,6 +99,15 @@ def _words(
         return _unknown_key(str(location[-1]), _vocabulary(model, location))
     if kind == "missing":
         return f'"{location[-1]}" is missing', f"add {location[-1]}: beside the others"
+    if kind in {"union_tag_not_found", "union_tag_invalid"} and location[-1] == "token":
+        return (
+            "the token does not say of which type it is"
+            if isinstance(value, dict)
+            else f"expected a mapping, got {_kind(value)}",
+            f"write type: and one of {', '.join(TOKENS)}",
+        )
+    if kind == "literal_error":
+        return "this is none of the words that can stand here", f"write {context['expected']}"
     if kind in {"union_tag_not_found", "union_tag_invalid"}:
         return (
             "the placement does not say where the credential goes"
@@ -176,7 +187,7 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
         return set(Browsers.model_fields)
     assert model is RouteSettings
     if names[0] == "secrets":
-        return {"env", "file", "references", "optional"}
+        return {"env", "file", "references", "optional", "multiline"}
     if names[0] == "strip":
         return set(Strip.model_fields)
     if names[-1] == "basic":
@@ -184,4 +195,10 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
     if names[-1].startswith(TAG_PREFIX):
         kind = PLACEMENTS[names[-1].removeprefix(TAG_PREFIX)]
         return set(kind.model_fields) | PLACEMENTS.keys()
+    kinds = [name for name in names if name.startswith(TOKEN_PREFIX)]
+    if kinds:
+        if names[-1] == "assertion":
+            return set(Assertion.model_fields)
+        kind_fields = TOKENS[kinds[-1].removeprefix(TOKEN_PREFIX)].model_fields
+        return {field.alias or name for name, field in kind_fields.items()}
     return set(StrategySettings.model_fields) | PLACEMENTS.keys()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable, Mapping
 
 import pytest
 import uvloop
 
+from .commands import PREFIXES
 from .running import SECRET
 
 _LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
@@ -23,6 +25,14 @@ def pytest_asyncio_loop_factories(
     if any("loop_factories" in mark.kwargs for mark in item.iter_markers("asyncio")):
         return _LOOPS
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture(autouse=True)
+def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No provider's variable is set, whoever runs the tests: a test sets what it needs."""
+    for name in list(os.environ):
+        if name.startswith(PREFIXES):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture

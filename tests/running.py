@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import ssl
 import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -142,16 +143,19 @@ class RawProvider:
     connections: int = 0
     received: bytearray = field(default_factory=bytearray)
     port: int = 0
+    scheme: str = "http"
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+        return f"{self.scheme}://127.0.0.1:{self.port}"
 
 
 @asynccontextmanager
-async def raw_provider(serve: Serve) -> AsyncIterator[RawProvider]:
-    """Run ``serve`` for each connection, until the block ends."""
-    provider = RawProvider(serve)
+async def raw_provider(
+    serve: Serve, tls: ssl.SSLContext | None = None
+) -> AsyncIterator[RawProvider]:
+    """Run ``serve`` for each connection, until the block ends. ``tls`` makes it https."""
+    provider = RawProvider(serve, scheme="https" if tls else "http")
     tasks: set[asyncio.Task[Any]] = set()
 
     async def accepted(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -160,12 +164,14 @@ async def raw_provider(serve: Serve) -> AsyncIterator[RawProvider]:
         assert task is not None
         tasks.add(task)
         try:
-            await serve(reader, writer)
+            # asyncio reports a cancelled handler as an error; here it is how the block ends.
+            with suppress(asyncio.CancelledError):
+                await serve(reader, writer)
         finally:
             tasks.discard(task)
             writer.close()
 
-    server = await asyncio.start_server(accepted, "127.0.0.1", 0)
+    server = await asyncio.start_server(accepted, "127.0.0.1", 0, ssl=tls)
     provider.port = server.sockets[0].getsockname()[1]
     try:
         yield provider
@@ -245,3 +251,66 @@ async def until(condition: Callable[[], object], *, seconds: float = 5) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(0.001)
+
+
+class RawClient:
+    """A client that sends bytes and reads answers, with no opinion of its own on either."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def to(cls, port: int) -> RawClient:
+        """A connection to this port of loopback, to be closed by the caller."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=1 << 17))
+
+    def send(self, data: bytes) -> None:
+        self.writer.write(data)
+
+    async def head(self) -> bytes:
+        """The next answer's head."""
+        async with asyncio.timeout(5):
+            return await read_head(self._reader)
+
+    async def exactly(self, count: int) -> bytes:
+        async with asyncio.timeout(20):
+            return await self._reader.readexactly(count)
+
+    async def chunk(self) -> bytes:
+        """The next chunk of the answer, empty for the last."""
+        async with asyncio.timeout(20):
+            size = int(await self._reader.readuntil(b"\r\n"), 16)
+            return (await self._reader.readexactly(size + 2))[:-2]
+
+    async def answer(self) -> tuple[int, bytes, bytes]:
+        """Status, head and body of the next answer, one with a Content-Length or none."""
+        head = await self.head()
+        length = 0
+        for line in head.lower().split(b"\r\n"):
+            if line.startswith(b"content-length:"):
+                length = int(line.split(b":")[1])
+        return int(head[9:12]), head, await self.exactly(length)
+
+    async def rest(self) -> bytes:
+        """All that comes until the connection ends."""
+        async with asyncio.timeout(20):
+            return await self._reader.read()
+
+    async def nothing(self) -> None:
+        """Nothing comes, and the connection stays."""
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.03):
+                await self._reader.read(1)
+
+    def reset(self) -> None:
+        self.writer.transport.abort()
+
+    def close(self) -> None:
+        self.writer.close()
+
+    async def __aenter__(self) -> RawClient:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.reset()

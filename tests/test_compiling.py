@@ -33,7 +33,7 @@ def compiled(*auth: dict[str, Any], name: str = "acme", **more: Any) -> Route:
         "auth": list(auth) or [HEADER],
         **more,
     }
-    return compile_route(name, RouteSettings.model_validate(document), resolve)
+    return compile_route(name, RouteSettings.model_validate(document), resolve, None)
 
 
 def sent(route: Route, target: str, *fields: tuple[str, str]) -> bytes:
@@ -154,7 +154,7 @@ def test_a_value_that_cannot_be_placed_makes_the_route_unready() -> None:
         "secrets": {"key": "env:KEY"},
         "auth": [{"basic": {"username": "{key}"}}],
     }
-    route = compile_route("acme", RouteSettings.model_validate(document), colon)
+    route = compile_route("acme", RouteSettings.model_validate(document), colon, None)
     assert route.strategies == ()
     assert route.unready.startswith("key: ")
     assert "dummy" not in route.unready

@@ -92,7 +92,7 @@ async def test_events_arrive_one_by_one(aigne: AigneEmulator, running: Running) 
         http.post(url, json=COMPLETIONS, headers=[BEARER, EVENTS]) as answer,
     ):
         assert answer.content_type == "text/event-stream"
-        seen = []
+        seen: list[bytes] = []
         while not seen or seen[-1] != b"data: [DONE]\n\n":
             aigne.pieces.release()
             async with asyncio.timeout(5):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 import uvloop
@@ -76,11 +76,12 @@ def port(
     monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            heads.append(head := await read_head(reader))
-            length = re.search(rb"\r\nContent-Length: (\d+)\r\n", head)
-            bodies.append(await reader.readexactly(int(length[1]) if length else 0))
-            writer.write(_REFUSED)
+        with suppress(asyncio.IncompleteReadError):
+            while True:
+                heads.append(head := await read_head(reader))
+                length = re.search(rb"\r\nContent-Length: (\d+)\r\n", head)
+                bodies.append(await reader.readexactly(int(length[1]) if length else 0))
+                writer.write(_REFUSED)
 
     stack = AsyncExitStack()
 

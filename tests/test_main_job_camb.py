@@ -157,13 +157,14 @@ async def test_transcription_listens_on_both_hosts(
     camb: CambEmulator, realtime: CambRealtimeEmulator, running: Running
 ) -> None:
     """The page names one host for transcription and the SDK another; either is served."""
-    for target in (
-        "/camb/apis/transcription/listen",
-        "/camb-realtime/streaming-transcription/listen",
-    ):
-        async with running.websocket(target, [HEADER]) as socket:
-            await socket.send(b"\x01\x02")
-            assert await socket.recv() == b"\x01\x02"
+    async with running.websocket("/camb/apis/transcription/listen", [HEADER]) as socket:
+        await socket.send(b"\x01\x02")
+        assert await socket.recv() == b"\x01\x02"
+    target = "/camb-realtime/streaming-transcription/listen"
+    async with running.websocket(target, [HEADER]) as socket:
+        assert json.loads(await socket.recv()) == {"type": "Ready"}
+        await socket.send(b"\x01\x02")
+        assert await socket.recv() == b"\x01\x02"
     assert camb.faults + realtime.faults == []
 
 

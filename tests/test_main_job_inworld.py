@@ -81,7 +81,7 @@ async def test_the_router_s_events_arrive_one_by_one(
     request = {"model": "dummy", "stream": True, "messages": []}
     async with client() as http, http.post(url, json=request, headers=[BEARER]) as answer:
         assert answer.content_type == "text/event-stream"
-        seen = []
+        seen: list[bytes] = []
         while not seen or seen[-1] != b"data: [DONE]\n\n":
             inworld.pieces.release()
             async with asyncio.timeout(5):

@@ -59,7 +59,14 @@ def order(name: str, **more: object) -> str:
 async def test_text_binary_and_pings_go_both_ways(hume: HumeEmulator, running: Running) -> None:
     """Each message comes back as what it was, in order; a ping is answered by the provider."""
     async with running.websocket(STREAM) as socket:
-        messages = ["", "text", "ünï¢ode 🎤", b"", b"\x00\xff", bytes(range(256)) * 300]
+        messages: list[str | bytes] = [
+            "",
+            "text",
+            "ünï¢ode 🎤",
+            b"",
+            b"\x00\xff",
+            bytes(range(256)) * 300,
+        ]
         for message in messages:
             await socket.send(message)
         for message in messages:

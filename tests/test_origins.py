@@ -205,3 +205,9 @@ def test_other_origins_of_pages_are_refused(text: str, expected: str) -> None:
     with pytest.raises(ValueError, match="\n") as caught:
         parse_browser_origin(text)
     assert expected in str(caught.value)
+
+
+def test_an_origin_is_written_as_browsers_send_it() -> None:
+    """An international host would never match: browsers send it encoded."""
+    with pytest.raises(ValueError, match="international names encoded"):
+        parse_browser_origin("http://bücher.test")

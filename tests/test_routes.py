@@ -31,7 +31,7 @@ def route(name: str = "acme", upstream: str = "https://api.acme.test", **more: A
         "auth": [HEADER],
         **more,
     }
-    return compile_route(name, RouteSettings.model_validate(document), resolve)
+    return compile_route(name, RouteSettings.model_validate(document), resolve, None)
 
 
 def found(table: RouteTable, target: str, host: str = "localhost") -> tuple[str, bytes, bytes]:

@@ -234,3 +234,54 @@ def test_every_field_is_described() -> None:
                 assert "Seconds" in field.description, name
                 assert str(field.default) in field.description, name
     assert len(seen) == len(models)
+
+
+@pytest.mark.parametrize("name", ["Content-Length", "sec-websocket-key", "Transfer-Encoding"])
+def test_framing_cannot_be_stripped(name: str) -> None:
+    """Without its framing a body would have no end that both sides agree on."""
+    assert "belongs to the connection" in why(RouteSettings, {"strip": {"headers": [name]}})
+
+
+TOKEN = {
+    "type": "oauth2_client_credentials",
+    "url": "/oauth2/token",
+    "client_id": "{id}",
+    "client_secret": "{secret}",
+}
+
+
+def test_a_token_strategy_needs_the_secrets_of_its_token() -> None:
+    """What the token is made from counts as needed, the token itself does not."""
+    made = strategy(
+        {"token": TOKEN, "http": {"header": "Authorization", "value": "Bearer {token}"}}
+    )
+    assert made.secret_names == {"id", "secret"}
+
+
+@pytest.mark.parametrize(
+    ("token", "words"),
+    [
+        ({**TOKEN, "type": "nothing"}, "extract tag"),
+        ({**TOKEN, "url": "http://example.com/token"}, "over plain http"),
+        ({**TOKEN, "url": "oauth2/token"}, "not a URL"),
+        ({**TOKEN, "url": "//evil.example/token"}, "no path"),
+        ({**TOKEN, "client_auth": "post"}, "'basic' or 'form'"),
+        ({**TOKEN, "lifetime_seconds": 0}, "greater than 0"),
+        ({"type": "jwt", "algorithm": "none", "key": "{secret}"}, "'HS256'"),
+        ({"type": "jwt", "algorithm": "HS256", "key": "{k}", "claims": {"exp": 1}}, "claim exp"),
+        ({"type": "inworld"}, "missing or given twice"),
+        ({"type": "inworld", "portal": "{a}", "key": "{b}", "secret": "{c}"}, "given twice"),
+        ({"type": "request", "url": "/t", "form": {}, "json": {}}, "one body"),
+        ({"type": "exec", "command": []}, "at least 1"),
+    ],
+)
+def test_what_a_token_cannot_be(token: dict[str, Any], words: str) -> None:
+    """A token that could not work, or would leak, is refused when the file is read."""
+    placement = {"header": "Authorization", "value": "Bearer {token}"}
+    assert words in why(StrategySettings, {"token": token, "http": placement})
+
+
+def test_a_token_that_no_placement_names_is_refused() -> None:
+    """A token that goes nowhere is a mistake in the placements."""
+    placement = {"header": "Authorization", "value": "Bearer {secret}"}
+    assert "holds the token" in why(StrategySettings, {"token": TOKEN, "http": placement})

@@ -15,7 +15,9 @@ def test_names_are_replaced_by_values() -> None:
     assert template.render(values) == b"Bearer dummy-{region}-{eu}"
 
 
-@pytest.mark.parametrize("text", ["{", "}", "a{b", "{a}}", "{{a}", "{}", "{A}", "{a.b}", "{a!r}"])
+@pytest.mark.parametrize(
+    "text", ["{", "}", "a{b", "{a}}", "{{a}", "{}", "{A}", "{a.}", "{.b}", "{a..b}", "{a!r}"]
+)
 def test_braces_without_a_name_are_refused(text: str) -> None:
     """A template that a person mistyped is an error, not a literal that leaks."""
     with pytest.raises(ValueError, match="brace"):
@@ -40,3 +42,20 @@ def test_a_missing_value_is_a_key_error() -> None:
     """Rendering never sends a template with a hole in it."""
     with pytest.raises(KeyError):
         parse_template("{key}").render({})
+
+
+def test_a_field_of_a_json_secret_is_named_with_a_dot() -> None:
+    """A file of several values, as a service account's, is one secret of which a field is used."""
+    template = parse_template("{account.client.email}")
+    assert template.names == {"account"}
+    assert (
+        template.render({"account": b'{"client": {"email": "dummy@example"}}'}) == b"dummy@example"
+    )
+
+
+@pytest.mark.parametrize("value", [b"dummy", b"{}", b'{"key": 1}', b"[]", b'{"key": {"a": "b"}}'])
+def test_a_field_that_is_not_there_is_an_error_without_the_value(value: bytes) -> None:
+    """A secret that is not the JSON that was meant is named, and never shown."""
+    with pytest.raises(ValueError, match="account is no JSON that has a text key") as caught:
+        parse_template("{account.key}").render({"account": value})
+    assert "dummy" not in str(caught.value)

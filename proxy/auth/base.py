@@ -6,10 +6,37 @@ request (an Injection), and is that ready now or does it have to be waited for.
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from ssl import SSLContext
+from typing import Any
 
+from ..clock import Clock
 from ..outgoing import Injection
 from ..patterns import PatternSet
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What strategies need beside settings and secrets, if they have to obtain something.
+
+    tls    for calls to token endpoints
+    spawn  starts a task that the caller owns and ends
+    """
+
+    clock: Clock
+    tls: SSLContext
+    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Vended:
+    """A token that is handed out, and the seconds for which it is still good. Never printed."""
+
+    token: bytes
+    seconds_left: float
 
 
 class Strategy(ABC):
@@ -45,3 +72,33 @@ class Strategy(ABC):
 
         Raises Refusal if there is none to be had. Cancelling harms no other waiter.
         """
+
+    @property
+    def renewable(self) -> bool:
+        """Whether a refusal by the provider may be mended by another credential."""
+        return False
+
+    def refused(self, injection: Injection, status: int) -> bool:
+        """The provider answered ``status``. Whether the request should be sent once more.
+
+        To be called for every answer to a request of a renewable strategy; what was refused is
+        forgotten even if the request cannot be repeated.
+        """
+        return False
+
+    def start(self) -> None:  # noqa: B027  most have nothing to obtain
+        """Obtain the credential now, so that the first request need not wait."""
+
+    def close(self) -> None:  # noqa: B027  most keep nothing
+        """Stop whatever keeps the credential fresh, and forget it."""
+
+    async def vend(self) -> Vended:
+        """The token itself, for a page that may have it. Only renewable strategies have one.
+
+        Raises Refusal. Cancelling harms no other waiter.
+        """
+        raise NotImplementedError("a key is never handed out")
+
+    def describe(self) -> str:
+        """The state of the credential for a person, "" if it has none. Never a value."""
+        return ""

@@ -10,20 +10,25 @@ from ..patterns import PatternSet
 from ..placements import Placement
 from ..secret import Secret
 from ..settings import RouteSettings, StrategySettings
-from .base import Strategy
+from .base import Means, Strategy
+from .fresh import TokenStrategy
 from .injecting import inject
+from .minting import make_mint
 from .static import StaticStrategy
+from .tokens import TokenKeeper
 
 
 def build_strategies(
-    settings: RouteSettings, secrets: Mapping[str, Secret]
+    settings: RouteSettings, secrets: Mapping[str, Secret], means: Means | None
 ) -> tuple[Strategy, ...]:
     """The strategies whose secrets are all there, in order. Building does no I/O.
 
-    Raises SecretUnavailable for a value that cannot be put into its placement.
+    Without ``means`` they are only for showing: ``<token>`` stands where a token would be.
+
+    Raises SecretUnavailable for a value that cannot be used where it is meant to be.
     """
     return tuple(
-        _build(one, name_of(one, position), secrets)
+        _build(one, name_of(one, position), secrets, settings, means)
         for position, one in enumerate(settings.auth, 1)
         if one.secret_names <= secrets.keys() and settings.strategy in {None, one.name}
     )
@@ -34,18 +39,47 @@ def name_of(settings: StrategySettings, position: int) -> str:
     return settings.name or f"strategy {position}"
 
 
-def _build(settings: StrategySettings, name: str, secrets: Mapping[str, Secret]) -> Strategy:
+def _build(
+    settings: StrategySettings,
+    name: str,
+    secrets: Mapping[str, Secret],
+    route: RouteSettings,
+    means: Means | None,
+) -> Strategy:
     values = {one: secrets[one].reveal() for one in settings.secret_names}
-
-    def injection(placements: Iterable[Placement] | None) -> Injection | None:
-        return None if placements is None else inject(placements, values)
-
+    paths = PatternSet(settings.paths) if settings.paths else None
     try:
+        if settings.token is not None and means is None:
+            values["token"] = b"<token>"
+        elif settings.token is not None and means is not None:
+            assert route.upstream is not None
+            mint = make_mint(
+                settings.token,
+                values,
+                route.upstream.rstrip("/"),
+                means,
+                allow_private=route.allow_private,
+            )
+            return TokenStrategy(
+                name,
+                paths,
+                TokenKeeper(mint, means.clock, means.spawn),
+                http=settings.http,
+                websocket=settings.websocket,
+                values=values,
+                refused=frozenset(settings.token.refused),
+            )
         return StaticStrategy(
             name,
-            PatternSet(settings.paths) if settings.paths else None,
-            http=injection(settings.http),
-            websocket=injection(settings.websocket),
+            paths,
+            http=_injection(settings.http, values),
+            websocket=_injection(settings.websocket, values),
         )
     except ValueError as error:
         raise SecretUnavailable(", ".join(sorted(values)), str(error)) from None
+
+
+def _injection(
+    placements: Iterable[Placement] | None, values: Mapping[str, bytes]
+) -> Injection | None:
+    return None if placements is None else inject(placements, values)

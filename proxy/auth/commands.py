@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import signal
 from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from ..clock import Clock
@@ -13,6 +16,8 @@ from .endpoint import Fields, read_token
 from .tokens import Minted, MintFailed
 
 _OUTPUT_LIMIT = 64 * 1024
+# A killed process is waited for, but not one that cannot be killed (seconds).
+_KILL_SECONDS = 1.0
 
 
 class CommandMint:
@@ -35,41 +40,76 @@ class CommandMint:
         document: Any
         try:
             document = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             document = text
-        if not isinstance(document, dict):
-            document = {self._fields.token: text}
-        return read_token(document, self._fields, self._clock.wall())
+        if isinstance(document, dict):
+            return read_token(document, self._fields, self._clock.wall())
+        alone = replace(self._fields, token="token")  # noqa: S106  a name
+        return read_token({"token": text}, alone, self._clock.wall())
 
     async def _run(self) -> bytes:
         name = self._command[0]
+        loop = asyncio.get_running_loop()
         try:
-            process = await asyncio.create_subprocess_exec(
+            # Leads a group of its own, so that what it has started can be ended with it.
+            transport, program = await loop.subprocess_exec(
+                lambda: _Program(loop),
                 *self._command,
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
+                start_new_session=True,
             )
         except FileNotFoundError:
             raise MintFailed(f"there is no command {name}") from None
         except OSError as error:
-            raise MintFailed(f"the command {name} cannot be run: {error.strerror}") from None
+            raise MintFailed(f"the command {name} cannot be run ({type(error).__name__})") from None
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                assert process.stdout is not None
-                output = b""
-                while piece := await process.stdout.read(_OUTPUT_LIMIT):
-                    output += piece
-                    if len(output) > _OUTPUT_LIMIT:
-                        raise MintFailed(f"the command {name} printed too much", bad_answer=True)
-                status = await process.wait()
+                await program.closed
+                if len(program.output) <= _OUTPUT_LIMIT:
+                    await program.exited
         except TimeoutError:
             raise MintFailed(f"the command {name} did not end in time") from None
         finally:
-            if process.returncode is None:
-                with suppress(ProcessLookupError):
-                    process.kill()
-                await process.wait()
-        if status != 0:
+            if not program.exited.done():
+                # Not permitted for sudo and the like.
+                with suppress(ProcessLookupError, PermissionError):
+                    os.killpg(transport.get_pid(), signal.SIGKILL)
+                await asyncio.wait({program.exited}, timeout=_KILL_SECONDS)
+            transport.close()
+        if len(program.output) > _OUTPUT_LIMIT:
+            raise MintFailed(f"the command {name} printed too much", bad_answer=True)
+        if (status := transport.get_returncode()) != 0:
             raise MintFailed(f"the command {name} failed with exit code {status}")
-        return output
+        return bytes(program.output)
+
+
+class _Program(asyncio.SubprocessProtocol):
+    """A running program. asyncio's own ``Process`` ends only when all who hold its output have.
+
+    closed  its output has ended, or is too long
+    exited  it has ended
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.output = bytearray()
+        self.closed: asyncio.Future[None] = loop.create_future()
+        self.exited: asyncio.Future[None] = loop.create_future()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        if len(self.output) <= _OUTPUT_LIMIT:
+            self.output += data
+        if len(self.output) > _OUTPUT_LIMIT:
+            _settle(self.closed)
+
+    def pipe_connection_lost(self, fd: int, exc: Exception | None) -> None:
+        _settle(self.closed)
+
+    def process_exited(self) -> None:
+        _settle(self.exited)
+
+
+def _settle(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

@@ -1,8 +1,9 @@
 """Calls to token endpoints: one HTTP request each, and the token out of the JSON answer.
 
 aiohttp's client does the talking; speed does not matter here. No redirect is followed, no cookie
-kept, no proxy or ``.netrc`` of the environment used; TLS is verified and addresses are checked as
-for providers. Nothing that an endpoint says is repeated: its body may quote the credential.
+read, no compression taken, no proxy or ``.netrc`` of the environment used; TLS is verified and
+addresses are checked as for providers. Nothing that an endpoint says is repeated: its body may
+quote the credential.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -27,6 +28,8 @@ from .tokens import Minted, MintFailed
 # A call as a whole (seconds); the longest answer that is read (bytes).
 _CALL_SECONDS = 10.0
 _ANSWER_LIMIT = 64 * 1024
+# A pause that an endpoint may ask for (seconds).
+_PAUSE_MOST = 3600.0
 # The error codes of RFC 6749 section 5.2: the only words of an endpoint that are repeated.
 _ERRORS = frozenset(
     {
@@ -37,6 +40,11 @@ _ERRORS = frozenset(
         "unauthorized_client",
         "unsupported_grant_type",
     }
+)
+_ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_FORBIDDEN = (
+    "its name points at an address that routes must not reach; "
+    "a private one can be allowed with allow_private: true"
 )
 # Asking again will not help soon, and might lock an account (seconds).
 _HOPELESS_SECONDS = 60.0
@@ -93,24 +101,26 @@ class Endpoint:
 
     async def __call__(self, call: Call) -> tuple[Any, float]:
         """Raises MintFailed. Cancelling closes the connection."""
-        origin, _ = parse_upstream(call.url.partition("?")[0])
-        connector = aiohttp.TCPConnector(
-            ssl=self._tls,
-            force_close=True,
-            socket_factory=_checked_socket(origin, allow_private=self._allow_private),
-        )
+        try:
+            origin, _ = parse_upstream(call.url.partition("?")[0])
+            sockets = _CheckedSockets(origin, allow_private=self._allow_private)
+        except ValueError:
+            raise MintFailed("the token endpoint's URL cannot be used") from None
         try:
             async with (
                 aiohttp.ClientSession(
-                    connector=connector,
-                    cookie_jar=aiohttp.DummyCookieJar(),
+                    connector=aiohttp.TCPConnector(
+                        ssl=self._tls, force_close=True, socket_factory=sockets
+                    ),
+                    cookie_jar=_NoCookies(),
                     timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS),
                     trust_env=False,
+                    auto_decompress=False,
                 ) as session,
                 session.request(
                     call.method,
                     URL(call.url, encoded=True),
-                    headers={"Accept": "application/json", **call.headers},
+                    headers={**_ASKED, **call.headers},
                     data=call.body,
                     allow_redirects=False,
                 ) as response,
@@ -120,21 +130,31 @@ class Endpoint:
             raise MintFailed("the token endpoint did not answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # What the library says may hold the URL and the headers.
-            raise MintFailed(f"the token endpoint cannot be reached ({_kind(error)})") from None
+            kind = _FORBIDDEN if sockets.forbidden else _kind(error)
+            raise MintFailed(f"the token endpoint cannot be reached ({kind})") from None
 
 
-def _checked_socket(
-    origin: Origin, *, allow_private: bool
-) -> Callable[[aiohttp.AddrInfoType], socket.socket]:
+class _CheckedSockets:
     """Makes sockets only for addresses that routes may reach; sees literals and DNS answers."""
 
-    def make(info: aiohttp.AddrInfoType) -> socket.socket:
+    def __init__(self, origin: Origin, *, allow_private: bool) -> None:
+        self._origin = origin
+        self._allow_private = allow_private
+        self.forbidden = False
+
+    def __call__(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        if not may_dial(str(address[0]), origin, allow_private=allow_private):
+        if not may_dial(str(address[0]), self._origin, allow_private=self._allow_private):
+            self.forbidden = True
             raise OSError("the address is not allowed")
         return socket.socket(family, kind, protocol)
 
-    return make
+
+class _NoCookies(aiohttp.DummyCookieJar):
+    """Does not even parse them: aiohttp logs what it cannot read."""
+
+    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
+        pass
 
 
 def _kind(error: Exception) -> str:
@@ -147,16 +167,18 @@ def _kind(error: Exception) -> str:
             return "its name cannot be resolved"
         case aiohttp.ClientConnectorError():
             return "no connection"
-    return "the connection broke"
+        case aiohttp.ClientError() | OSError():
+            return "the connection broke"
+    return "the call cannot be written with these values"
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
-    body = b""
+    body = bytearray()
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > _ANSWER_LIMIT:
             raise MintFailed("the token endpoint's answer is too large", bad_answer=True)
-    return body
+    return bytes(body)
 
 
 def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
@@ -167,7 +189,7 @@ def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
     if is_json:
         try:
             document = json.loads(body)
-        except ValueError:
+        except (ValueError, RecursionError):
             is_json = None
     if 300 <= status < 400:
         raise MintFailed(
@@ -176,10 +198,10 @@ def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
     if status >= 400:
         said = document.get("error") if isinstance(document, dict) else None
         code = f", {said}" if isinstance(said, str) and said in _ERRORS else ""
-        hopeless = status in {400, 401, 403} and status != 429
+        least = _HOPELESS_SECONDS if status in {400, 401, 403} else 0.0
         raise MintFailed(
             f"the token endpoint answered {status}{code}",
-            pause_seconds=_HOPELESS_SECONDS if hopeless else _retry_after(response),
+            pause_seconds=max(least, _retry_after(response)),
         )
     if not is_json:
         raise MintFailed("the token endpoint's answer is not JSON", bad_answer=True)
@@ -188,17 +210,17 @@ def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
 
 def _retry_after(response: aiohttp.ClientResponse) -> float:
     text = response.headers.get("Retry-After", "")
-    return min(float(text), 3600.0) if re.fullmatch(r"[0-9]{1,6}", text) else 0.0
+    return min(float(text), _PAUSE_MOST) if re.fullmatch(r"[0-9]{1,6}", text) else 0.0
 
 
 def read_token(answer: Any, fields: Fields, now: float) -> Minted:
-    """The token of a JSON answer and how long it lives; ``now`` in seconds since the epoch.
+    """The token of an answer and how long it lives; ``now`` in seconds since the epoch.
 
     Raises MintFailed.
     """
     token = _at(answer, fields.token)
     if not isinstance(token, str) or _B64TOKEN.fullmatch(token) is None:
-        raise MintFailed("the token endpoint's answer holds no usable token", bad_answer=True)
+        raise MintFailed("the answer holds no usable token", bad_answer=True)
     kind = _at(answer, "token_type")
     if fields.bearer and kind is not None and str(kind).lower() != "bearer":
         raise MintFailed("the token is of a type that is not bearer", bad_answer=True)
@@ -240,15 +262,17 @@ def lifetime_of(said: Any, now: float) -> float:
 def _number(said: Any) -> float | None:
     try:
         number = float(said)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return number if math.isfinite(number) and not isinstance(said, bool) else None
 
 
 def _moment(said: Any) -> float | None:
-    """RFC 3339, which always names its zone; seconds since the epoch."""
+    """RFC 3339, which always names its zone and may be in lower case; seconds since the epoch."""
+    if not isinstance(said, str):
+        return None
     try:
-        moment = datetime.fromisoformat(said)
-    except (TypeError, ValueError):
+        moment = datetime.fromisoformat(said.upper())
+    except ValueError:
         return None
     return None if moment.tzinfo is None else moment.timestamp()

@@ -7,18 +7,20 @@ from collections.abc import Iterable, Mapping
 from ..outgoing import Injection
 from ..patterns import PatternSet
 from ..placements import Placement
-from .base import Strategy
+from .base import Strategy, Vended
 from .injecting import inject
 from .tokens import Token, TokenKeeper
 
-# What stands for the token where a request is shown and not sent.
-_EXAMPLE = b"<token>"
+# Any token, to see whether all the rest can be placed.
+_EXAMPLE = b"token"
 
 
 class TokenStrategy(Strategy):
     """Puts the keeper's token into the placements, under the name ``token``.
 
     refused  statuses by which the provider says that it does not take the token
+
+    Raises ValueError, without the value, if one of ``values`` cannot be where a placement puts it.
     """
 
     __slots__ = ("_http", "_keeper", "_refused", "_rendered", "_values", "_websocket")
@@ -42,6 +44,8 @@ class TokenStrategy(Strategy):
         self._refused = refused
         # The last token in its placements: nothing is encoded per request.
         self._rendered: tuple[Token, Injection | None, Injection | None] | None = None
+        for placements in (self._http, self._websocket):
+            self._inject(placements, _EXAMPLE)
 
     def _carries(self, *, websocket: bool) -> bool:
         return (self._websocket if websocket else self._http) is not None
@@ -53,20 +57,17 @@ class TokenStrategy(Strategy):
     async def obtain(self, *, websocket: bool) -> Injection:
         return self._injection(await self._keeper.obtain(), websocket=websocket)
 
-    def example(self, *, websocket: bool) -> Injection:
-        return self._inject(self._websocket if websocket else self._http, _EXAMPLE)
-
     @property
     def renewable(self) -> bool:
         return True
 
     def refused(self, injection: Injection, status: int) -> bool:
-        if status not in self._refused:
+        rendered = self._rendered
+        if status not in self._refused or rendered is None:
             return False
-        if self._rendered is None or all(one is not injection for one in self._rendered[1:]):
-            # Not the current token's: a newer one is there or on its way.
-            return True
-        return self._keeper.refuse(self._rendered[0])
+        if injection is rendered[1] or injection is rendered[2]:
+            return self._keeper.refuse(rendered[0])
+        return True  # of an older token: its successor has been used since
 
     def start(self) -> None:
         self._keeper.start()
@@ -75,22 +76,24 @@ class TokenStrategy(Strategy):
         self._keeper.close()
         self._rendered = None
 
+    async def vend(self) -> Vended:
+        token = await self._keeper.obtain()
+        return Vended(token.value, self._keeper.seconds_left(token))
+
     def describe(self) -> str:
         return self._keeper.describe()
 
     def _injection(self, token: Token, *, websocket: bool) -> Injection:
         rendered = self._rendered
         if rendered is None or rendered[0] is not token:
-            http, sockets = self._http, self._websocket
             rendered = self._rendered = (
                 token,
-                None if http is None else self._inject(http, token.value),
-                None if sockets is None else self._inject(sockets, token.value),
+                self._inject(self._http, token.value),
+                self._inject(self._websocket, token.value),
             )
         injection = rendered[2] if websocket else rendered[1]
         assert injection is not None, "asked of a strategy that does not serve the request"
         return injection
 
-    def _inject(self, placements: Iterable[Placement] | None, token: bytes) -> Injection:
-        assert placements is not None, "asked of a strategy that does not serve the request"
-        return inject(placements, {**self._values, "token": token})
+    def _inject(self, placements: Iterable[Placement] | None, token: bytes) -> Injection | None:
+        return None if placements is None else inject(placements, {**self._values, "token": token})

@@ -18,6 +18,8 @@ from ..placements import (
 )
 from ..templates import parse_template
 
+# RFC 9110 section 5.5: anything else would end the field.
+_FIELD_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 # RFC 6265 section 4.1.1: what a cookie's value may hold.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 # RFC 3986 section 3.3: stays as it is within a path segment.
@@ -35,6 +37,8 @@ def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Inje
         match placement:
             case HeaderPlacement():
                 value = _render(placement.value, values)
+                if _FIELD_VALUE.fullmatch(value) is None:
+                    raise ValueError(f"a value for the header {placement.header} has a line break")
                 headers += b"%b: %b\r\n" % (placement.header.encode(), value)
             case BasicPlacement():
                 headers += b"Authorization: Basic %b\r\n" % _basic(placement, values)

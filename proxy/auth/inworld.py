@@ -11,15 +11,19 @@ import binascii
 import hashlib
 import hmac
 import json
+import re
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from .endpoint import Call
+from .tokens import MintFailed
 
 # The first hex digits of a nonce; the sample application takes eleven.
 _NONCE_DIGITS = 11
+# What can stand in the header without ending a part of it.
+_KEY = re.compile(rb"[\x21-\x2b\x2d-\x7e]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +73,12 @@ def signature(secret: bytes, parts: list[str]) -> str:
 def authorization(
     key: bytes, secret: bytes, variant: Variant, *, now: float, nonce: str | None = None
 ) -> str:
-    """The value of ``Authorization`` for a call at ``now``, seconds since the epoch."""
+    """The value of ``Authorization`` for a call at ``now``, seconds since the epoch.
+
+    Raises MintFailed for a key that cannot be in it.
+    """
+    if _KEY.fullmatch(key) is None:
+        raise MintFailed("the key's id has characters that it cannot have")
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
     nonce = nonce or secrets.token_hex(_NONCE_DIGITS)[:_NONCE_DIGITS]
     signed = signature(secret, [moment, variant.host, variant.method, nonce])
@@ -87,8 +96,9 @@ def session_call(
     workspace: str | None,
     wall: Callable[[], float],
 ) -> Call:
-    """The call for one session token. ``base`` is the route's upstream."""
+    """The call for one session token. ``base`` is the route's upstream. Raises MintFailed."""
     variant = VARIANTS[variant_name]
+    signed = authorization(key, secret, variant, now=wall())
     document = (
         {"api_key": key.decode("ascii")}
         if variant_name == "session"
@@ -97,9 +107,6 @@ def session_call(
     return Call(
         "POST",
         base + variant.path,
-        {
-            "Authorization": authorization(key, secret, variant, now=wall()),
-            "Content-Type": "application/json",
-        },
+        {"Authorization": signed, "Content-Type": "application/json"},
         json.dumps(document).encode(),
     )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import jwt
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -23,7 +24,8 @@ _CURVES = {"ES256": "secp256r1", "ES384": "secp384r1", "ES512": "secp521r1"}
 class Signer:
     """Signs JWTs of one kind.
 
-    Raises ValueError, without the key, if the key does not fit the algorithm (RFC 8725 3.1, 3.2).
+    Raises ValueError, without the key, if the key does not fit the algorithm (RFC 8725 3.1, 3.2)
+    or the claims cannot be in a JWT.
     """
 
     def __init__(
@@ -43,11 +45,17 @@ class Signer:
         self._headers = {"typ": header_type, **({"kid": key_id} if key_id else {})}
         self._claims = dict(claims)
         self._valid_seconds = valid_seconds
+        try:
+            self.sign()
+        except (TypeError, ValueError, jwt.PyJWTError):
+            raise ValueError("the claims or the header cannot be written as a JWT") from None
 
     def sign(self) -> bytes:
         """A new JWT. ``jti`` is random, so that none is ever used twice."""
-        now = int(self._clock.wall())
-        times = {"iat": now - _SKEW, "exp": now + int(self._valid_seconds)}
+        now = self._clock.wall()
+        end = max(now + self._valid_seconds, now + 1)
+        # Cut, not rounded up: providers refuse a JWT that is valid for longer than they allow.
+        times = {"iat": int(now) - _SKEW, "exp": int(end)}
         claims = {**self._claims, **times, "jti": secrets.token_urlsafe(16)}
         return jwt.encode(
             claims, self._key, algorithm=self._algorithm, headers=self._headers
@@ -65,7 +73,8 @@ class JwtMint:
         self._signer = signer
 
     async def mint(self) -> Minted:
-        return Minted(self._signer.sign(), self._signer.valid_seconds)
+        # Its end is cut to a whole second.
+        return Minted(self._signer.sign(), max(self._signer.valid_seconds - 1, 0.5))
 
 
 def _fitting(algorithm: str, key: bytes) -> Any:
@@ -74,10 +83,14 @@ def _fitting(algorithm: str, key: bytes) -> Any:
         bits = int(algorithm[2:])
         if len(key) * 8 < bits:
             raise ValueError(f"the key for {algorithm} is shorter than {bits} bits")
-        return key
+        try:
+            return jwt.get_algorithm_by_name(algorithm).prepare_key(key)
+        except jwt.InvalidKeyError:
+            # RFC 8725 section 2.1: a public key is no shared secret.
+            raise ValueError(f"the key for {algorithm} is not a shared secret") from None
     try:
         private = load_pem_private_key(key.replace(b"\\n", b"\n"), password=None)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, UnsupportedAlgorithm):
         raise ValueError(f"the key for {algorithm} is no private key in PEM") from None
     match private:
         case rsa.RSAPrivateKey():

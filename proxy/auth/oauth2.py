@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import fcntl
-import hashlib
-import json
 import os
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 from .endpoint import Ask, Call, Fields, read_token
-from .tokens import Minted, MintFailed
+from .keeping import RefreshTokenStore
+from .tokens import Minted
 
 _EXPIRY = ("expires_in", "expires_at")
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
+# RFC 6749 appendix A.17.
+_REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")
 
 
 def oauth2_fields(lifetime_seconds: float) -> Fields:
@@ -71,7 +72,8 @@ class RefreshTokenMint:
     store   where the newest one is kept; None: in memory only
 
     A server that replaces refresh tokens refuses the old one and, seeing it again, may refuse the
-    whole family. So processes that share a store take turns, each reading what the last has left.
+    whole family. So processes that share a store take turns, each reading what the last has left,
+    and what has begun is brought to its end: cancelling waits for that, ten seconds at most.
     """
 
     def __init__(
@@ -86,77 +88,45 @@ class RefreshTokenMint:
         self._ask = ask
         self._make = make
         self._fields = fields
-        self._first = first
         self._newest = first
-        self._store = store
-        self._turn: asyncio.Future[Minted] | None = None
+        # What the store had when a newer one came: spent, should writing that have failed.
+        self._outdated: bytes | None = None
+        self._store = None if store is None else RefreshTokenStore(store, first)
 
     async def mint(self) -> Minted:
         if self._store is None:
-            return await self._exchange()
-        # Once sent, the answer must be kept, whoever goes away meanwhile: the old refresh token may
-        # be worth nothing then.
-        self._turn = asyncio.ensure_future(self._take_turn(self._store))  # noqa: TID251  kept here
-        return await asyncio.shield(self._turn)
-
-    async def _take_turn(self, store: Path) -> Minted:
+            return await _to_its_end(self._exchange(None))
+        lock = await self._store.lock()
         try:
-            lock = await asyncio.to_thread(_locked, store)
-        except OSError as error:
-            raise MintFailed(f"the store cannot be used: {error.strerror}") from None
-        try:
-            self._newest = _stored(store, self._first)
-            return await self._exchange()
+            return await _to_its_end(self._exchange(self._store))
         finally:
             os.close(lock)
 
-    async def _exchange(self) -> Minted:
+    async def _exchange(self, store: RefreshTokenStore | None) -> Minted:
+        kept = self._newest if store is None else await asyncio.to_thread(store.read)
+        if kept != self._outdated:
+            self._newest = kept
         answer, now = await self._ask(self._make(self._newest))
-        minted = read_token(answer, self._fields, now)
-        newer = answer.get("refresh_token")
-        if isinstance(newer, str) and newer.isascii() and newer.encode() != self._newest:
-            self._newest = newer.encode("ascii")
-            if self._store is not None:
-                _keep(self._store, self._first, self._newest)
-        return minted
+        newer = answer.get("refresh_token") if isinstance(answer, dict) else None
+        if isinstance(newer, str) and _REFRESH_TOKEN.fullmatch(newer):
+            self._newest = newer.encode()
+        if store is not None and self._newest != kept:
+            self._outdated = kept
+            await asyncio.to_thread(store.write, self._newest)
+        # Last: the refresh token counts even if the access token beside it cannot be used.
+        return read_token(answer, self._fields, now)
 
 
-def _locked(store: Path) -> int:
-    """A descriptor that holds the lock until it is closed. Blocks. Raises OSError."""
-    descriptor = os.open(f"{store}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    fcntl.flock(descriptor, fcntl.LOCK_EX)
-    return descriptor
-
-
-def _stored(store: Path, first: bytes) -> bytes:
-    """The newest refresh token that came from ``first``, or ``first`` itself.
-
-    A store that began with another refresh token is out of date: somebody has signed in anew.
-    """
-    try:
-        document: Any = json.loads(store.read_text("ascii"))
-    except FileNotFoundError:
-        return first
-    except (OSError, ValueError) as error:
-        raise MintFailed(f"the store cannot be read ({type(error).__name__})") from None
-    if not isinstance(document, dict) or document.get("began") != _began(first):
-        return first
-    return str(document["refresh_token"]).encode("ascii")
-
-
-def _keep(store: Path, first: bytes, newest: bytes) -> None:
-    text = json.dumps({"began": _began(first), "refresh_token": newest.decode("ascii")})
-    new = Path(f"{store}.new")
-    try:
-        descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(store)
-    except OSError as error:
-        raise MintFailed(f"the store cannot be written: {error.strerror}") from None
-
-
-def _began(first: bytes) -> str:
-    return hashlib.sha256(b"keyrelay refresh token\0" + first).hexdigest()
+async def _to_its_end(work: Coroutine[Any, Any, Minted]) -> Minted:
+    """Await ``work``; when cancelled, wait until it has ended all the same."""
+    task = asyncio.ensure_future(work)  # noqa: TID251  awaited here, whatever happens
+    cancelled: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None or task.cancelled():
+        return task.result()
+    task.exception()  # nobody is there to hear of it
+    raise cancelled

@@ -25,6 +25,8 @@ from ..errors import KeyrelayError, Refusal
 _RENEW_SHARE = 0.2
 _RENEW_MOST = 300.0
 _JITTER = 0.2
+# Calls that nobody waits for are at least this far apart (seconds), however short tokens live.
+_RENEW_LEAST = 1.0
 # A token is not used for its last moments: it must still be valid when it arrives.
 _LAST_SHARE = 0.05
 _LAST_MOST = 10.0
@@ -115,6 +117,7 @@ class TokenKeeper:
         self._not_before = -math.inf
         self._refused_at = -math.inf
         self._asked_at = clock.monotonic()
+        self._closed = False
 
     # -- for requests --------------------------------------------------------------------------
 
@@ -123,114 +126,139 @@ class TokenKeeper:
         token = self._token
         if token is None or not token.usable(self._clock):
             return None
-        self._asked_at = self._clock.monotonic()
+        self._asked_at = now = self._clock.monotonic()
+        if now >= token.renew_at:
+            self.start()  # it may have been quiet
         return token
 
     async def obtain(self) -> Token:
         """The token, waited for. Raises Refusal. Cancelling harms no other waiter."""
+        if (token := self.ready()) is not None:
+            return token
         self._asked_at = self._clock.monotonic()
-        if (token := self.ready()) is not None:
-            return token
-        if self._flight is None and self._clock.monotonic() < self._not_before:
+        self.start()
+        if self._closed or (not self._flying() and self._asked_at < self._not_before):
             raise self._refusal()
-        await self._fly()
-        if (token := self.ready()) is not None:
-            return token
+        # Not asked whether it is usable: one that ends at once is still the best there is.
+        if await self._fly() and self._failure is None and self._token is not None:
+            return self._token
         raise self._refusal()
 
     def refuse(self, token: Token) -> bool:
         """The provider refused ``token``. Whether another one is there or worth a call."""
+        if self._closed:
+            return False
         if token is not self._token:
             return True
         now = self._clock.monotonic()
         if now - self._refused_at < _REFUSAL_PAUSE:
             return False
         self._refused_at = now
-        self._forget()
+        self._token = None
+        if self._renewal is not None:
+            self._renewal.cancel()  # it waits for this token's time to come
+            self._renewal = None
+        self.start()
         return True
 
     # -- for the owner -------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Fetch the first token now, so that the first request need not wait."""
-        self._renewal = self._spawn(self._renew(None))
+        """Fetch a token if there is none, so that the next request need not wait; keep it fresh."""
+        if not self._closed and (self._renewal is None or self._renewal.done()):
+            self._renewal = self._spawn(self._renew())
 
     def close(self) -> None:
-        """Stop renewing and forget the token."""
-        self._forget()
-        if self._flight is not None:
-            self._flight.cancel()
+        """Stop renewing and forget the token. Whoever waits for one gets a Refusal."""
+        self._closed = True
+        self._token = self._failure = None
+        for task in (self._renewal, self._flight):
+            if task is not None:
+                task.cancel()
+
+    def seconds_left(self, token: Token) -> float:
+        """How long a token can still be used."""
+        return max(0.0, token.unusable_at - self._clock.monotonic())
 
     def describe(self) -> str:
         """Age and next renewal for a person, or why there is no token. Never the value."""
-        token, now = self.ready(), self._clock.monotonic()
-        if token is not None:
+        token, now = self._token, self._clock.monotonic()
+        if token is not None and token.usable(self._clock):
             age, left = now - token.obtained_at, token.renew_at - now
             return f"token {_span(age)} old, renewed in {_span(max(left, 0))}"
         return f"no token: {self._failure.reason}" if self._failure else "no token yet"
 
     # -- fetching ------------------------------------------------------------------------------
 
-    def _forget(self) -> None:
-        self._token = None
-        if self._renewal is not None:
-            self._renewal.cancel()
-            self._renewal = None
+    def _flying(self) -> bool:
+        return self._flight is not None and not self._flight.done()
 
-    async def _fly(self) -> None:
-        """Wait for the one call under way, starting it if there is none."""
-        if self._flight is None:
+    async def _fly(self) -> bool:
+        """Wait for the one call under way, starting it if there is none. Whether it came to an end.
+
+        Waits beside the task and not for it: cancelling one of the two leaves the other alone.
+        """
+        if self._flight is None or self._flight.done():
             self._flight = self._spawn(self._fetch())
-        await asyncio.shield(self._flight)
+        flight = self._flight
+        await asyncio.wait({flight})
+        return not flight.cancelled()
 
     async def _fetch(self) -> None:
         try:
             minted = await self._mint.mint()
         except MintFailed as failure:
-            self._failure = failure
-            self._failures += 1
-            bound = min(_BACKOFF_FIRST * 2 ** (self._failures - 1), _BACKOFF_MOST)
-            pause = max(bound * self._jitter(), failure.pause_seconds)
-            self._not_before = self._clock.monotonic() + pause
+            self._fail(failure)
+        except Exception as error:  # noqa: BLE001  calls must be spaced whatever went wrong
+            # Nobody foresaw it, so nobody knows whether its text holds the secret.
+            self._fail(MintFailed(f"fetching one failed inside keyrelay ({type(error).__name__})"))
         else:
-            self._failure = None
-            self._failures = 0
-            self._not_before = -math.inf
             self._take(minted)
-        finally:
-            self._flight = None
+
+    def _fail(self, failure: MintFailed) -> None:
+        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures, 30), _BACKOFF_MOST)
+        pause = max(bound * self._jitter(), _BACKOFF_LEAST, failure.pause_seconds)
+        self._failures += 1
+        self._failure = failure
+        self._not_before = self._clock.monotonic() + pause
 
     def _take(self, minted: Minted) -> None:
         now, lifetime = self._clock.monotonic(), minted.lifetime_seconds
-        margin = min(lifetime * _RENEW_SHARE, _RENEW_MOST)
+        margin = min(lifetime * _RENEW_SHARE, _RENEW_MOST) * (1 + _JITTER * self._jitter())
         last = min(lifetime * _LAST_SHARE, _LAST_MOST)
+        self._failure = None
+        self._failures = 0
+        self._not_before = -math.inf
         self._token = Token(
             minted.value,
             obtained_at=now,
-            renew_at=now + lifetime - margin * (1 + _JITTER * self._jitter()),
+            renew_at=now + max(lifetime - margin, _RENEW_LEAST),
             unusable_at=now + lifetime - last,
             wall_end=self._clock.wall() + lifetime - last,
         )
-        if self._renewal is not None:
-            self._renewal.cancel()
-        self._renewal = self._spawn(self._renew(self._token))
 
-    async def _renew(self, token: Token | None) -> None:
-        """Replace ``token`` when its time comes; go on trying while it is the current one."""
-        quiet = _QUIET
+    async def _renew(self) -> None:
+        """Have a fresh token before it is asked for, until nobody asks any more."""
+        while True:
+            if (wait := self._due() - self._clock.monotonic()) > 0:
+                await self._clock.sleep(wait)
+            elif not self._wanted() or not await self._fly():
+                return
+
+    def _due(self) -> float:
+        """When the next call is to be made, on the monotonic clock."""
+        token = self._token
+        return self._not_before if token is None else max(token.renew_at, self._not_before)
+
+    def _wanted(self) -> bool:
+        token, quiet = self._token, _QUIET
         if token is not None:
-            await self._clock.sleep(token.renew_at - self._clock.monotonic())
             quiet = max(quiet, token.unusable_at - token.obtained_at)
-        while self._token is token and self._clock.monotonic() - self._asked_at <= quiet:
-            await self._fly()
-            if self._token is token:
-                pause = self._not_before - self._clock.monotonic()
-                await self._clock.sleep(max(pause, _BACKOFF_LEAST))
+        return self._clock.monotonic() - self._asked_at <= quiet
 
     def _refusal(self) -> Refusal:
-        failure = self._failure
-        assert failure is not None, "a call ends with a token or with a reason"
-        wait = max(1, math.ceil(self._not_before - self._clock.monotonic()))
+        failure = self._failure or MintFailed("the route is being closed")
+        wait = math.ceil(max(self._not_before - self._clock.monotonic(), 1))
         return Refusal(
             502 if failure.bad_answer else 503,
             "no-token",

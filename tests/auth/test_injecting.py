@@ -56,6 +56,14 @@ def test_a_header_holds_the_value_byte_for_byte(value: bytes) -> None:
     assert headers.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("value", [b"a\r\nX: y", b"a\n", b"\r", b"a\0b", b"\x7f"])
+def test_a_value_that_would_end_its_header_is_refused(value: bytes) -> None:
+    """A token comes from outside: it cannot add a field, and the message does not repeat it."""
+    with pytest.raises(ValueError, match="X-Api-Key") as caught:
+        injected({"header": "X-Api-Key", "value": "{key}"}, key=value)
+    assert "X: y" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("username", "password", "joined"),
     [

@@ -1,0 +1,50 @@
+"""Tests of clock.py, and of the clock that stands in for it."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+from proxy.clock import Clock, SystemClock
+
+from .clock import ManualClock
+
+
+async def test_the_system_clock_is_the_machines() -> None:
+    """Readings are the machine's, in seconds; a wait that is over already ends at once."""
+    clock: Clock = SystemClock()
+    assert abs(clock.wall() - time.time()) < 5
+    before = clock.monotonic()
+    await clock.sleep(-1)
+    await clock.sleep(0.002)
+    assert 0.002 <= clock.monotonic() - before < 5
+
+
+async def test_a_manual_clock_wakes_sleepers_in_order() -> None:
+    """Each wakes at its moment and not before, those that begin to wait on the way too."""
+    clock = ManualClock(monotonic=0, wall=100)
+    woken: list[tuple[str, float, float]] = []
+
+    async def sleeper(name: str, *spans: float) -> None:
+        for span in spans:
+            await clock.sleep(span)
+            woken.append((name, clock.monotonic(), clock.wall()))
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(sleeper("long", 5))
+        tasks.create_task(sleeper("twice", 1, 3))
+        cancelled = tasks.create_task(sleeper("never", 2))
+        await clock.advance(0.5)
+        assert woken == []
+        assert clock.sleeping == 3
+        cancelled.cancel()
+        await clock.advance(4.5)
+    assert woken == [("twice", 1, 101), ("twice", 4, 104), ("long", 5, 105)]
+    assert clock.monotonic() == 5
+
+
+async def test_the_wall_clock_can_jump_alone() -> None:
+    """A jump moves neither the monotonic clock nor sleepers."""
+    clock = ManualClock(monotonic=0, wall=100)
+    clock.jump(-50)
+    assert (clock.monotonic(), clock.wall()) == (0, 50)
