@@ -11,7 +11,7 @@ import errno
 import os
 import socket
 import stat
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,7 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from . import demo, parsers, sources
-from .auth.base import Means
+from .auth.base import Means, Strategy
 from .clock import Clock, SystemClock
 from .compiling import compile_route
 from .dialling import Dialler, tls_context
@@ -131,8 +131,7 @@ class App:
             ],
         )
         self._spawn(self._tick(loop))
-        for strategy in (one for route in self.routes for one in route.strategies):
-            self._stack.callback(strategy.close)
+        for strategy in self._strategies():
             strategy.start()
 
     async def _open_pools(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -171,8 +170,9 @@ class App:
         address = parse_listen(text)
         try:
             if address.unix_path is not None:
-                server = await _listen_on_path(loop, accept, Path(address.unix_path))
-                self._stack.callback(Path(address.unix_path).unlink, missing_ok=True)
+                path = Path(address.unix_path)
+                server = await _listen_on_path(loop, accept, path)
+                self._stack.callback(_remover(path))
             else:
                 server = await loop.create_server(
                     accept, address.host, address.port, backlog=_BACKLOG
@@ -223,6 +223,8 @@ class App:
         # Many may end, and none is waited for by itself.
         while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
+        for strategy in self._strategies():
+            strategy.close()
         await self._end_tasks()
         # Transports tell their protocols of the end in a later turn of the loop.
         while self._clients or self._around.relays:
@@ -234,12 +236,19 @@ class App:
         await self._stack.aclose()
         await asyncio.sleep(0)
 
+    def _strategies(self) -> Iterator[Strategy]:
+        for route in self.routes:
+            yield from route.strategies
+
     def _drop_idle(self) -> bool:
-        """Close connections without a request; whether any has one."""
+        """Close connections without a request; whether any is left.
+
+        One that has had its whole answer may still be taking it.
+        """
         for client in list(self._clients):
             if client.idle:
                 client.transport.close()
-        return any(not client.idle for client in self._clients)
+        return bool(self._clients)
 
 
 async def _listen_on_path(
@@ -262,6 +271,17 @@ def _clear_path(path: Path) -> None:
             if probe.connect_ex(str(path)) == 0:
                 raise OSError(errno.EADDRINUSE, "in use")
         path.unlink()
+
+
+def _remover(path: Path) -> Callable[[], None]:
+    """Removes the socket file that is there now, unless another is in its place by then."""
+    inode = path.stat().st_ino
+
+    def remove() -> None:
+        if path.exists() and path.stat().st_ino == inode:
+            path.unlink()
+
+    return remove
 
 
 def _why_not(error: OSError, address: ListenAddress) -> str:

@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 
 from . import parsers, sources
+from .app import App
 from .compiling import compile_route
 from .errors import Refusal
 from .guard import LOOPBACK_NAMES, Guard, is_preflight
@@ -21,7 +22,7 @@ from .origins import parse_listen
 from .outgoing import Injection, Outgoing
 from .routes import Match, Route, RouteTable
 from .secret import Secret
-from .settings import RouteSettings, SecretSettings, Settings
+from .settings import SecretSettings, Settings
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
 _HANDSHAKE = [
@@ -56,7 +57,7 @@ def explain(
         fields = [("Host", "127.0.0.1"), *fields]
     if websocket:
         fields = fields + [pair for pair in _HANDSHAKE if pair[0].lower() not in names]
-    routes = [_compiled(name, one) for name, one in settings.routes.items()]
+    routes = _shown(settings)
     steps: list[tuple[str, str]] = []
     try:
         incoming = _parsed(method, target, fields)
@@ -132,10 +133,12 @@ def _rules(match: Match, incoming: Incoming) -> str:
     return f"{incoming.method} is served, not denied, {allowed}"
 
 
-def _compiled(name: str, settings: RouteSettings) -> Route:
-    """The route with names for secrets; unready if the one with the secrets themselves is."""
-    unready = compile_route(name, settings, sources.resolve).unready
-    return dataclasses.replace(compile_route(name, settings, _masked), unready=unready)
+def _shown(settings: Settings) -> list[Route]:
+    """The routes with names for secrets; unready if those with the secrets themselves are."""
+    return [
+        dataclasses.replace(compile_route(real.name, one, _masked), unready=real.unready)
+        for one, real in zip(settings.routes.values(), App(settings).routes, strict=True)
+    ]
 
 
 def _masked(name: str, settings: SecretSettings) -> Secret:

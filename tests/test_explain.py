@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -208,11 +209,13 @@ async def test_the_shipped_presets_are_explained_as_they_are_served(
                 running.port, f"GET /it{target} HTTP/1.1\r\n{lines}\r\n".encode()
             )
             assert answer.startswith(b"HTTP/1.1 101 " if websocket else b"HTTP/1.1 200 ")
-        noted = emulator.requests[0]
+        # Beside it there may be the call by which keyrelay mints a token.
+        noted = next(one for one in emulator.requests if one.method == "GET")
         head = f"{noted.method} {noted.target} HTTP/1.1\r\n"
         head += "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in noted.headers)
         found = explain(read(document), "GET", f"/it{target}", sent, websocket=websocket)
-        assert found.request == f"{head}\r\n".replace(value, "<api_key>")
+        head = re.sub("dummy-session-token-[0-9]+", "<token>", head.replace(value, "<api_key>"))
+        assert found.request == f"{head}\r\n"
         assert emulator.faults == []
 
 
@@ -331,6 +334,19 @@ def test_a_secret_that_cannot_be_placed_is_noticed(
     assert found.refusal is not None
     assert "holds a colon" in found.refusal.advice
     assert "dummy" not in found.refusal.advice
+
+
+def test_a_token_that_could_not_be_minted_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret that is not what its mint needs: explained as the server answers, no value shown."""
+    settings = read({"inworld": {"provider": "inworld"}})
+    monkeypatch.setenv("INWORLD_API_KEY", "dummy-no-base64!")
+    found = ask(settings, "/inworld/v1/realtime/calls", method="POST")
+    assert found.refusal is not None
+    assert "not Base64" in found.refusal.advice
+    assert "dummy" not in found.refusal.advice
+    monkeypatch.setenv("INWORLD_API_KEY", INWORLD_PORTAL)
+    found = ask(settings, "/inworld/v1/realtime/calls", method="POST")
+    assert "\r\nAuthorization: Bearer <token>\r\n" in (found.request or "")
 
 
 def test_a_socket_needs_a_strategy_for_sockets(settings: Settings) -> None:

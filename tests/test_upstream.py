@@ -123,17 +123,40 @@ def send(
     return answer
 
 
+class Counted(asyncio.Protocol):
+    """Stands before a connection and counts the bytes that it has read."""
+
+    def __init__(self, connection: UpstreamConnection) -> None:
+        self.received = 0
+        self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
+        self._connection = connection
+        connection.transport.set_protocol(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.received += len(data)
+        self._connection.data_received(data)
+
+    async def until(self, count: int, answer: Answer) -> None:
+        """Until so many bytes have been read, or the answer is over."""
+        await until(lambda: self.received == count or answer.over)
+
+
 async def in_pieces(*pieces: bytes | None, head_only: bool = False) -> tuple[Answer, bool]:
     """The answer to one request that comes in these pieces, each in a read of its own, and whether
     the connection was kept.
     """
     script = Scripted()
     async with raw_provider(script.serve) as provider, pool_of(provider) as pool:
-        answer = send(await pool.dial(), head_only=head_only)
+        connection = await pool.dial()
+        counted = Counted(connection)
+        answer = send(connection, head_only=head_only)
+        sent = 0
         for piece in pieces:
             script.send(piece)
-            await until(script.pieces.empty)
-            await asyncio.sleep(0.002)
+            sent += len(piece or b"")
+            await counted.until(sent, answer)
         await answer.until_over()
         return answer, pool.idle == 1
 

@@ -1,7 +1,7 @@
 """Calls to token endpoints: one HTTP request each, and the token out of the JSON answer.
 
 aiohttp's client does the talking; speed does not matter here. No redirect is followed, no cookie
-read, no compression taken, no proxy or ``.netrc`` of the environment used; TLS is verified and
+kept, no compression taken, no proxy or ``.netrc`` of the environment used; TLS is verified and
 addresses are checked as for providers. Nothing that an endpoint says is repeated: its body may
 quote the credential.
 """
@@ -13,7 +13,7 @@ import math
 import re
 import socket
 import ssl
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -112,7 +112,7 @@ class Endpoint:
                     connector=aiohttp.TCPConnector(
                         ssl=self._tls, force_close=True, socket_factory=sockets
                     ),
-                    cookie_jar=_NoCookies(),
+                    cookie_jar=aiohttp.DummyCookieJar(),
                     timeout=aiohttp.ClientTimeout(total=_CALL_SECONDS),
                     trust_env=False,
                     auto_decompress=False,
@@ -148,13 +148,6 @@ class _CheckedSockets:
             self.forbidden = True
             raise OSError("the address is not allowed")
         return socket.socket(family, kind, protocol)
-
-
-class _NoCookies(aiohttp.DummyCookieJar):
-    """Does not even parse them: aiohttp logs what it cannot read."""
-
-    def update_cookies_from_headers(self, headers: Sequence[str], response_url: URL) -> None:
-        pass
 
 
 def _kind(error: Exception) -> str:

@@ -204,6 +204,20 @@ async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
         assert tries[50:] == [1] * 50
 
 
+async def test_a_token_can_be_handed_out() -> None:
+    """With the seconds for which it can still be used; its repr does not show it."""
+    async with built() as one:
+        assert (await one.strategy.vend()).seconds_left == 990
+        await one.clock.advance(700)
+        vended = await one.strategy.vend()
+        assert (vended.token, vended.seconds_left) == (b"dummy/1", 290)
+        assert "dummy" not in f"{vended!r}{vended}"
+        one.mint.failing = True
+        await one.clock.advance(300)
+        with pytest.raises(Refusal):
+            await one.strategy.vend()
+
+
 async def test_no_token_is_a_refusal() -> None:
     """It says why; once there is a token again requests are served."""
     async with built() as one:

@@ -231,7 +231,7 @@ def test_an_asymmetric_key_is_no_shared_secret(algorithm: str) -> None:
     "key",
     [
         SHARED,
-        b"-----BEGIN PRIVATE KEY-----\nCANARY\n-----END PRIVATE KEY-----\n",
+        pem(RSA_KEY)[:28] + b"CANARY" + pem(RSA_KEY)[-27:],
         b"\xff\x00",
         pem(RSA_KEY)[:-60],
         public_pem(RSA_KEY),
