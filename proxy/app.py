@@ -184,6 +184,12 @@ class App:
         self._stack.callback(server.close)
         return Listener(address, only.name if only else None, server)
 
+    async def settle(self, seconds: float) -> None:
+        """Wait until every strategy has its first credential or knows why not, at most so long."""
+        waits = [self._spawn(strategy.settle()) for strategy in self._strategies()]
+        if waits:
+            await asyncio.wait(waits, timeout=seconds)
+
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         """A task that ends with the app at the latest."""
         task = asyncio.get_running_loop().create_task(coroutine)

@@ -103,7 +103,7 @@ def _follow(
     steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
     strategy = route.admit(incoming, match.rest)
     steps.append(("rules", _rules(match, incoming)))
-    steps.append(("strategy", strategy.name))
+    steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
     where = "the built-in provider" if route.origin.builtin else str(route.origin)
     steps.append(("sent to", where))
     injection = strategy.ready(websocket=incoming.websocket)

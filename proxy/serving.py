@@ -12,9 +12,14 @@ import click
 
 from . import __version__
 from .app import App, Listener
+from .auth.base import EVERY_PATH
 from .errors import KeyrelayError
 from .routes import Route
 from .settings import Settings
+
+# How long the banner waits for first tokens (seconds), to say how they are. Requests are served
+# meanwhile.
+_SETTLE_SECONDS = 2.0
 
 
 def serve(
@@ -55,6 +60,7 @@ async def _serve(settings: Settings, *, strict: bool, greet: Callable[[str], str
     for one in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(one, signals.put_nowait, one)
     async with app:
+        await app.settle(_SETTLE_SECONDS)
         click.echo(banner(app.routes, app.listeners), err=True)
         if greet is not None:
             click.echo(greet(app.listeners[0].url), err=True)
@@ -98,4 +104,16 @@ def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
             where = "built-in" if route.origin.builtin else str(route.origin)
             state = click.style("ready    ", fg="green")
             lines.append(f"  {route.name:<{width}}  {state}  {places} → {where}")
+            lines += [" " * (width + 15) + line for line in _strategy_lines(route)]
     return "\n".join([*lines, ""])
+
+
+def _strategy_lines(route: Route) -> list[str]:
+    """Which strategy serves what, and the state of its token; nothing if there is only a key."""
+    if len(route.strategies) == 1 and not route.strategies[0].renewable:
+        return []
+    lines = []
+    for position, one in enumerate(route.strategies):
+        scope = "everything else" if position and one.scope == EVERY_PATH else one.scope
+        lines.append(", ".join(filter(None, (f"{one.name} for {scope}", one.describe()))))
+    return lines

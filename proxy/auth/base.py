@@ -18,6 +18,9 @@ from ..outgoing import Injection
 from ..patterns import PatternSet
 
 
+EVERY_PATH = "every path"
+
+
 @dataclass(frozen=True, slots=True)
 class Means:
     """What strategies need beside settings and secrets, if they have to obtain something.
@@ -58,6 +61,11 @@ class Strategy(ABC):
             self._paths is None or self._paths.matches(method, path)
         )
 
+    @property
+    def scope(self) -> str:
+        """The paths that it serves, for a person."""
+        return EVERY_PATH if self._paths is None else ", ".join(self._paths.texts)
+
     @abstractmethod
     def _carries(self, *, websocket: bool) -> bool:
         """Whether there is a placement for this kind of request at all."""
@@ -88,6 +96,9 @@ class Strategy(ABC):
 
     def start(self) -> None:  # noqa: B027  most have nothing to obtain
         """Obtain the credential now, so that the first request need not wait."""
+
+    async def settle(self) -> None:  # noqa: B027  most have nothing to obtain
+        """Wait until the first credential is there, or it is known why not."""
 
     def close(self) -> None:  # noqa: B027  most keep nothing
         """Stop whatever keeps the credential fresh, and forget it."""

@@ -72,6 +72,9 @@ class TokenStrategy(Strategy):
     def start(self) -> None:
         self._keeper.start()
 
+    async def settle(self) -> None:
+        await self._keeper.settle()
+
     def close(self) -> None:
         self._keeper.close()
         self._rendered = None

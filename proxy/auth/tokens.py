@@ -168,6 +168,11 @@ class TokenKeeper:
         if not self._closed and (self._renewal is None or self._renewal.done()):
             self._renewal = self._spawn(self._renew())
 
+    async def settle(self) -> None:
+        """Wait until there is a token or a reason why not. Cancelling harms no waiter."""
+        if self._token is None and self._failure is None:
+            await self._fly()
+
     def close(self) -> None:
         """Stop renewing and forget the token. Whoever waits for one gets a Refusal."""
         self._closed = True
