@@ -11,7 +11,7 @@ to write. Neither ever repeats a value, which may be a secret in the wrong place
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -42,8 +42,10 @@ from .spelling import (
     Seconds,
     check_base_template,
     check_env_name,
+    check_host,
     check_header_field_name,
     check_method,
+    check_rate,
     check_route_name,
     check_route_path,
     check_secret_name,
@@ -269,6 +271,31 @@ class RouteSettings(Node):
         description="More places from which credentials of clients are removed. Added to the "
         "preset's. None by default.",
     )
+    concurrency: int | None = Field(
+        default=None,
+        ge=1,
+        strict=True,
+        description="Requests and WebSockets of the route at the same time; more get 503. No bound "
+        "by default.",
+    )
+    rate: Annotated[str, checked_by(check_rate)] | None = Field(
+        default=None,
+        description="Requests in a span of time, such as `60/minute` or `5/second`; more get 429 "
+        "with `Retry-After`. None by default. A front end whose code runs in a loop cannot then "
+        "burn the account.",
+    )
+    max_body_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        strict=True,
+        description="Largest body of a request, in bytes; larger ones get 413. No bound by "
+        "default: bodies are streamed, never gathered.",
+    )
+    mask_bodies: Flag = Field(
+        default=False,
+        description="Whether the credential is blotted out in every body of the provider, not only "
+        "in headers and in bodies of errors. False by default: it costs time and compression.",
+    )
     connect_timeout_seconds: Seconds = Field(
         default=10,
         gt=0,
@@ -322,6 +349,30 @@ class Browsers(Node):
 
 class Settings(Node):
     """The whole file."""
+
+    inbound_token: AnySecret | None = Field(
+        default=None,
+        description="A secret that every request has to bring, as `Authorization: Bearer`, "
+        "`X-Keyrelay-Token`, or WebSocket subprotocol `keyrelay.token.…`. None by default, since "
+        "only this machine can connect. Needed to listen beyond loopback.",
+    )
+    hosts: tuple[Annotated[str, checked_by(check_host)], ...] = Field(
+        default=(),
+        description="More host names under which keyrelay is called, such as a container's "
+        "`keyrelay`. By default 127.0.0.1, localhost, [::1] and <route>.localhost.",
+    )
+    peer_uid: Literal["off", "warn", "enforce"] = Field(
+        default="warn",
+        description="What happens when another user of this machine connects: `warn` once (the "
+        "default), `enforce` refuses, `off` does not look. Linux only.",
+    )
+    max_connections: int = Field(
+        default=1024,
+        ge=1,
+        strict=True,
+        description="Connections of clients at the same time, open WebSockets aside; more get 503. "
+        "1024 by default.",
+    )
 
     listen: _Listen = Field(
         default=("127.0.0.1:8080",),

@@ -118,6 +118,20 @@ def check_route_name(text: str) -> None:
         )
 
 
+def check_rate(text: str) -> None:
+    """So many requests in a span of time."""
+    if not re.fullmatch(r"[1-9][0-9]{0,6}/(second|minute|hour|day)", text):
+        raise ValueError("this is no rate\nwrite for example 60/minute; or second, hour, day")
+
+
+def check_host(text: str) -> None:
+    """A further host name for the allow-list."""
+    if not re.fullmatch(r"[a-z0-9](?:[a-z0-9_.-]{0,251}[a-z0-9])?|\[[0-9a-f:]+\]", text):
+        raise ValueError(
+            "this is no host name in lower case\nwrite it without scheme and port: keyrelay"
+        )
+
+
 def check_header_field_name(text: str) -> None:
     """A header to strip."""
     if not re.fullmatch(r"[A-Za-z0-9_-]+", text):
