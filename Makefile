@@ -33,7 +33,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-clients bench-memory schema lock clean
+.PHONY: help run test check format test-long test-clients bench-memory schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -57,6 +57,9 @@ check: $(VENV)/.dev ## everything a change must pass: format, lint, types, impor
 format: $(VENV)/.dev ## format the code and apply the safe fixes
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+test-long: $(VENV)/.dev ## run the tests in which minutes of real time pass
+	@$(BIN)/python -m pytest -m long $(ARGS)
 
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
 	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)

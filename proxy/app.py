@@ -19,6 +19,7 @@ from types import TracebackType
 from typing import Any
 
 from . import demo, parsers, sources
+from .allowance import Allowance
 from .auth.base import Means, Strategy
 from .clock import Clock, SystemClock
 from .compiling import compile_route
@@ -86,6 +87,7 @@ class App:
         self._times = Times(settings.head_timeout_seconds, settings.keepalive_seconds)
         self._clients: set[ClientConnection] = set()
         self._pools: dict[str, Pool] = {}
+        self._allowances: dict[str, Allowance] = {}
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._tls = tls_context()
@@ -148,6 +150,7 @@ class App:
                 allow_private=settings.allow_private,
                 tls=self._tls,
                 address=demo_address if route.origin.builtin else None,
+                own=self._own_addresses,
             )
             pool = Pool(
                 dialler,
@@ -156,13 +159,17 @@ class App:
                 silence_seconds=settings.answer_timeout_seconds,
             )
             self._pools[route.name] = pool
+            if settings.concurrency is not None or settings.rate is not None:
+                self._allowances[route.name] = Allowance(
+                    route.name, concurrency=settings.concurrency, rate=settings.rate
+                )
             self._stack.callback(pool.close)
 
     async def _listen(self, text: str, only: Route | None) -> Listener:
         loop = self._around.loop
         table = RouteTable(self.routes, only)
         guard = Guard(LOOPBACK_NAMES | table.hosts, frozenset(self._settings.browsers.origins))
-        gateway = Gateway(guard, table, self._pools, self._around)
+        gateway = Gateway(guard, table, self._pools, self._allowances, self._around)
 
         def accept() -> ClientConnection:
             return ClientConnection(gateway.handle, self._clients, self._times, loop)
@@ -183,6 +190,11 @@ class App:
             raise KeyrelayError(_why_not(error, address)) from None
         self._stack.callback(server.close)
         return Listener(address, only.name if only else None, server)
+
+    def _own_addresses(self) -> list[tuple[str, int]]:
+        """Where requests come in, so that no route leads there."""
+        places = [listener.address for listener in self.listeners]
+        return [(place.host, place.port) for place in places if place.host is not None]
 
     async def settle(self, seconds: float) -> None:
         """Wait until every strategy has its first credential or knows why not, at most so long."""

@@ -56,6 +56,8 @@ def compile_route(
             host=origin.authority.encode("ascii"),
             base_path=base_path.encode("ascii"),
             dropped_headers=DROPPED_FROM_REQUESTS
+            # A body that is to be looked into had better not be compressed.
+            | ({b"accept-encoding"} if settings.mask_bodies else frozenset())
             | {header.lower().encode() for header in carriers}
             # Where the carrier has a ``_`` itself, the other spelling is the twin.
             | {header.lower().replace("_", "-").encode() for header in carriers},
@@ -75,6 +77,8 @@ def compile_route(
         ),
         unready="; ".join(missing),
         vends=settings.vend,
+        max_body_bytes=settings.max_body_bytes,
+        mask_bodies=settings.mask_bodies,
     )
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import TypeVar
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
-from .addresses import may_dial
+from .addresses import dialled_address, may_dial
 from .errors import UpstreamFailure
 from .origins import Origin
 
@@ -37,6 +37,7 @@ class Dialler:
 
     address        dial this (host, port) instead of resolving: for the built-in provider
     allow_private  see ``addresses.may_dial``
+    own            where keyrelay itself listens: (host, port); never dialled
     """
 
     def __init__(
@@ -47,6 +48,7 @@ class Dialler:
         allow_private: bool = False,
         tls: ssl.SSLContext | None = None,
         address: tuple[str, int] | None = None,
+        own: Callable[[], Collection[tuple[str, int]]] = tuple,
     ) -> None:
         if origin.scheme == "https" and tls is None:
             raise ValueError("an https origin needs a TLS context")
@@ -55,6 +57,7 @@ class Dialler:
         self._allow_private = allow_private
         self._tls = tls if origin.scheme == "https" else None
         self._address = address
+        self._own = own
 
     async def dial(self, protocol: Callable[[], P]) -> P:
         """A connection with ``protocol``, TLS included.
@@ -119,4 +122,19 @@ class Dialler:
                 "The provider's host name points at an address that routes must not reach; "
                 "a private one can be allowed with allow_private: true.",
             )
+        if any(self._leads_back(str(info[4][0])) for info in allowed):
+            raise UpstreamFailure(
+                "proxy_loop_detected", "The route's upstream leads back to keyrelay itself."
+            )
         return allowed
+
+    def _leads_back(self, address: str) -> bool:
+        """Whether keyrelay listens there. A request would go round until something gives way."""
+        target = dialled_address(address)
+        for host, port in self._own():
+            own = dialled_address(host)
+            if port == self._origin.port and (
+                own == target or (own.is_unspecified and target.is_loopback)
+            ):
+                return True
+        return False

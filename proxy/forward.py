@@ -12,11 +12,10 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from .answers import page_fields
 from .auth.base import Strategy
+from .crossing import LAST_CHUNK, Crossing, chunk
 from .door import ClientConnection
 from .errors import Refusal, UpstreamFailure
-from .headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answer_fields
 from .incoming import Incoming
 from .journal import Exchange, Journal
 from .outgoing import Injection, Outgoing
@@ -29,6 +28,7 @@ from .upstream import Pool, UpstreamConnection
 _REPLAY_LIMIT = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
+_STATUS = {"proxy_internal_error": 500, "proxy_loop_detected": 508}
 _ADVICE = {
     "connection_refused": "Check the route's upstream: nothing listens there.",
     "connection_timeout": "Check the route's upstream and the network between.",
@@ -55,6 +55,20 @@ class Surroundings:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a route lets one exchange do.
+
+    leave           called when the exchange has ended
+    max_body_bytes  largest body of a request; None for no bound
+    mask_bodies     whether the credential is blotted out in every body of the answer
+    """
+
+    leave: Callable[[], None] | None
+    max_body_bytes: int | None
+    mask_bodies: bool
+
+
 class Forward:
     """Serves one request: an ``Exchange`` to the client's connection, a ``Receiver`` to the other.
 
@@ -63,14 +77,16 @@ class Forward:
     page      origin of the page that asks, None for any other program
     relocate  what the client may follow instead of a ``Location``
     note      the journal's record of this exchange
+    bounds    what the route lets it do
     """
 
     __slots__ = (
         "_around",
-        "_chunking",
+        "_bounds",
         "_client",
         "_connection",
         "_copy",
+        "_crossing",
         "_incoming",
         "_injection",
         "_note",
@@ -80,7 +96,6 @@ class Forward:
         "_relocate",
         "_replayed",
         "_request_ended",
-        "_started",
         "_strategy",
         "_task",
         "_unsent",
@@ -99,6 +114,7 @@ class Forward:
         *,
         page: str | None,
         relocate: Callable[[bytes], bytes],
+        bounds: Bounds,
     ) -> None:
         self._client = client
         self._incoming = incoming
@@ -109,6 +125,7 @@ class Forward:
         self._note = note
         self._page = page
         self._relocate = relocate
+        self._bounds = bounds
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._injection: Injection | None = None
@@ -117,8 +134,7 @@ class Forward:
         self._copy: bytes | None = None
         self._replayed = False
         self._request_ended = False
-        self._started = False
-        self._chunking = False
+        self._crossing: Crossing | None = None
         self.finished = False
 
     # -- the request ---------------------------------------------------------------------------
@@ -140,13 +156,17 @@ class Forward:
     def body(self, data: bytes, *, ended: bool) -> None:
         """More of the request's body has come from the client."""
         self._note.sent += len(data)
+        limit = self._bounds.max_body_bytes
+        if limit is not None and self._note.sent > limit:
+            self._too_large()
+            return
         self._request_ended = ended
         framed = self._framed(data, ended=ended)
         if self._copy is not None:
             self._keep(self._copy + framed)
         if self._connection is not None:
             self._connection.send_more(framed, ended=ended)
-        elif not self._started:
+        elif self._crossing is None:
             self._unsent += framed
 
     def _keep(self, body: bytes) -> None:
@@ -156,7 +176,7 @@ class Forward:
         """RFC 9112 section 7.1, if the client sent chunks: they are made anew for each read."""
         if not self._incoming.chunked:
             return data
-        return _chunk(data) + (_LAST_CHUNK if ended else b"")
+        return chunk(data) + (LAST_CHUNK if ended else b"")
 
     def _prepare(self, *, fresh: bool = False) -> None:
         if not self._request_ended:
@@ -174,6 +194,10 @@ class Forward:
             self._fail(failure)
         except Refusal as refusal:
             self._refuse(refusal)
+        except Exception:
+            # A fault of ours: the client gets an answer, whoever looks at the log the place.
+            self._fail(UpstreamFailure("proxy_internal_error", "Keyrelay failed at this request."))
+            raise
         else:
             self._task = None
             if not self._request_ended:
@@ -223,19 +247,39 @@ class Forward:
             return
         if ended:
             self._connection = None
-        fields = self._fields(head)
-        if fields is None:
+        crossing = self._crossing = self._crossed(head)
+        if crossing is None:
             self._fail(UpstreamFailure("http_protocol_error", "The provider's answer is invalid."))
             return
-        data = self._head(head, fields)
+        if crossing.unframed:
+            self._client.keep_alive = False
         self._copy = None
-        self._started = True
         self._note.answered(head.code)
-        if not ended:
-            self._note.received += len(body)
-            self._client.write(data + (_chunk(body) if self._chunking else body))
+        self._note.received += len(body)
+        close = self._client.must_close
+        data = crossing.head(b"Connection: close\r\n") if close else crossing.head()
+        if close:
+            self._client.keep_alive = False
+        if ended:
+            self._finish(data + crossing.end(body))
         else:
-            self._finish_answer(data, body)
+            self._client.write(data + crossing.part(body))
+
+    def answer_more(self, body: bytes, *, ended: bool) -> None:
+        """More of the answer's body."""
+        assert self._crossing is not None
+        self._note.received += len(body)
+        if ended:
+            self._connection = None
+            self._finish(self._crossing.end(body))
+        elif data := self._crossing.part(body):
+            self._client.write(data)
+
+    def _finish(self, data: bytes) -> None:
+        if data:
+            self._client.write(data)
+        self._end("")
+        self._client.done(close=not self._request_ended)
 
     def _mends(self, status: int) -> bool:
         """Whether another credential may mend this answer, and the request can be repeated."""
@@ -247,57 +291,24 @@ class Forward:
             and not self._replayed
         )
 
-    def answer_more(self, body: bytes, *, ended: bool) -> None:
-        """More of the answer's body."""
-        if ended:
-            self._connection = None
-            self._finish_answer(b"", body)
-        else:
-            self._note.received += len(body)
-            self._client.write(_chunk(body) if self._chunking else body)
-
-    def _finish_answer(self, data: bytes, body: bytes) -> None:
-        self._note.received += len(body)
-        data += _chunk(body) + _LAST_CHUNK if self._chunking else body
-        if data:
-            self._client.write(data)
-        self._end("")
-        self._client.done(close=not self._request_ended)
-
-    def _fields(self, head: ResponseHead) -> bytes | None:
-        """The header fields that cross to the client, None if they cannot."""
-        dropped = DROPPED_FROM_ANSWERS if self._page is None else DROPPED_FOR_BROWSERS
-        if "\0" in head.reason:
-            return None
+    def _crossed(self, head: ResponseHead) -> Crossing | None:
+        """The answer for this client; None if it cannot be passed on."""
         try:
-            return answer_fields(head.raw_headers, dropped, self._relocate)
+            return Crossing(
+                head,
+                self._incoming,
+                page=self._page,
+                relocate=self._relocate,
+            )
         except ValueError:
             return None
-
-    def _head(self, head: ResponseHead, fields: bytes) -> bytes:
-        """The answer's head for this client, with what is ours to say in it."""
-        bodiless = self._incoming.method == "HEAD" or head.code in {204, 304}
-        if not bodiless and "Content-Length" not in head.headers:
-            if self._incoming.version == (1, 1):
-                self._chunking = True
-                fields += b"Transfer-Encoding: chunked\r\n"
-            else:
-                # HTTP/1.0 has no chunks: the end of the connection ends the body.
-                self._client.keep_alive = False
-        if self._client.must_close:
-            self._client.keep_alive = False
-            fields += b"Connection: close\r\n"
-        if self._page is not None:
-            fields += page_fields(self._page, head.headers.get("Cache-Control", ""))
-        reason = head.reason.encode("utf-8", "surrogateescape")
-        return b"HTTP/1.1 %d %b\r\n%b\r\n" % (head.code, reason, fields)
 
     def _open_relay(self, head: ResponseHead, early: bytes) -> None:
         """The provider agreed to the WebSocket: pass its answer on, then only bytes."""
         connection, self._connection = self._connection, None
         assert connection is not None
-        fields = self._fields(head)
-        if fields is None or not accepts(self._incoming, head):
+        crossing = self._crossed(head)
+        if crossing is None or not accepts(self._incoming, head):
             connection.abort()
             self._fail(
                 UpstreamFailure(
@@ -305,16 +316,14 @@ class Forward:
                 )
             )
             return
+        more = [b"Upgrade: websocket\r\nConnection: Upgrade\r\n"]
         kept = self._outgoing.kept_subprotocols
         if kept and "Sec-WebSocket-Protocol" not in head.headers:
             # The client offered a key as subprotocol, which stayed here; browsers and strict
             # clients insist that one of their offers is selected (RFC 6455 section 4.1).
-            fields += b"Sec-WebSocket-Protocol: %b\r\n" % kept[0]
+            more.append(b"Sec-WebSocket-Protocol: %b\r\n" % kept[0])
         self._note.answered(101)
-        self._client.write(
-            b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            b"%b\r\n" % fields
-        )
+        self._client.write(crossing.head(*more))
         from_client = self._client.take_early_bytes()
         self._client.release()
         relay = Relay(
@@ -333,12 +342,14 @@ class Forward:
     def answer_lost(self, failure: UpstreamFailure) -> None:
         """The connection to the provider is gone before the answer was complete."""
         connection, self._connection = self._connection, None
-        if self._started:
+        if self._crossing is not None:
             self._end(failure.proxy_error)
-            # Bytes that were passed on may still go out; the missing end tells the client. Without
-            # framing only a reset can.
-            framed = self._chunking or self._incoming.version == (1, 1)
-            self._client.break_off() if framed else self._client.abort()
+            # Bytes that were passed on may still go out; the missing end tells the client. One that
+            # speaks HTTP/1.0 takes any clean end for the end, so it gets a reset.
+            if self._incoming.version == (1, 1):
+                self._client.break_off()
+            else:
+                self._client.abort()
         elif (
             connection is not None
             and not (connection.fresh or connection.answered)
@@ -375,7 +386,7 @@ class Forward:
     def _fail(self, failure: UpstreamFailure) -> None:
         self._refuse(
             Refusal(
-                504 if failure.timed_out else 502,
+                _STATUS.get(failure.proxy_error, 504 if failure.timed_out else 502),
                 "provider-timeout" if failure.timed_out else "provider-failed",
                 failure.detail,
                 _ADVICE.get(failure.proxy_error, ""),
@@ -391,15 +402,34 @@ class Forward:
         self._end(refusal.proxy_error)
         self._client.refuse(refusal, origin=self._page, head_only=self._incoming.method == "HEAD")
 
+    def _too_large(self) -> None:
+        """A body without announced length went over the route's bound while it was streamed."""
+        if self._task is not None:
+            self._task.cancel()
+        if self._crossing is None:
+            self._refuse(body_too_large(self._note.route))
+            return
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+        self._end("body-too-large")
+        self._client.abort()
+
     def _end(self, outcome: str) -> None:
         if not self.finished:
             self.finished = True
+            if self._bounds.leave is not None:
+                self._bounds.leave()
             self._note.outcome = outcome
             self._around.journal.note(self._note)
 
 
-_LAST_CHUNK = b"0\r\n\r\n"
-
-
-def _chunk(data: bytes) -> bytes:
-    return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
+def body_too_large(route: str) -> Refusal:
+    """A body over the route's ``max_body_bytes``."""
+    return Refusal(
+        413,
+        "body-too-large",
+        f"The body is larger than the route {route} lets through.",
+        "Send less, or raise max_body_bytes in the routes file.",
+        proxy_error="http_request_error",
+    )

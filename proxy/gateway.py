@@ -16,15 +16,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from .allowance import Allowance
 from .answers import plain, preflight
 from .door import ClientConnection
 from .errors import Refusal
-from .forward import Forward, Surroundings
+from .forward import Bounds, Forward, Surroundings, body_too_large
 from .guard import Guard, is_preflight
 from .incoming import Incoming
 from .journal import Exchange
 from .outgoing import Outgoing
-from .routes import RouteTable
+from .routes import Route, RouteTable
 from .upstream import Pool
 from .vending import PREFIX as VENDING
 from .vending import Vending, vendor
@@ -36,15 +37,30 @@ _OWN_PREFIX = b"/-/"
 class Gateway:
     """Serves the requests of one listener.
 
-    pools  the connections of each route, by the route's name
+    pools       the connections of each route, by the route's name
+    allowances  how much the routes may do, of those that are bounded
     """
 
     def __init__(
-        self, guard: Guard, table: RouteTable, pools: Mapping[str, Pool], around: Surroundings
+        self,
+        guard: Guard,
+        table: RouteTable,
+        pools: Mapping[str, Pool],
+        allowances: Mapping[str, Allowance],
+        around: Surroundings,
     ) -> None:
         self._guard = guard
         self._table = table
         self._pools = pools
+        self._allowances = allowances
+        self._bounds = {
+            route.name: Bounds(
+                leave=allowances[route.name].leave if route.name in allowances else None,
+                max_body_bytes=route.max_body_bytes,
+                mask_bodies=route.mask_bodies,
+            )
+            for route in table.routes
+        }
         self._around = around
 
     def handle(
@@ -62,6 +78,7 @@ class Gateway:
             match = self._table.find(host, incoming)
             note.route, note.path = match.route.name, match.rest.decode("ascii")
             strategy = match.route.admit(incoming, match.rest)
+            bounds = self._enter(match.route, incoming, len(body))
         except Refusal as refusal:
             self._refuse(refusal, incoming, client, page, note)
             return None
@@ -80,9 +97,23 @@ class Gateway:
             note,
             page=page,
             relocate=match.relocate,
+            bounds=bounds,
         )
         forward.begin(body, ended=ended)
         return None if forward.finished else forward
+
+    def _enter(self, route: Route, incoming: Incoming, arrived: int) -> Bounds:
+        """What the route lets this exchange do, counted as begun. Raises Refusal.
+
+        ``arrived`` is how much of the body has come with the head.
+        """
+        limit = route.max_body_bytes
+        announced = int(incoming.headers.get("Content-Length", "0"))
+        if limit is not None and max(announced, arrived) > limit:
+            raise body_too_large(route.name)
+        if route.name in self._allowances:
+            self._allowances[route.name].enter()
+        return self._bounds[route.name]
 
     def _answer_locally(
         self, incoming: Incoming, client: ClientConnection, host: str, page: str | None

@@ -5,14 +5,15 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Tag, model_validator
+from pydantic import Discriminator, Field, Strict, Tag, model_validator
 
 from .origins import parse_upstream
-from .spelling import Line, Node, Seconds, checked_by
+from .spelling import Line, Node, Seconds, check_header_field_name, checked_by
 from .templates import parse_template
 
 TAG_PREFIX = "token:"
@@ -29,11 +30,14 @@ def _check_url(text: str) -> None:
         "x" if isinstance(piece, str) else piece.decode() for piece in parse_template(text).pieces
     )
     if not plain.startswith("/"):
-        origin, _ = parse_upstream(plain.partition("?")[0])
+        address, _, query = plain.partition("?")
+        origin, _ = parse_upstream(address)
         if origin.scheme == "http" and not origin.loopback:
             raise ValueError(
                 "credentials would go to the token endpoint over plain http\nwrite https://"
             )
+        if not re.fullmatch(r"[!\"$-~]*", query):
+            raise ValueError("the query has a blank or a fragment\nwrite it percent-encoded")
     elif not re.fullmatch(r"/(?!/)[!\"$-\[\]-~]*", plain):
         raise ValueError("this is no path\nwrite /oauth2/token for a path at the upstream")
 
@@ -43,7 +47,19 @@ def _check_path(path: str) -> None:
         raise ValueError("this is no absolute path of a file\nwrite /var/lib/keyrelay/name")
 
 
+def _check_document(value: Any) -> None:
+    """What will be sent as JSON, with templates for texts."""
+    for _, text in texts_in(value):
+        parse_template(text)
+    try:
+        json.dumps(value, allow_nan=False)
+    except ValueError:
+        raise ValueError("JSON has no such number\nuse a finite one") from None
+
+
 _Template = Annotated[str, checked_by(parse_template)]
+_Header = Annotated[str, checked_by(check_header_field_name)]
+_Refusal = Annotated[int, Strict(), Field(ge=400, le=499)]
 _Url = Annotated[str, checked_by(_check_url)]
 _Path = Annotated[str, checked_by(_check_path)]
 
@@ -66,7 +82,7 @@ class _Token(Node):
         le=31_536_000,
         description="Seconds that a token lives if its answer does not say. 300 by default.",
     )
-    refused: tuple[int, ...] = Field(
+    refused: tuple[_Refusal, ...] = Field(
         default=(401,),
         min_length=1,
         description="Statuses by which the provider refuses a token. 401 by default. A refused "
@@ -162,8 +178,7 @@ class _Signed(Node):
 
     @model_validator(mode="after")
     def _claims_can_be_sent(self) -> _Signed:
-        for _, text in texts_in(self.claims):
-            parse_template(text)
+        _check_document(self.claims)
         for name in ("iat", "exp", "jti"):
             if name in self.claims:
                 raise ValueError(
@@ -198,7 +213,7 @@ class Request(_Token):
     type: Literal["request"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
     method: Literal["GET", "POST"] = Field(default="POST", description="POST by default.")
-    headers: Mapping[Line, _Template] = Field(
+    headers: Mapping[_Header, _Template] = Field(
         default={}, description='Headers, such as `Authorization: "Token {api_key}"`.'
     )
     form: Mapping[Line, _Template] | None = Field(
@@ -225,8 +240,15 @@ class Request(_Token):
     def _one_body(self) -> Request:
         if self.form is not None and self.json_body is not None:
             raise ValueError("a request has one body\nkeep form: or json:")
-        for _, text in texts_in(self.json_body or {}):
-            parse_template(text)
+        if self.method == "GET" and not (self.form is None and self.json_body is None):
+            raise ValueError("a GET has no body\nwrite method: POST, or leave form: and json: out")
+        _check_document(self.json_body)
+        return self
+
+    @model_validator(mode="after")
+    def _headers_once(self) -> Request:
+        if len({name.lower() for name in self.headers}) < len(self.headers):
+            raise ValueError("a header stands here twice\nkeep one; case makes no difference")
         return self
 
     @property
@@ -260,6 +282,8 @@ class Inworld(_Token):
             raise ValueError(
                 "the key is missing or given twice\nwrite portal:, or key: and secret:"
             )
+        if self.workspace is not None and self.variant != "sample":
+            raise ValueError("this call names no workspace\nwrite variant: sample, or remove it")
         return self
 
 

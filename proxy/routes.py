@@ -28,6 +28,8 @@ class Route:
     prefix          raw path under which it answers on shared listeners, without a trailing ``/``
     unready           what to do before the route can serve, "" if it can
     vends             whether pages may be handed the provider's tokens
+    max_body_bytes    largest body of a request; None for no bound
+    mask_bodies       whether the credential is blotted out in every body of an answer
     allow             None: whatever is not denied
     path_credentials  what a path begins with where a placement puts the credential into it
     """
@@ -43,6 +45,8 @@ class Route:
     path_credentials: tuple[re.Pattern[bytes], ...] = ()
     unready: str = ""
     vends: bool = False
+    max_body_bytes: int | None = None
+    mask_bodies: bool = False
     # For answers to a method that is not served.
     allowed_methods: str = field(init=False)
 

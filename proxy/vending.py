@@ -44,11 +44,13 @@ class Vending:
         try:
             vended = await strategy.vend()
         except Refusal as refusal:
-            self._end(refusal.status, refusal.kind)
+            self._note.answered(refusal.status)
+            self._end(refusal.kind)
             self._client.refuse(refusal, origin=self._page)
             return
         fields = b"" if self._page is None else cors_fields(self._page)
-        self._end(200, "")
+        self._note.answered(200)
+        self._end("")
         self._client.write(
             plain(
                 200,
@@ -75,7 +77,7 @@ class Vending:
 
     def client_lost(self) -> None:
         self._task.cancel()
-        self._end(0, "client-left")
+        self._end("client-left")
 
     def client_full(self) -> None:
         """The answer is short and already written."""
@@ -83,8 +85,7 @@ class Vending:
     def client_drained(self) -> None:
         """See ``client_full``."""
 
-    def _end(self, status: int, outcome: str) -> None:
-        self._note.answered(status)
+    def _end(self, outcome: str) -> None:
         self._note.outcome = outcome
         self._around.journal.note(self._note)
 

@@ -19,6 +19,7 @@ from websockets.typing import Subprotocol
 
 from proxy import loader
 from proxy.app import App
+from proxy.clock import Clock
 from proxy.settings import Settings
 
 SECRET = b"dummy-real-key"
@@ -67,9 +68,16 @@ class Running:
 
 @asynccontextmanager
 async def keyrelay(
-    routes: dict[str, Any], *, origins: tuple[str, ...] = (), **settings: Any
+    routes: dict[str, Any],
+    *,
+    origins: tuple[str, ...] = (),
+    clock: Clock | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
-    """Keyrelay on a free port with these routes, as they would stand in YAML."""
+    """Keyrelay on a free port with these routes, as they would stand in YAML.
+
+    ``clock`` is for tokens; the real one by default.
+    """
     lines: list[str] = []
     document = {
         "listen": ["127.0.0.1:0"],
@@ -78,13 +86,18 @@ async def keyrelay(
         "routes": routes,
         **settings,
     }
-    async with App(Settings.model_validate(document), write_log=lines.append) as app:
+    checked = Settings.model_validate(document)
+    async with App(checked, write_log=lines.append, clock=clock) as app:
         yield Running(app, lines)
 
 
 @asynccontextmanager
 async def preset_keyrelay(
-    routes: dict[str, Any], *, origins: tuple[str, ...] = (), **settings: Any
+    routes: dict[str, Any],
+    *,
+    origins: tuple[str, ...] = (),
+    clock: Clock | None = None,
+    **settings: Any,
 ) -> AsyncIterator[Running]:
     """As ``keyrelay``, but read as a routes file is: with the presets that ship, and checked."""
     lines: list[str] = []
@@ -97,7 +110,7 @@ async def preset_keyrelay(
     }
     # JSON is YAML.
     loaded = loader.load_text(json.dumps(document), "routes.yaml")
-    async with App(loaded, write_log=lines.append) as app:
+    async with App(loaded, write_log=lines.append, clock=clock) as app:
         yield Running(app, lines)
 
 

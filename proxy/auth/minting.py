@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from ..mints import (
     Request,
     TokenSettings,
 )
-from ..templates import parse_template
+from ..templates import Template, parse_template
 from .base import Means
 from .commands import CommandMint
 from .endpoint import Ask, Call, Endpoint, Fields
@@ -32,6 +33,8 @@ Values = Mapping[str, bytes]
 
 # RFC 7523 section 8.1.
 _JWT_BEARER = b"urn:ietf:params:oauth:grant-type:jwt-bearer"
+# As every call spells them, so that one in another case takes its place and is no second one.
+_SPELLED = {name.lower(): name for name in ("Accept", "Accept-Encoding", "Content-Type")}
 
 
 def make_mint(
@@ -129,7 +132,10 @@ def _request(settings: Request, values: Values, base: str, ask: Ask, means: Mean
 
     def make() -> Call:
         given = values if signer is None else {**values, "jwt": signer.sign()}
-        headers = {name: _text(value, given) for name, value in settings.headers.items()}
+        headers = {
+            _SPELLED.get(name.lower(), name): _field(name, value, given)
+            for name, value in settings.headers.items()
+        }
         body: bytes | None = None
         if settings.form is not None:
             headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
@@ -137,7 +143,7 @@ def _request(settings: Request, values: Values, base: str, ask: Ask, means: Mean
             body = urlencode(form).encode("ascii")
         elif settings.json_body is not None:
             headers.setdefault("Content-Type", "application/json")
-            body = json.dumps(_filled(settings.json_body, given)).encode()
+            body = json.dumps(_filled(settings.json_body, given), allow_nan=False).encode()
         return Call(settings.method, url, headers, body)
 
     make()  # what cannot be rendered is found when the route is built
@@ -174,8 +180,13 @@ def _signer(settings: Assertion | Jwt | JwtBearer, values: Values, means: Means)
 
 def _url(template: str, values: Values, base: str) -> str:
     """The URL, at the route's upstream if it is a path; values in it percent-encoded."""
-    quoted = {name: quote_from_bytes(value, safe="").encode() for name, value in values.items()}
-    url = _render(template, quoted).decode("ascii")
+    url = "".join(
+        # By itself, as a field of a secret can only be found before it is encoded.
+        quote_from_bytes(Template((piece,)).render(values), safe="")
+        if isinstance(piece, str)
+        else piece.decode("ascii")
+        for piece in parse_template(template).pieces
+    )
     return base + url if url.startswith("/") else url
 
 
@@ -188,6 +199,13 @@ def _text(template: str, values: Values) -> str:
         return _render(template, values).decode("utf-8")
     except UnicodeDecodeError:
         raise ValueError("a secret that goes into a text is not UTF-8") from None
+
+
+def _field(name: str, template: str, values: Values) -> str:
+    value = _text(template, values)
+    if re.search(r"[\0\r\n]", value):
+        raise ValueError(f"a value for the header {name} has a line break")
+    return value
 
 
 def _optional(template: str | None, values: Values) -> bytes | None:
