@@ -166,11 +166,14 @@ def answer_fields(
 
     ``relocate`` gets the value of ``Location`` and says what the client may follow instead.
 
-    Raises ValueError for a value that would end its line early: the parser of answers is lenient,
-    and what it let through must not become a second field here.
+    Raises ValueError for a value that would end its line early, and for a name with a blank behind
+    it: the parser of answers is lenient, and what it let through must not become a second field
+    here, nor a Content-Length that only some clients see (RFC 9112 section 5.1).
     """
     parts: list[bytes] = []
     for name, value in raw:
+        if b" " in name:
+            raise ValueError("the name of a header field holds a blank")
         lower = name.lower()
         if lower in dropped:
             if lower == b"connection":

@@ -7,11 +7,12 @@ the path of the requests: a logging call for each costs as much as forwarding it
 from __future__ import annotations
 
 import asyncio
-import json
+import functools
 import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from json.encoder import encode_basestring_ascii as _quoted
 
 # How many exchanges are remembered, and how long a line may wait to be written (seconds).
 _REMEMBERED = 1000
@@ -95,7 +96,7 @@ class Journal:
 
 
 def _text_line(exchange: Exchange) -> str:
-    at = time.strftime("%H:%M:%S", time.localtime(exchange.started))
+    at = _local_time(int(exchange.started))
     method = "WS" if exchange.websocket else exchange.method
     ends = [f"{exchange.duration * 1000:.0f} ms", f"{exchange.sent}/{exchange.received} B"]
     ends += filter(None, (exchange.strategy, exchange.outcome, exchange.note))
@@ -104,19 +105,25 @@ def _text_line(exchange: Exchange) -> str:
 
 
 def _json_line(exchange: Exchange) -> str:
-    record = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(exchange.started)),
-        "route": exchange.route,
-        "method": exchange.method,
-        "path": exchange.path,
-        "websocket": exchange.websocket,
-        "strategy": exchange.strategy,
-        "status": exchange.status,
-        "outcome": exchange.outcome,
-        "note": exchange.note,
-        "first_byte_ms": round(exchange.first_byte * 1000, 1) if exchange.first_byte >= 0 else None,
-        "duration_ms": round(exchange.duration * 1000, 1),
-        "bytes_sent": exchange.sent,
-        "bytes_received": exchange.received,
-    }
-    return json.dumps(record) + "\n"
+    """Written out by hand: ``json.dumps`` of a dictionary costs three times as much."""
+    first_byte = "null" if exchange.first_byte < 0 else f"{exchange.first_byte * 1000:.1f}"
+    return (
+        f'{{"time": "{_utc_time(int(exchange.started))}", "route": {_quoted(exchange.route)}, '
+        f'"method": {_quoted(exchange.method)}, "path": {_quoted(exchange.path)}, '
+        f'"websocket": {"true" if exchange.websocket else "false"}, '
+        f'"strategy": {_quoted(exchange.strategy)}, "status": {exchange.status}, '
+        f'"outcome": {_quoted(exchange.outcome)}, "note": {_quoted(exchange.note)}, '
+        f'"first_byte_ms": {first_byte}, "duration_ms": {exchange.duration * 1000:.1f}, '
+        f'"bytes_sent": {exchange.sent}, "bytes_received": {exchange.received}}}\n'
+    )
+
+
+# Many lines fall into one second.
+@functools.lru_cache(maxsize=8)
+def _local_time(second: int) -> str:
+    return time.strftime("%H:%M:%S", time.localtime(second))
+
+
+@functools.lru_cache(maxsize=8)
+def _utc_time(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(second))

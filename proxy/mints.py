@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Discriminator, Field, Strict, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, model_validator
 
 from .origins import parse_upstream
 from .spelling import Line, Node, Seconds, check_header_field_name, checked_by
@@ -47,6 +47,13 @@ def _check_path(path: str) -> None:
         raise ValueError("this is no absolute path of a file\nwrite /var/lib/keyrelay/name")
 
 
+def _refusal(status: int) -> int:
+    """A status by which a provider can say that a credential is not good."""
+    if not 400 <= status <= 499:
+        raise ValueError("this status refuses no credential\nwrite 401, or another from 400 on")
+    return status
+
+
 def _check_document(value: Any) -> None:
     """What will be sent as JSON, with templates for texts."""
     for _, text in texts_in(value):
@@ -59,7 +66,7 @@ def _check_document(value: Any) -> None:
 
 _Template = Annotated[str, checked_by(parse_template)]
 _Header = Annotated[str, checked_by(check_header_field_name)]
-_Refusal = Annotated[int, Strict(), Field(ge=400, le=499)]
+_Refusal = Annotated[int, Strict(), AfterValidator(_refusal)]
 _Url = Annotated[str, checked_by(_check_url)]
 _Path = Annotated[str, checked_by(_check_path)]
 

@@ -9,6 +9,7 @@ request's answer to another (RFC 9112 section 9.2), so such a connection is clos
 from __future__ import annotations
 
 import asyncio
+import select
 from typing import Protocol, cast
 
 from . import parsers
@@ -17,6 +18,7 @@ from .errors import UpstreamFailure
 
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
+_VERSIONS = frozenset({(1, 0), (1, 1)})
 
 
 class Receiver(Protocol):
@@ -129,6 +131,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._silence
             self.transport.resume_reading()
 
+    def has_unread(self) -> bool:
+        """Whether bytes, or the end, have come that the loop has not told of yet.
+
+        They came before the next request, so they cannot belong to its answer.
+        """
+        poll = select.poll()
+        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(poll.poll(0))
+
     def abort(self) -> None:
         """Drop the connection now; the receiver hears nothing more."""
         self._receiver = None
@@ -214,6 +225,10 @@ class UpstreamConnection(asyncio.Protocol):
             if head.code >= 200:
                 self._begin(receiver, head, payload, data, last=position == len(messages))
                 return
+            if head.code < 100 or payload.read_nowait() or not payload.is_eof():
+                # None has a body (RFC 9112 section 6.3), and nobody would empty it.
+                self._fail("http_protocol_error", "The provider's interim answer is invalid.")
+                return
 
     def _begin(
         self,
@@ -225,8 +240,14 @@ class UpstreamConnection(asyncio.Protocol):
         last: bool,
     ) -> None:
         """The head is complete: find out how the body ends (RFC 9112 section 6.3)."""
+        if head.version not in _VERSIONS:
+            self._fail("http_protocol_error", "The provider does not speak HTTP/1.1.")
+            return
         codings = head.headers.getall("Transfer-Encoding", ())
-        if codings and [one.lower() for one in codings] != ["chunked"]:
+        if codings and (
+            head.version == (1, 0) or [one.lower() for one in codings] != ["chunked"]
+        ):
+            # In HTTP/1.0 it means that the framing is faulty (RFC 9112 section 6.1).
             self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
             return
         self._close_after = head.should_close
@@ -314,9 +335,13 @@ class Pool:
         """An idle connection, the one used last, or None."""
         while self._idle:
             connection = self._idle.pop()
-            if not connection.closed and not connection.transport.is_closing():
-                connection.deadline = _NEVER
-                return connection
+            if connection.closed or connection.transport.is_closing():
+                continue
+            if connection.has_unread():
+                connection.abort()
+                continue
+            connection.deadline = _NEVER
+            return connection
         return None
 
     async def dial(self) -> UpstreamConnection:

@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import proxy
-from proxy.auth.base import Means, Strategy
+from proxy.auth.base import Means
 from proxy.clock import SystemClock
 from proxy.compiling import compile_route
 from proxy.errors import Refusal, SecretUnavailable
@@ -47,8 +47,8 @@ NAMES = sorted(presets())
 FOREIGN = "dummy-client"  # whatever a client brings along as a credential has this in it
 TOKEN = "dummy-token-of-the-endpoint"
 
-# What leaves: HTTP and WebSocket, by strategy. In braces a secret; "?" begins a query parameter, "/" a
-# path, "Basic" what is still to be encoded.
+# What leaves: HTTP and WebSocket, by strategy. In braces a secret; "?" begins a query parameter,
+# "/" a path, "Basic" what is still to be encoded.
 Sent = Mapping[str, tuple[str | None, str | None]]
 BEARER = "Authorization: Bearer {api_key}"
 TOKEN_BEARER = "Authorization: Bearer {token}"
@@ -469,9 +469,9 @@ def client_fields(settings: RouteSettings) -> list[tuple[str, str]]:
 
 def request(
     name: str, settings: RouteSettings, path: str, *, websocket: bool
-) -> tuple[Incoming, list[str]]:
-    """A request of the provider's client with a credential wherever there could be one, and the
-    lines of it that may go on.
+) -> tuple[Incoming, list[str], list[bytes]]:
+    """A request of the provider's client with a credential wherever there could be one; the lines
+    of it that may go on, and the subprotocols that may not.
     """
     own = {
         placement.query
@@ -483,9 +483,10 @@ def request(
     target = "&".join([f"{path}?mode=a%20b", *(f"{one}={FOREIGN}" for one in parameters)])
     passing = [("Accept", "*/*"), ("X-Team", "blue")]
     fields = [*passing, *client_fields(settings)]
-    kept = [f"{one}: {value}" for one, value in passing]
+    kept, stayed = [f"{one}: {value}" for one, value in passing], list[bytes]()
     if websocket:
         offered, pass_on = OFFERED.get(name, (("chat", f"bearer_{FOREIGN}"), ("chat",)))
+        stayed = [one.encode() for one in offered if one not in pass_on]
         handshake = [("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "ZHVtbXk=")]
         fields += [*handshake, ("Connection", "Upgrade"), ("Upgrade", "websocket")]
         fields.append(("Sec-WebSocket-Protocol", ", ".join(offered)))
@@ -493,7 +494,7 @@ def request(
         kept += [f"{one}: {value}" for one, value in handshake]
         if pass_on:
             kept.append(f"Sec-WebSocket-Protocol: {', '.join(pass_on)}")
-    return Incoming.of("GET", target, fields, websocket=websocket), kept
+    return Incoming.of("GET", target, fields, websocket=websocket), kept, stayed
 
 
 def expected(sent: str, upstream: str, path: str, kept: list[str], values: Any) -> bytes:
@@ -567,8 +568,8 @@ async def check_strategy(
     route = compile_route(name, settings, resolver(values), given)
     assert not route.unready
     path = strategy.paths[0].replace("**", "x") if strategy.paths else "/v1/things"
-    for websocket, sent in enumerate(SENT[name][strategy.name or ""]):
-        incoming, kept = request(name, settings, path, websocket=bool(websocket))
+    for websocket, sent in zip((False, True), SENT[name][strategy.name or ""], strict=True):
+        incoming, kept, stayed = request(name, settings, path, websocket=websocket)
         if sent is None:
             with pytest.raises(Refusal) as refused:
                 route.admit(incoming, path.encode())
@@ -576,21 +577,13 @@ async def check_strategy(
             continue
         found = route.admit(incoming, path.encode())
         assert found.name == strategy.name
-        injection = await found.obtain(websocket=bool(websocket))
+        injection = await found.obtain(websocket=websocket)
         outgoing = Outgoing(incoming, path.encode(), route.rules)
         every = {**values, "token": TOKEN.encode()}
         assert outgoing.render(injection) == expected(sent, upstream, path, kept, every)
-        offered = OFFERED.get(name, (("chat", f"bearer_{FOREIGN}"), ("chat",))) if websocket else ()
-        stayed = [one.encode() for one in offered[0] if one not in offered[1]] if offered else []
         assert outgoing.kept_subprotocols == stayed
         printed = (route, *route.strategies, settings, injection, outgoing, incoming)
         assert_silent(every.values(), *printed, found.describe())
-    close(route.strategies)
-
-
-def close(strategies: Iterable[Strategy]) -> None:
-    for one in strategies:
-        one.close()
 
 
 async def check_token(name: str, settings: RouteSettings, strategy: StrategySettings) -> None:
@@ -624,7 +617,6 @@ async def check_token(name: str, settings: RouteSettings, strategy: StrategySett
         error = refused.value
         printed = (error, error.detail, error.advice, error.headers, error.log_detail)
         assert_silent(values.values(), *printed, found.describe(), route)
-        close(route.strategies)
 
 
 def check_broken_secrets(name: str, settings: RouteSettings) -> None:
@@ -697,20 +689,28 @@ def row(name: str) -> list[str]:
             for one in settings.auth
             if (placements := getattr(one, kind))
         ]
-        return "; ".join(found) or "–"
+        return "; ".join(found) or "-"
 
     secrets = ", ".join(
         " or ".join(f"`{one.removeprefix('env:')}`" for one in source.references)
         + (" (optional)" if source.optional else "")
         for source in settings.secrets.values()
     )
-    tokens = ", ".join(f"`{one.token.type}`" for one in settings.auth if one.token) or "–"
-    docs = f"[page]({settings.docs})" if settings.docs else "–"
-    return [f"`{name}`", settings.title or "", secrets, ways("http"), ways("websocket"), tokens, docs]
+    tokens = ", ".join(f"`{one.token.type}`" for one in settings.auth if one.token) or "-"
+    docs = f"[page]({settings.docs})" if settings.docs else "-"
+    return [
+        f"`{name}`",
+        settings.title or "",
+        secrets,
+        ways("http"),
+        ways("websocket"),
+        tokens,
+        docs,
+    ]
 
 
 def test_the_catalogue_is_complete_and_current() -> None:
-    """Every preset has its line in docs/catalogue.md, in order, and it says what the preset says."""
+    """Every preset has its line in docs/catalogue.md, in order, and says what the preset does."""
     text = (ROOT / "docs" / "catalogue.md").read_text(encoding="utf-8")
     lines = [line for line in text.splitlines() if line.startswith("| `")]
     found = [[cell.strip() for cell in line.strip("|").split("|")][:7] for line in lines]
