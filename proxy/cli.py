@@ -49,6 +49,11 @@ CONFIG = click.option(
     metavar="FILE",
     help="Routes file. Without it: the routes that ship with keyrelay.",
 )
+DEBUGGABLE = click.option(
+    "--debuggable",
+    is_flag=True,
+    help="Let debuggers attach and cores be dumped; both show the secrets in memory.",
+)
 
 
 class Commands(click.Group):
@@ -90,6 +95,18 @@ def main() -> None:
     """An authenticating reverse proxy: it holds the API keys, client code holds none."""
 
 
+def _guarded(settings: Settings) -> Settings:
+    """The settings, if nobody can come in from elsewhere without a token. Raises BadParameter."""
+    if settings.inbound_token is None:
+        for address in settings.listen:
+            try:
+                check_guarded(address)
+            except ValueError as error:
+                message = ": ".join(str(error).splitlines())
+                raise click.BadParameter(message, param_hint="--listen") from None
+    return settings
+
+
 def _checked(parse: Callable[[str], object]) -> Callable[[Any, Any, Any], Any]:
     """A click callback that lets ``parse`` judge each value."""
 
@@ -122,12 +139,14 @@ def _checked(parse: Callable[[str], object]) -> Callable[[Any, Any, Any], Any]:
     help="A page of this origin may use the routes: http://localhost:5173. Can be repeated.",
 )
 @click.option("--strict", is_flag=True, help="Refuse to start while a route lacks its secret.")
+@DEBUGGABLE
 def run(
     providers: tuple[str, ...],
     config: Path | None,
     listen: tuple[str, ...],
     origin: tuple[str, ...],
     strict: bool,
+    debuggable: bool,
 ) -> None:
     """Run the proxy.
 
@@ -140,11 +159,11 @@ def run(
         raise click.UsageError("Name providers or give a file, not both.")
     settings = loader.from_providers(providers) if providers else _load(config)
     if listen:
-        settings = settings.model_copy(update={"listen": listen})
+        settings = _guarded(settings.model_copy(update={"listen": listen}))
     if origin:
         origins = (*settings.browsers.origins, *origin)
         settings = settings.model_copy(update={"browsers": Browsers(origins=origins)})
-    serve(settings, strict=strict)
+    serve(settings, strict=strict, debuggable=debuggable)
 
 
 @main.command()
@@ -156,12 +175,13 @@ def run(
     show_default=True,
     help="Listen here; port 0 takes a free one.",
 )
-def demo(listen: str) -> None:
+@DEBUGGABLE
+def demo(listen: str, debuggable: bool) -> None:
     """Run with the built-in provider alone, to try everything without a key."""
     from .serving import serve
 
     settings = loader.from_providers(("demo",)).model_copy(update={"listen": (listen,)})
-    serve(settings, greet=starter.demo_commands)
+    serve(_guarded(settings), greet=starter.demo_commands, debuggable=debuggable)
 
 
 @main.command()
@@ -336,4 +356,6 @@ def _connection(url: str) -> http.client.HTTPConnection:
 
 
 def _load(config: Path | None) -> Settings:
-    return loader.load(config or starter.shipped_routes())
+    if config is None:
+        return loader.load(starter.shipped_routes(), ours=True)
+    return loader.load(config)

@@ -9,11 +9,17 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .answers import page_fields
+from .decoding import decoder
 from .headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answer_fields
 from .incoming import Incoming
+from .masking import Masker, StreamMasker
 from .parsers import ResponseHead
 
 LAST_CHUNK = b"0\r\n\r\n"
+
+# Bytes that one read may unfold to. Errors are short; what is longer is meant to hurt.
+_MOST_AT_ONCE = 4 * 1024 * 1024
+_CHANGED_LENGTH = frozenset({b"content-encoding", b"content-length"})
 
 
 def chunk(data: bytes) -> bytes:
@@ -26,11 +32,13 @@ class Crossing:
 
     page      origin of the page that asks, None for any other program
     relocate  what the client may follow instead of a ``Location``
+    masker    knows the credential that the request bore
+    mask_all  whether every body is masked, not only those of errors
 
     Raises ValueError if the head cannot be passed on.
     """
 
-    __slots__ = ("_chunked", "_head", "unframed")
+    __slots__ = ("_chunked", "_head", "_mask", "unframed")
 
     def __init__(
         self,
@@ -39,10 +47,20 @@ class Crossing:
         *,
         page: str | None,
         relocate: Callable[[bytes], bytes],
+        masker: Masker,
+        mask_all: bool,
     ) -> None:
         dropped = DROPPED_FROM_ANSWERS if page is None else DROPPED_FOR_BROWSERS
         bodiless = incoming.method == "HEAD" or head.code in {101, 204, 304}
         length_known = "Content-Length" in head.headers
+        self._mask: _BodyMask | None = None
+        if (head.code >= 400 or mask_all) and not bodiless:
+            coding = head.headers.get("Content-Encoding", "")
+            self._mask = _BodyMask(masker, coding)
+            if coding:
+                # It is passed on decoded, so neither coding nor length is what it was.
+                dropped = dropped | _CHANGED_LENGTH
+                length_known = False
         if "\0" in head.reason:
             raise ValueError("the reason phrase holds NUL")
         fields = answer_fields(head.raw_headers, dropped, relocate)
@@ -53,16 +71,52 @@ class Crossing:
         if page is not None:
             fields += page_fields(page, head.headers.get("Cache-Control", ""))
         reason = head.reason.encode("utf-8", "surrogateescape")
-        self._head = b"HTTP/1.1 %d %b\r\n%b" % (head.code, reason, fields)
+        self._head = masker.mask(b"HTTP/1.1 %d %b\r\n%b" % (head.code, reason, fields))
 
     def head(self, *more: bytes) -> bytes:
         """The head, with further field lines, each ended with CRLF."""
         return b"".join((self._head, *more, b"\r\n"))
 
     def part(self, data: bytes) -> bytes:
-        """A part of the body as it goes out now. Some of it may be held back to be looked at."""
+        """A part of the body as it goes out now. Some of it may be held back to be looked at.
+
+        Raises ValueError if its coding is broken, or unfolds to more than anybody means to send.
+        """
+        if self._mask is not None:
+            data = self._mask.feed(data)
         return chunk(data) if self._chunked else data
 
     def end(self, data: bytes) -> bytes:
-        """The last part of the body."""
+        """The last part of the body. Raises ValueError as ``part`` does."""
+        if self._mask is not None:
+            data = self._mask.feed(data) + self._mask.finish()
         return chunk(data) + LAST_CHUNK if self._chunked else data
+
+
+class _BodyMask:
+    """Blots a credential out of a body that may be compressed; what goes out is not.
+
+    A body in a coding that cannot be undone here is left out: nobody knows what is in it.
+    """
+
+    __slots__ = ("_decoder", "_stream")
+
+    def __init__(self, masker: Masker, coding: str) -> None:
+        self._decoder = decoder(coding)
+        self._stream = StreamMasker(masker)
+
+    def feed(self, data: bytes) -> bytes:
+        if self._decoder is None:
+            return b""
+        masked, size = [], 0
+        for piece in self._decoder.feed(data):
+            size += len(piece)
+            if size > _MOST_AT_ONCE:
+                raise ValueError("a body unfolds to too much")
+            masked.append(self._stream.feed(piece))
+        return b"".join(masked)
+
+    def finish(self) -> bytes:
+        if self._decoder is not None:
+            self._decoder.finish()
+        return self._stream.finish()

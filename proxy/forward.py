@@ -247,33 +247,50 @@ class Forward:
             return
         if ended:
             self._connection = None
-        crossing = self._crossing = self._crossed(head)
-        if crossing is None:
+        crossing = self._crossed(head)
+        passed = None if crossing is None else self._passed(crossing, body, ended=ended)
+        if crossing is None or passed is None:
             self._fail(UpstreamFailure("http_protocol_error", "The provider's answer is invalid."))
             return
-        if crossing.unframed:
-            self._client.keep_alive = False
+        self._crossing = crossing
         self._copy = None
         self._note.answered(head.code)
         self._note.received += len(body)
+        if crossing.unframed:
+            self._client.keep_alive = False
         close = self._client.must_close
         data = crossing.head(b"Connection: close\r\n") if close else crossing.head()
         if close:
             self._client.keep_alive = False
         if ended:
-            self._finish(data + crossing.end(body))
+            self._finish(data + passed)
         else:
-            self._client.write(data + crossing.part(body))
+            self._client.write(data + passed)
 
     def answer_more(self, body: bytes, *, ended: bool) -> None:
         """More of the answer's body."""
         assert self._crossing is not None
         self._note.received += len(body)
-        if ended:
+        data = self._passed(self._crossing, body, ended=ended)
+        if data is None:
+            if self._connection is not None:
+                self._connection.abort()
+            self.answer_lost(
+                UpstreamFailure("http_response_content_coding", "The provider's answer is broken.")
+            )
+        elif ended:
             self._connection = None
-            self._finish(self._crossing.end(body))
-        elif data := self._crossing.part(body):
+            self._finish(data)
+        elif data:
             self._client.write(data)
+
+    @staticmethod
+    def _passed(crossing: Crossing, body: bytes, *, ended: bool) -> bytes | None:
+        """A part of the body as it goes to the client; None if it cannot."""
+        try:
+            return crossing.end(body) if ended else crossing.part(body)
+        except ValueError:
+            return None
 
     def _finish(self, data: bytes) -> None:
         if data:
@@ -293,12 +310,15 @@ class Forward:
 
     def _crossed(self, head: ResponseHead) -> Crossing | None:
         """The answer for this client; None if it cannot be passed on."""
+        assert self._injection is not None
         try:
             return Crossing(
                 head,
                 self._incoming,
                 page=self._page,
                 relocate=self._relocate,
+                masker=self._injection.masker,
+                mask_all=self._bounds.mask_bodies,
             )
         except ValueError:
             return None

@@ -1,20 +1,23 @@
 """Who may ask: the checks on a request before anything is dialled and any token is fetched.
 
-The order is part of the contract: syntax of the request, Host, browser origin. The same gate
-serves HTTP and WebSocket. Everything is decided on raw bytes; what was checked is what is sent.
+The order is part of the contract: syntax of the request, Host, browser origin, inbound token. The
+same gate serves HTTP and WebSocket. Everything is decided on raw bytes; what was checked is what is sent.
 
 Why each exists: keyrelay answers requests that carry no credential, so whoever can make this
 machine send a request could spend the keys. A web page can. ``Host`` stops a name that was bound to
 127.0.0.1 afterwards (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site`` stop a page that simply asks
-for ``http://127.0.0.1``. Neither check replaces the other.
+for ``http://127.0.0.1``. Neither check replaces the other. The inbound token, if there is one, is for
+whoever else can connect.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from .errors import Refusal
+from .inbound import InboundToken
 from .incoming import Incoming
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
@@ -37,12 +40,29 @@ _NOT_FOR_PAGES = frozenset(
 )
 
 
-class Guard:
-    """The gate of one listener. ``hosts`` are lower-case names, ``origins`` exact origins."""
+# Whether keyrelay lives. Answers of a word, for supervisors that have no token.
+_WITHOUT_TOKEN = frozenset({b"/-/health", b"/-/ready"})
 
-    def __init__(self, hosts: frozenset[str], origins: frozenset[str]) -> None:
+
+class Guard:
+    """The gate of one listener. ``hosts`` are lower-case names, ``origins`` exact origins.
+
+    token      what clients have to bring; None for nothing
+    own_pages  whether ``/-/health`` at this host is keyrelay's own, which needs no token. At a
+               host that stands for a route it is the provider's.
+    """
+
+    def __init__(
+        self,
+        hosts: frozenset[str],
+        origins: frozenset[str],
+        token: InboundToken | None = None,
+        own_pages: Callable[[str], bool] = lambda _host: False,
+    ) -> None:
         self._hosts = hosts
         self._origins = origins
+        self._token = token
+        self._own_pages = own_pages
         self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
 
     def admit(self, incoming: Incoming) -> tuple[str, str | None]:
@@ -54,7 +74,19 @@ class Guard:
         host = self._host(incoming)
         if incoming.websocket:
             check_handshake(incoming)
-        return host, self._browser(incoming)
+        page = self._browser(incoming)
+        if self._token is not None and not self._is_open(incoming, host, page):
+            self._token.require(incoming, page)
+        return host, page
+
+    def _is_open(self, incoming: Incoming, host: str, page: str | None) -> bool:
+        """Whether a request needs no token: it is answered here, and reaches no provider.
+
+        Browsers send no token with a preflight.
+        """
+        if page is not None and is_preflight(incoming):
+            return True
+        return incoming.path in _WITHOUT_TOKEN and self._own_pages(host)
 
     def _host(self, incoming: Incoming) -> str:
         values = incoming.headers.getall("Host", [])
@@ -217,7 +249,8 @@ def _wrong_host(seen: str) -> Refusal:
         421,
         "host-not-allowed",
         "Keyrelay does not answer under this host name.",
-        "Use 127.0.0.1, localhost or <route>.localhost.",
+        "Use 127.0.0.1, localhost or <route>.localhost, or list the name under hosts in the routes "
+        "file.",
         log_detail=ascii(seen[:200]),
     )
 

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
+from .inbound import HEADER as INBOUND_HEADER
+from .inbound import SUBPROTOCOL as INBOUND_SUBPROTOCOL
 from .incoming import RawHeaders
 
 # RFC 9110 section 7.6.1: about this connection, not about the message. Content-Length stays: it is
@@ -27,9 +29,10 @@ HOP_BY_HOP = frozenset(
 )
 
 # Where clients of the providers' SDKs put the key that they insist on. All of it stays here: the
-# provider must see exactly one credential, ours.
+# provider must see exactly one credential, ours. So does the token that keyrelay itself asks for.
 CREDENTIAL_HEADERS = frozenset(
     {
+        INBOUND_HEADER,
         b"api-key",
         b"apikey",
         b"authorization",
@@ -51,7 +54,7 @@ CREDENTIAL_HEADERS = frozenset(
 CREDENTIAL_QUERY = frozenset({b"accesstoken", b"apikey", b"authorization", b"xiapikey"})
 
 # Subprotocols by which browsers pass a key, because they cannot set a header on a WebSocket.
-CREDENTIAL_SUBPROTOCOLS = (b"bearer_", b"openai-insecure-api-key.")
+CREDENTIAL_SUBPROTOCOLS = (b"bearer_", b"openai-insecure-api-key.", INBOUND_SUBPROTOCOL)
 
 # Not the client's to say to the provider. The overrides would walk around ``methods``, ``allow``
 # and ``deny``. The browser's marks describe a page on this machine, and some providers refuse

@@ -6,12 +6,13 @@ that is wanted. Blocking; meant for the start and for a reload.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, Finding
+from .origins import check_guarded, check_served_host
 from .placements import PLACEMENTS
 from .presets import (
     Preset,
@@ -32,12 +33,13 @@ from .yamlnodes import Path as Place
 __all__ = ["from_providers", "load", "load_text", "presets", "schema"]
 
 
-def load(path: Path) -> Settings:
+def load(path: Path, *, ours: bool = False) -> Settings:
     """The settings of a routes file; every route complete with what its preset says.
 
-    Raises ConfigError, and nothing else, whatever the file holds.
+    ``ours`` is for the file that ships: see ``presets.read_text``. Raises ConfigError, and nothing
+    else, whatever the file holds.
     """
-    return load_text(read_text(path), str(path), path.parent)
+    return load_text(read_text(path, ours=ours), str(path), path.parent)
 
 
 def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
@@ -62,7 +64,9 @@ def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
             "there are no routes",
             "write routes: and a route, indented below it, such as hume: {provider: hume}",
         )
-    _check_overlaps(document, routes, settings if "listen" not in broken else None)
+    usable = settings if "listen" not in broken else None
+    _check_overlaps(document, routes, usable)
+    _check_exposure(document, routes, settings, broken)
     findings += document.findings
     if findings:
         raise ConfigError(findings)
@@ -275,13 +279,53 @@ def _check_overlaps(
         if route.upstream is None:
             continue
         origin, _ = parse_upstream(route.upstream)
-        host = "127.0.0.1" if origin.host == "localhost" else origin.host
-        if str(ListenAddress(host, origin.port, None)) in listeners and not origin.builtin:
+        hosts = ("127.0.0.1", "::1") if origin.host == "localhost" else (origin.host,)
+        dialled = [str(ListenAddress(host, origin.port, None)) for host in hosts]
+        if origin.loopback:
+            dialled += [f"0.0.0.0:{origin.port}", f"[::]:{origin.port}"]
+        if not origin.builtin and any(one in listeners for one in dialled):
             document.add(
                 document.place(("routes", name, "upstream")),
                 "the route would lead back to keyrelay itself",
                 "write the address of the provider",
             )
+
+
+def _check_exposure(
+    document: Document,
+    routes: Mapping[str, RouteSettings],
+    settings: Settings,
+    broken: frozenset[str],
+) -> None:
+    """Nobody may come in from elsewhere without a token, nor under a name that is no host's."""
+    places: list[tuple[Place, tuple[str, ...]]] = []
+    if "listen" not in broken:
+        places.append((("listen",), settings.listen))
+    places += [(("routes", name, "listen"), route.listen) for name, route in routes.items()]
+    for place, texts in places:
+        for index, text in enumerate(texts):
+            position = document.place(_existing(document, place, index))
+            if settings.inbound_token is None and "inbound_token" not in broken:
+                _check(document, position, check_guarded, text)
+            elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
+                document.add(
+                    position,
+                    "peer_uid: enforce refuses whoever connects from another machine",
+                    "listen on loopback, or set peer_uid: warn",
+                )
+    for index, name in enumerate(settings.hosts):
+        _check(document, document.place(("hosts", index)), check_served_host, name)
+
+
+def _check(
+    document: Document, position: Position, check: Callable[[str], object], text: str
+) -> None:
+    """Note what ``check`` raises."""
+    try:
+        check(text)
+    except ValueError as error:
+        message, _, advice = str(error).partition("\n")
+        document.add(position, message, advice)
 
 
 def _existing(document: Document, place: Place, index: int) -> Place:
@@ -294,10 +338,10 @@ def _claim(
     address = parse_listen(text)
     if address.unix_path is None and address.port == 0:
         return  # the system takes a free port for each
-    if str(address) in listeners:
-        document.add(
-            position,
-            f"{listeners[str(address)]} listens there already",
-            "give one of them another port",
-        )
+    for other, whose in listeners.items():
+        if other == str(address) or address.overlaps(parse_listen(other)):
+            document.add(
+                position, f"{whose} listens there already", "give one of them another port"
+            )
+            break
     listeners.setdefault(str(address), owner)

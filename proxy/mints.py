@@ -50,7 +50,7 @@ def _check_path(path: str) -> None:
 def _refusal(status: int) -> int:
     """A status by which a provider can say that a credential is not good."""
     if not 400 <= status <= 499:
-        raise ValueError("this status refuses no credential\nwrite 401, or another from 400 on")
+        raise ValueError("this status refuses no credential\nwrite 401, or another from 400 to 499")
     return status
 
 

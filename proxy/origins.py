@@ -28,14 +28,15 @@ _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 _UNIX_LIMIT = 107  # bytes of sun_path on Linux, less the closing NUL
 _SIDECAR = (
-    "listen on 127.0.0.1, [::1] or unix:/path; in containers let the client share keyrelay's "
-    'network (network_mode: "service:keyrelay")'
+    "listen on 127.0.0.1, [::1] or unix:/path, or set inbound_token in the routes file; in "
+    'containers let the client share keyrelay\'s network (network_mode: "service:keyrelay")'
 )
+_EVERY_NETWORK = "this would listen on every network of the machine"
 
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where the proxy accepts connections: a loopback ``host`` and ``port``, or ``unix_path``.
+    """Where the proxy accepts connections: ``host``, an IP address, and ``port``, or ``unix_path``.
 
     ``port`` 0 lets the system choose a free one.
     """
@@ -43,6 +44,27 @@ class ListenAddress:
     host: str | None
     port: int
     unix_path: str | None
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine can connect, so that an inbound token is needed."""
+        return self.host is not None and not ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether it is every address of the machine."""
+        return self.host is not None and ipaddress.ip_address(self.host).is_unspecified
+
+    def overlaps(self, other: ListenAddress) -> bool:
+        """Whether what connects to one may reach the other: the same, or one of them every address.
+
+        ``[::]`` is every IPv6 address and no more; that is how listeners are opened.
+        """
+        if self.host is None or other.host is None or self.port != other.port:
+            return self == other
+        if (":" in self.host) != (":" in other.host):
+            return False
+        return self.host == other.host or self.wildcard or other.wildcard
 
     def __str__(self) -> str:
         if self.host is None:
@@ -84,7 +106,8 @@ class Origin:
 def parse_listen(text: str) -> ListenAddress:
     """The address of a listener: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/abs/path``.
 
-    Only loopback and unix sockets: whoever can connect spends the credentials.
+    Every network is ``0.0.0.0`` or ``[::]`` and nothing else that a system might read so. Whether
+    an address needs an inbound token is for ``check_guarded``.
     """
     if text.startswith("unix:"):
         return ListenAddress(None, 0, _unix_path(text.removeprefix("unix:")))
@@ -103,20 +126,46 @@ def parse_listen(text: str) -> ListenAddress:
     address = _address(host.removeprefix("[").removesuffix("]"))
     if address is None or (address.version == 6) != host.startswith("["):
         if host in {"", "*"} or _NUMERIC.fullmatch(host.lower()):
-            raise ValueError(f"this would listen on every network of the machine\n{_SIDECAR}")
+            raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
         raise ValueError(
             "a listener needs an IP address, not a name\n"
             "write 127.0.0.1:8080, '[::1]:8080' or unix:/abs/path"
         )
-    if not address.is_loopback:
-        mapped = address.ipv4_mapped if address.version == 6 else None
-        if address.is_unspecified or (mapped is not None and mapped.is_unspecified):
-            raise ValueError(f"this would listen on every network of the machine\n{_SIDECAR}")
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    if (address.is_unspecified and host not in {"0.0.0.0", "[::]"}) or (  # noqa: S104
+        mapped is not None and mapped.is_unspecified
+    ):
+        raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+    if mapped is not None:
+        raise ValueError(f"this is an IPv4 address in IPv6\nwrite {mapped}:{int(digits)}")
+    return ListenAddress(str(address), int(digits), None)
+
+
+def check_guarded(text: str) -> None:
+    """Raise ValueError for an address at which only an inbound token would keep others out.
+
+    Whoever can connect spends the credentials.
+    """
+    address = parse_listen(text)
+    if address.wildcard:
+        raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+    if address.exposed:
         raise ValueError(
             "this address is not loopback: anybody who reaches it could spend the credentials\n"
             + _SIDECAR
         )
-    return ListenAddress(str(address), int(digits), None)
+
+
+def check_served_host(text: str) -> None:
+    """Raise ValueError for a host name under which keyrelay must not be called.
+
+    Browsers take ``0.0.0.0`` for this machine while a page's own name is another.
+    """
+    address = _address(text.removeprefix("[").removesuffix("]"))
+    if address is not None and address.is_unspecified:
+        raise ValueError("this names no machine\nwrite the name or address that clients use")
+    if address is None and _NUMERIC.fullmatch(text.rpartition(".")[2]):
+        raise ValueError("this is an address in an unusual spelling\nwrite it as 192.0.2.1")
 
 
 def parse_upstream(text: str) -> tuple[Origin, str]:

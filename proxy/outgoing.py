@@ -7,10 +7,11 @@ land behind the ``/`` that ends it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .headers import request_fields, split_subprotocols, strip_query
 from .incoming import Incoming
+from .masking import Masker
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -20,11 +21,13 @@ class Injection:
     headers  field lines, each ended with CRLF
     query    ``name=value`` pairs joined by ``&``
     path     goes between the upstream's base path and the rest, begins with ``/`` or is empty
+    masker   finds the credential in what comes back
     """
 
     headers: bytes = b""
     query: bytes = b""
     path: bytes = b""
+    masker: Masker = field(default_factory=lambda: Masker(()), compare=False)
 
     def __repr__(self) -> str:
         return "<injection>"

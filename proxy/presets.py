@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from . import filemodes
 from .errors import ConfigError, Finding
 from .settings import RouteSettings, Strip
 from .spelling import Node
@@ -39,10 +41,17 @@ class Preset:
     broken: frozenset[str]
 
 
-def read_text(path: Path) -> str:
-    """The text of a configuration file. ConfigError if there is none, or more than 1 MiB."""
+def read_text(path: Path, *, ours: bool = False) -> str:
+    """The text of a configuration file. ConfigError if there is none, or more than 1 MiB.
+
+    Nor may other users be able to change it, unless it is ``ours``: it ships with keyrelay, and
+    whoever can change that can change the code.
+    """
     try:
         with path.open("rb") as file:
+            fault = None
+            if not ours:
+                fault = filemodes.writable_by_others(str(path), os.fstat(file.fileno()))
             raw = file.read(FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
         raise _refusal(path, "there is no such file", "name another with --config") from None
@@ -53,6 +62,8 @@ def read_text(path: Path) -> str:
         raise _refusal(path, f"the file cannot be read: {reason}", "check it") from None
     if len(raw) > FILE_LIMIT_BYTES:
         raise _refusal(path, "the file is larger than 1 MiB", "is it the right one?")
+    if fault is not None:
+        raise _refusal(path, fault[0], f"run: {fault[1]}")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -179,7 +190,7 @@ def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> Rout
 def shipped() -> Mapping[str, Preset]:
     """The presets that come with keyrelay, by name. Read once. ConfigError if one is broken."""
     found = {
-        path.stem: read_preset(read_text(path), str(path))
+        path.stem: read_preset(read_text(path, ours=True), str(path))
         for path in sorted(_SHIPPED.glob("*.yaml"))
     }
     findings = [finding for preset in found.values() for finding in preset.document.findings]

@@ -7,12 +7,13 @@ a secret becomes part of a header or a URL, so it must not be able to end one.
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
 from collections.abc import Callable
-from pathlib import PurePath
 
+from . import filemodes
 from .errors import SecretUnavailable
 from .secret import Secret
 from .settings import SecretSettings, parse_reference
@@ -25,8 +26,6 @@ FILE_LIMIT_BYTES = 64 * 1024
 
 # Visible ASCII, blanks between, and what latin-1 has above it: RFC 9110 section 5.5 field content.
 _SENDABLE = re.compile(rb"[\x20-\x7e\x80-\xff]+")
-# What container engines put there has modes and owners of their own choosing.
-_MOUNTS = ("/run/secrets", "/var/run/secrets")
 
 
 class _Missing(Exception):
@@ -75,21 +74,26 @@ def _read_env(variable: str) -> bytes:
 def _read_file(path: str) -> bytes:
     """The file's bytes without the one line end that editors and ``echo`` leave.
 
-    Non-blocking, as opening a named pipe would otherwise wait for a writer.
+    Non-blocking, as opening a named pipe would otherwise wait for a writer. A link is not followed,
+    except where an engine mounts secrets by way of links.
     """
+    follow = 0 if filemodes.is_mount(path) else os.O_NOFOLLOW
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
     except FileNotFoundError:
         raise _Missing(f"write the value to {path}: there is no such file") from None
     except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise _Missing(f"make {path} a file: it is a link, which may lead elsewhere") from None
         raise _Missing(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = "directory" if stat.S_ISDIR(status.st_mode) else "device or pipe"
             raise _Missing(f"name a file: {path} is a {kind}")
-        if status.st_mode & 0o022 and not _is_mount(path):
-            raise _Missing(f"run chmod 600 {path}: others may write to it")
+        fault = filemodes.secret_exposed(path, status)
+        if fault is not None:
+            raise _Missing("run {1}: {0}".format(*fault))
         with open(descriptor, "rb", closefd=False) as file:
             value = file.read(FILE_LIMIT_BYTES + 1)
     except OSError as error:
@@ -102,13 +106,6 @@ def _read_file(path: str) -> bytes:
     if not value:
         raise _Missing(f"write the value to {path}: the file is empty")
     return value
-
-
-def _is_mount(path: str) -> bool:
-    mounts = (*_MOUNTS, os.environ.get("CREDENTIALS_DIRECTORY", _MOUNTS[0]))
-    return ".." not in PurePath(path).parts and any(
-        PurePath(path).is_relative_to(mount) for mount in mounts if mount
-    )
 
 
 def _read_builtin(_name: str) -> bytes:

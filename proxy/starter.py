@@ -30,6 +30,10 @@ routes:
     provider: demo
 """
 
+_TAIL = """
+  # More providers: keyrelay providers. One of them in detail: keyrelay providers NAME.
+"""
+
 
 def shipped_routes() -> Path:
     """The routes file that ships with keyrelay: of the checkout, else of the installation."""
@@ -46,21 +50,23 @@ def shipped_routes() -> Path:
 def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
     """A commented routes file for the providers whose variables are set, and their names.
 
-    The others stand there as comments.
+    One that runs in many places gets its route as a comment, with a place to say where.
     """
     used = ["demo"]
     text = _HEAD
     for name, preset in sorted(presets().items()):
-        if name == "demo":
-            continue
         variables = _variables(preset)
-        lines = [f"{name}:", f"  provider: {name}   # reads {' and '.join(variables)}"]
-        ready = any(environment.get(one) for one in variables)
-        if ready:
-            used.append(name)
+        if not any(environment.get(one) for one in variables):
+            continue
         text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
-        text += "".join(f"  {line}\n" if ready else f"  # {line}\n" for line in lines)
-    return text, used
+        lines = [f"{name}:", f"  provider: {name}   # reads {' and '.join(variables)}"]
+        if preset.upstream is not None:
+            used.append(name)
+            text += "".join(f"  {line}\n" for line in lines)
+        else:
+            lines.append("  upstream: https://…   # yours")
+            text += "".join(f"  # {line}\n" for line in lines)
+    return text + _TAIL, used
 
 
 def _variables(preset: RouteSettings) -> list[str]:

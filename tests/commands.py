@@ -15,18 +15,32 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from proxy.presets import presets
+
 ROOT = Path(__file__).resolve().parent.parent
 COMMAND = (sys.executable, "-m", "proxy")
 CANARY = "dummy-canary-5f0c"  # part of every secret that a test puts into the environment
 # How the variables of the shipped providers begin; whoever runs the tests may have some.
 PREFIXES = ("HUME_", "AIGNE_", "BLOCKLET_", "CAMB_", "INWORLD_")
 VARIABLES = ("HUME_API_KEY", "AIGNE_HUB_API_KEY", "CAMB_API_KEY", "INWORLD_API_KEY")
+# And those of the whole catalogue.
+CATALOGUE = {
+    reference.removeprefix("env:")
+    for preset in presets().values()
+    for secret in preset.secrets.values()
+    for reference in secret.references
+    if reference.startswith("env:")
+}
 _PATIENCE_SECONDS = 10.0
 
 
 def environment(**variables: str) -> dict[str, str]:
     """This process's variables without any of a provider's, and then ``variables``."""
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIXES)}
+    inherited = {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(PREFIXES) and name not in CATALOGUE
+    }
     # The checkout itself, from any directory; a warning is printed as an error would be.
     return {**inherited, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error", **variables}
 

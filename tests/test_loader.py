@@ -125,7 +125,7 @@ def test_providers_alone_are_enough() -> None:
     ("names", "expected"),
     [
         (["humee"], 'there is no provider "humee"\n    did you mean "hume"?'),
-        (["zzz"], "known are: aigne-hub, camb"),
+        (["zzz"], "known are: aigne-hub, anthropic"),
         ([], "no provider is named"),
         (["sk-dummy123"], "there is no provider this key"),
     ],

@@ -10,14 +10,10 @@ import pytest
 
 from proxy import loader
 from proxy.presets import presets
-from proxy.starter import demo_commands, routes_file, shipped_routes
+from proxy.starter import _variables, demo_commands, routes_file, shipped_routes
 
-ALL_KEYS = {
-    "HUME_API_KEY": "dummy",
-    "AIGNE_HUB_API_KEY": "dummy",
-    "CAMB_API_KEY": "dummy",
-    "INWORLD_API_KEY": "dummy",
-}
+NOT_ANYWHERE = {"demo"} | {name for name, one in presets().items() if one.upstream is None}
+ALL_KEYS = {one: "dummy" for preset in presets().values() for one in _variables(preset)}
 
 
 def test_the_shipped_routes_are_there_and_right() -> None:
@@ -33,7 +29,7 @@ def test_the_shipped_routes_are_there_and_right() -> None:
         ({}, []),
         ({"HUME_API_KEY": "dummy"}, ["hume"]),
         ({"CAMB_API_KEY": "dummy"}, ["camb", "camb-realtime"]),
-        (ALL_KEYS, sorted(presets().keys() - {"demo"})),
+        (ALL_KEYS, sorted(name for name in presets() if name not in NOT_ANYWHERE)),
         ({"UNRELATED": "dummy", "HUME_API_KEY": ""}, []),
     ],
     ids=["none", "hume", "camb", "all", "empty"],
@@ -48,17 +44,20 @@ def test_a_routes_file_has_what_the_environment_has(
     assert "dummy" not in text
 
 
-def test_the_others_stand_there_as_comments() -> None:
-    """Taking the comment signs away from any route gives a file that is right as well."""
-    text, _ = routes_file({})
-    for name in presets():
-        if name == "demo":
-            continue
-        uncommented = re.sub(
-            rf"^  # ({name}:)\n  # (  provider: .*)$", r"  \1\n  \2", text, flags=re.MULTILINE
-        )
-        assert uncommented != text
-        assert list(loader.load_text(uncommented, "routes.yaml").routes) == ["demo", name]
+@pytest.mark.parametrize(
+    "name", sorted(name for name, preset in presets().items() if preset.upstream is None)
+)
+def test_a_provider_that_runs_in_many_places_waits_for_its_upstream(name: str) -> None:
+    """Its route stands there as a comment, which is right once the address is filled in."""
+    variables = {one: "dummy" for one in ALL_KEYS if one in _variables(presets()[name])}
+    text, names = routes_file(variables)
+    assert name not in names
+    commented = re.search(rf"^  # {name}:\n(?:  #   .*\n)+", text, re.MULTILINE)
+    assert commented is not None
+    route = re.sub("^  # ", "  ", commented[0], flags=re.MULTILINE)
+    route = route.replace("https://…", "https://api.example.com")
+    settings = loader.load_text(text.replace(commented[0], route), "routes.yaml")
+    assert name in settings.routes
 
 
 def test_the_origins_example_is_right_too() -> None:

@@ -17,7 +17,6 @@ from ..clock import Clock
 from ..outgoing import Injection
 from ..patterns import PatternSet
 
-
 EVERY_PATH = "every path"
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping
 from urllib.parse import quote_from_bytes
 
+from ..masking import Masker
 from ..outgoing import Injection
 from ..placements import (
     BasicPlacement,
@@ -33,7 +34,10 @@ def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Inje
     be put where it shall go.
     """
     headers, query, path, cookies = b"", [], b"", []
+    secrets: set[bytes] = set()
     for placement in placements:
+        for template in placement.templates.values():
+            secrets.update(values[name] for name in parse_template(template).names)
         match placement:
             case HeaderPlacement():
                 value = _render(placement.value, values)
@@ -41,7 +45,9 @@ def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Inje
                     raise ValueError(f"a value for the header {placement.header} has a line break")
                 headers += b"%b: %b\r\n" % (placement.header.encode(), value)
             case BasicPlacement():
-                headers += b"Authorization: Basic %b\r\n" % _basic(placement, values)
+                pair = _basic(placement, values)
+                secrets.add(pair)
+                headers += b"Authorization: Basic %b\r\n" % pair
             case QueryPlacement():
                 value = _quoted(_render(placement.value, values), "")
                 query.append(b"%b=%b" % (_quoted(placement.query.encode(), "$:"), value))
@@ -55,7 +61,7 @@ def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Inje
                 cookies.append(b"%b=%b" % (placement.cookie.encode(), value))
     if cookies:
         headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
-    return Injection(headers, b"&".join(query), path)
+    return Injection(headers, b"&".join(query), path, Masker(secrets))
 
 
 def _render(template: str, values: Mapping[str, bytes]) -> bytes:

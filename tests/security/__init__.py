@@ -1,0 +1,1 @@
+"""The acceptance list of security: what must hold against hostile clients and providers."""
