@@ -31,9 +31,38 @@ define new_venv
 	exit 1
 endef
 
+# Chromium and its driver, as Debian packages them; elsewhere name yours:
+# make test-browser CHROMIUM=/path/to/chrome CHROMEDRIVER=/path/to/chromedriver
+CHROMIUM ?= chromium
+CHROMEDRIVER ?= chromedriver
+export CHROMIUM CHROMEDRIVER
+APT_GET := apt-get -qq -o Acquire::Retries=3
+
+define need_browser
+	@have() { command -v "$$CHROMIUM" && command -v "$$CHROMEDRIVER"; } >/dev/null; \
+	have && exit 0; \
+	if ! command -v apt-get >/dev/null; then root=missing; \
+	elif [ "$$(id -u)" -eq 0 ]; then root=; \
+	elif sudo -n true 2>/dev/null; then root="sudo -n"; \
+	else root=missing; fi; \
+	if [ "$$root" != missing ]; then \
+	  echo "Installing chromium and chromium-driver with apt-get (once)"; \
+	  $$root $(APT_GET) update && \
+	  $$root env DEBIAN_FRONTEND=noninteractive $(APT_GET) install -y --no-install-recommends \
+	    chromium chromium-driver >/dev/null && have && exit 0; \
+	  echo "Chromium could not be installed." >&2; \
+	else \
+	  echo "No Chromium, and apt-get is not here or not permitted." >&2; \
+	fi; \
+	echo "The browser tests need Chromium and a ChromeDriver of the same version." >&2; \
+	echo "On Debian: apt-get install chromium chromium-driver" >&2; \
+	echo "Or name yours: make test-browser CHROMIUM=/path CHROMEDRIVER=/path" >&2; \
+	exit 1
+endef
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-clients bench-memory schema lock clean
+.PHONY: help run test check format test-long test-browser test-clients bench-memory schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +89,10 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes
 
 test-long: $(VENV)/.dev ## run the tests in which minutes of real time pass
 	@$(BIN)/python -m pytest -m long $(ARGS)
+
+test-browser: $(VENV)/.dev ## drive a real Chromium against the proxy
+	$(need_browser)
+	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
 	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)

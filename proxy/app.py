@@ -24,13 +24,15 @@ from .auth.base import Means, Strategy
 from .clock import Clock, SystemClock
 from .compiling import compile_route
 from .dialling import Dialler, tls_context
-from .door import ClientConnection
+from .door import ClientConnection, Entrance
 from .errors import KeyrelayError
 from .forward import Surroundings
 from .gateway import Gateway
 from .guard import LOOPBACK_NAMES, Guard
+from .inbound import InboundToken
 from .journal import Journal
-from .origins import ListenAddress, parse_listen
+from .origins import ListenAddress, check_guarded, parse_listen
+from .peers import Peers, can_tell
 from .routes import Route, RouteTable
 from .settings import Settings
 from .upstream import Pool
@@ -69,6 +71,7 @@ class App:
 
     write_log  gets access-log lines; None for no access log
     json_log   lines as JSON
+    warn       gets what the operator should know, a line each
     clock      for tokens; the real one by default
     """
 
@@ -78,12 +81,14 @@ class App:
         *,
         write_log: Callable[[str], object] | None = None,
         json_log: bool = False,
+        warn: Callable[[str], object] | None = None,
         clock: Clock | None = None,
     ) -> None:
         parsers.require_c_parser()
         self._settings = settings
         self._write_log = write_log
         self._json_log = json_log
+        self._warn = warn
         self._times = Times(settings.head_timeout_seconds, settings.keepalive_seconds)
         self._clients: set[ClientConnection] = set()
         self._pools: dict[str, Pool] = {}
@@ -97,6 +102,8 @@ class App:
             for name, one in settings.routes.items()
         )
         self.listeners: tuple[Listener, ...] = ()
+        self._token: InboundToken | None = None
+        self._entrance = Entrance(settings.max_connections)
         self.journal: Journal
         self._around: Surroundings
 
@@ -117,8 +124,9 @@ class App:
         await self.close()
 
     async def _start(self) -> None:
-        """Open everything. Raises KeyrelayError if an address cannot be listened on."""
+        """Open everything. Raises KeyrelayError if an address cannot be, or must not be, opened."""
         loop = asyncio.get_running_loop()
+        self._check_who_may_connect()
         self.journal = Journal(loop, self._write_log, as_json=self._json_log)
         self._stack.callback(self.journal.flush)
         self._stack.push_async_callback(self._end_tasks)
@@ -135,6 +143,28 @@ class App:
         self._spawn(self._tick(loop))
         for strategy in self._strategies():
             strategy.start()
+
+    def _check_who_may_connect(self) -> None:
+        """Decide on it before anybody can. Raises KeyrelayError if that is not possible."""
+        settings = self._settings
+        if settings.inbound_token is not None:
+            token = sources.resolve("inbound_token", settings.inbound_token)
+            self._token = InboundToken(token.reveal())
+        for text in listen_texts(settings):
+            if self._token is None:
+                try:
+                    check_guarded(text)
+                except ValueError as error:
+                    raise KeyrelayError(": ".join(str(error).splitlines())) from None
+            elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
+                raise KeyrelayError(
+                    "peer_uid: enforce refuses whoever connects from another machine; "
+                    "listen on loopback, or set peer_uid: warn"
+                )
+        enforce = settings.peer_uid == "enforce"
+        if enforce or (settings.peer_uid == "warn" and self._warn is not None and can_tell()):
+            peers = Peers(enforce=enforce, warn=self._warn or (lambda _line: None))
+            self._entrance = Entrance(settings.max_connections, peers.refusal)
 
     async def _open_pools(self, loop: asyncio.AbstractEventLoop) -> None:
         demo_address: tuple[str, int] | None = None
@@ -168,11 +198,18 @@ class App:
     async def _listen(self, text: str, only: Route | None) -> Listener:
         loop = self._around.loop
         table = RouteTable(self.routes, only)
-        guard = Guard(LOOPBACK_NAMES | table.hosts, frozenset(self._settings.browsers.origins))
+        guard = Guard(
+            served_hosts(self._settings) | table.hosts,
+            frozenset(self._settings.browsers.origins),
+            self._token,
+            table.shares,
+        )
         gateway = Gateway(guard, table, self._pools, self._allowances, self._around)
 
         def accept() -> ClientConnection:
-            return ClientConnection(gateway.handle, self._clients, self._times, loop)
+            return ClientConnection(
+                gateway.handle, self._clients, self._times, loop, self._entrance
+            )
 
         address = parse_listen(text)
         try:
@@ -213,7 +250,7 @@ class App:
         while True:
             await asyncio.sleep(_TICK)
             now = loop.time()
-            for client in list(self._clients):
+            for client in [*self._clients, *self._entrance.turned_away]:
                 client.expire(now)
             for pool in self._pools.values():
                 pool.expire(now)
@@ -245,8 +282,8 @@ class App:
             strategy.close()
         await self._end_tasks()
         # Transports tell their protocols of the end in a later turn of the loop.
-        while self._clients or self._around.relays:
-            for client in list(self._clients):
+        while self._clients or self._entrance.turned_away or self._around.relays:
+            for client in [*self._clients, *self._entrance.turned_away]:
                 client.transport.abort()
             for relay in list(self._around.relays):
                 relay.abort()
@@ -267,6 +304,27 @@ class App:
             if client.idle:
                 client.transport.close()
         return bool(self._clients)
+
+
+def listen_texts(settings: Settings) -> Iterator[str]:
+    """Every address at which something listens."""
+    yield from settings.listen
+    for route in settings.routes.values():
+        yield from route.listen
+
+
+def served_hosts(settings: Settings) -> frozenset[str]:
+    """The host names that stand for this keyrelay, beside those of routes.
+
+    The addresses that were written as listeners too: no page's own name can be one of them.
+    """
+    addresses = [parse_listen(text) for text in listen_texts(settings)]
+    literals = {
+        f"[{one.host}]" if ":" in one.host else one.host
+        for one in addresses
+        if one.host is not None and not one.wildcard
+    }
+    return LOOPBACK_NAMES | literals | frozenset(settings.hosts)
 
 
 async def _listen_on_path(

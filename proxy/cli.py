@@ -22,7 +22,7 @@ import click
 
 from . import __version__, loader, starter
 from .errors import ConfigError, KeyrelayError, Refusal
-from .origins import parse_browser_origin, parse_listen
+from .origins import check_guarded, parse_browser_origin, parse_listen
 from .presets import presets
 from .settings import Browsers, Settings
 from .wording import advise

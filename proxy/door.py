@@ -27,6 +27,9 @@ _LINGER = 5.0
 # Silence within a request's body (seconds). Long, for microphones that pause; not endless, for
 # clients that vanished.
 _BODY_SILENCE = 300.0
+# Connections that may linger with a refusal at once. Those beyond are reset: whoever opens so many
+# reads no answers.
+_MOST_TURNED_AWAY = 64
 _NEVER = float("inf")
 # SO_LINGER, on, with zero seconds: closing the socket sends a reset.
 _RESET = struct.pack("ii", 1, 0)
@@ -53,17 +56,49 @@ class Times(Protocol):
     def keepalive_seconds(self) -> float: ...
 
 
+class Entrance:
+    """Which connections may stay: so many at the same time, and none that ``refusal`` is against.
+
+    Decided before anything of them is read. ``turned_away`` are those that get a refusal and then
+    have a few seconds to take it; WebSockets are not counted once they are open.
+    """
+
+    def __init__(
+        self,
+        max_connections: int,
+        refusal: Callable[[asyncio.BaseTransport], Refusal | None] | None = None,
+    ) -> None:
+        self._max_connections = max_connections
+        self._refusal = refusal
+        self.turned_away: set[ClientConnection] = set()
+
+    def look(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
+        """Why this connection cannot stay beside ``connections`` others, None if it can."""
+        if connections >= self._max_connections:
+            return Refusal(
+                503,
+                "too-many-connections",
+                f"Keyrelay keeps {self._max_connections} connections at a time.",
+                "Try again, close unused connections, or raise max_connections in the routes file.",
+                proxy_error="connection_limit_reached",
+                headers=(("Retry-After", "1"),),
+            )
+        return None if self._refusal is None else self._refusal(transport)
+
+
 class ClientConnection(asyncio.Protocol):
     """One accepted connection.
 
     ``handle`` is called for each request with what of its body is there. It answers at once
     (``answer``) and returns None, or returns an Exchange that will call ``write`` and ``done``.
+    ``entrance`` says whether the connection may stay at all; None lets all in.
     """
 
     __slots__ = (
         "_backlog",
         "_body",
         "_closing",
+        "_entrance",
         "_exchange",
         "_full",
         "_handle",
@@ -85,8 +120,10 @@ class ClientConnection(asyncio.Protocol):
         registry: set[ClientConnection],
         times: Times,
         loop: asyncio.AbstractEventLoop,
+        entrance: Entrance | None = None,
     ) -> None:
         self._handle = handle
+        self._entrance = entrance
         self._registry = registry
         self._times = times
         self._loop = loop
@@ -107,8 +144,23 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        if self._entrance is not None:
+            refusal = self._entrance.look(self.transport, len(self._registry))
+            if refusal is not None:
+                self._turn_away(refusal, self._entrance.turned_away)
+                return
         self._registry.add(self)
         self.deadline = self._loop.time() + self._times.keepalive_seconds
+
+    def _turn_away(self, refusal: Refusal, registry: set[ClientConnection]) -> None:
+        """Refuse the connection before anything of it is read."""
+        self._registry = registry
+        if len(registry) >= _MOST_TURNED_AWAY:
+            self.abort()
+            return
+        registry.add(self)
+        self.transport.write(problem(refusal, close=True))
+        self._linger()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
@@ -173,8 +225,11 @@ class ClientConnection(asyncio.Protocol):
         ended = body.is_eof()
         self._body = None if ended else body
         # After an offer to change the protocol (h2c, WebSocket) or CONNECT the parser loses what
-        # follows, so nothing may.
-        self.keep_alive = not head.should_close and not head.upgrade and incoming.version == (1, 1)
+        # follows, so nothing may. After chunks it takes their last trailer for a field of the next
+        # request, which behind another proxy may be another client's.
+        self.keep_alive = not (
+            head.should_close or head.upgrade or head.chunked or incoming.version != (1, 1)
+        )
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
 

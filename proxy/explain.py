@@ -13,10 +13,10 @@ import re
 from dataclasses import dataclass
 
 from . import parsers, sources
-from .app import App
+from .app import App, served_hosts
 from .compiling import compile_route
 from .errors import Refusal
-from .guard import LOOPBACK_NAMES, Guard, is_preflight
+from .guard import Guard, is_preflight
 from .incoming import Incoming
 from .origins import parse_listen
 from .outgoing import Injection, Outgoing
@@ -88,9 +88,11 @@ def _follow(
     settings: Settings, routes: list[Route], incoming: Incoming, steps: list[tuple[str, str]]
 ) -> str | None:
     table = RouteTable(routes, _owner(settings, routes, incoming))
-    guard = Guard(LOOPBACK_NAMES | table.hosts, frozenset(settings.browsers.origins))
+    guard = Guard(served_hosts(settings) | table.hosts, frozenset(settings.browsers.origins))
     host, page = guard.admit(incoming)
     who = "no browser" if page is None else f"a page of the allowed origin {page}"
+    if settings.inbound_token is not None:
+        who += "; if the request brings the inbound token"
     steps.append(("guard", f"admitted: host {host}, {who}"))
     if page is not None and is_preflight(incoming):
         steps.append(("answer", "a CORS preflight: answered by keyrelay, nothing is sent"))

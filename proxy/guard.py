@@ -1,13 +1,14 @@
 """Who may ask: the checks on a request before anything is dialled and any token is fetched.
 
 The order is part of the contract: syntax of the request, Host, browser origin, inbound token. The
-same gate serves HTTP and WebSocket. Everything is decided on raw bytes; what was checked is what is sent.
+same gate serves HTTP and WebSocket. Everything is decided on raw bytes; what was checked is what is
+sent.
 
 Why each exists: keyrelay answers requests that carry no credential, so whoever can make this
 machine send a request could spend the keys. A web page can. ``Host`` stops a name that was bound to
 127.0.0.1 afterwards (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site`` stop a page that simply asks
-for ``http://127.0.0.1``. Neither check replaces the other. The inbound token, if there is one, is for
-whoever else can connect.
+for ``http://127.0.0.1``. Neither check replaces the other. The inbound token, if there is one,
+stops whoever else can connect.
 """
 
 from __future__ import annotations

@@ -52,14 +52,15 @@ def check_surroundings() -> None:
 def seal_memory() -> None:
     """Keep other programs of the same user out of this process's memory and environment.
 
-    No core is dumped, no debugger attaches, ``/proc/PID/environ`` belongs to root. Children are not
-    affected by the latter two. Elsewhere than on Linux only the cores. Raises KeyrelayError if the
-    system does not do it.
+    No core is dumped, no debugger attaches, ``/proc/PID/environ`` belongs to root. Commands that
+    it runs inherit the first alone. Elsewhere than on Linux there is the first alone. Raises
+    KeyrelayError if the system does not do it.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None, use_errno=True)
-        if libc.prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        prctl = ctypes.CDLL(None, use_errno=True).prctl
+        prctl.argtypes = [ctypes.c_int, *[ctypes.c_ulong] * 4]
+        if prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
             raise KeyrelayError(
                 f"memory cannot be closed to other programs: {os.strerror(ctypes.get_errno())}; "
                 "--debuggable leaves it open"

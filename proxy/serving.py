@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import click
 
-from . import __version__
+from . import __version__, hardening
 from .app import App, Listener
 from .auth.base import EVERY_PATH
 from .errors import KeyrelayError
@@ -23,15 +23,23 @@ _SETTLE_SECONDS = 2.0
 
 
 def serve(
-    settings: Settings, *, strict: bool = False, greet: Callable[[str], str] | None = None
+    settings: Settings,
+    *,
+    strict: bool = False,
+    greet: Callable[[str], str] | None = None,
+    debuggable: bool = False,
 ) -> None:
     """Run until SIGTERM or SIGINT; a second signal ends it at once.
 
-    strict  refuse to start while a route lacks a secret
-    greet   makes further lines for the banner from the main listener's URL
+    strict      refuse to start while a route lacks a secret
+    greet       makes further lines for the banner from the main listener's URL
+    debuggable  leave the process open to debuggers and core dumps
 
-    Raises KeyrelayError if it cannot start.
+    Raises KeyrelayError if it cannot start, ConfigError if it would leak what it handles.
     """
+    hardening.check_surroundings()
+    if not debuggable:
+        hardening.seal_memory()
     with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
         runner.run(_serve(settings, strict=strict, greet=greet))
 
@@ -47,7 +55,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 async def _serve(settings: Settings, *, strict: bool, greet: Callable[[str], str] | None) -> None:
     on_terminal = sys.stdout.isatty()
-    app = App(settings, write_log=_write, json_log=not on_terminal)
+    app = App(settings, write_log=_write, json_log=not on_terminal, warn=_warn)
     unready = [route.name for route in app.routes if route.unready]
     if strict and unready:
         for route in app.routes:
@@ -86,6 +94,10 @@ def _write(lines: str) -> None:
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
         click.echo("Nobody reads the access log any more; it ends here.", err=True)
+
+
+def _warn(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:

@@ -378,8 +378,8 @@ class Settings(Node):
         default=("127.0.0.1:8080",),
         min_length=1,
         description="Address or list of addresses: `127.0.0.1:8080`, `'[::1]:8080'` (in quotes) or "
-        "`unix:/abs/path`. Port 0 takes a free one. Loopback only: whoever can connect spends "
-        "your keys.",
+        "`unix:/abs/path`. Port 0 takes a free one. Loopback only, as whoever can connect spends "
+        "your keys; with `inbound_token` also others, such as `0.0.0.0:8080`.",
     )
     browsers: Browsers = Field(
         default=Browsers(), description="Pages that may use the routes. None by default."

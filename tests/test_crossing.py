@@ -117,7 +117,7 @@ def test_the_credential_is_blotted_out_of_every_head() -> None:
 
 
 def test_the_credential_is_blotted_out_of_errors_and_only_of_them() -> None:
-    """An error page that quotes the request is masked, its length kept; other bodies cost nothing."""
+    """An error page that quotes the request is masked, its length kept; others are passed on."""
     bad = crossing(answer("400 Bad", f"Content-Length: {len(SECRET) + 4}"))
     out = bad.part(b"<" + SECRET[:7]) + bad.part(SECRET[7:] + b">") + bad.end(b"!!")
     assert out == b"<" + b"*" * len(SECRET) + b">!!"

@@ -29,6 +29,7 @@ _FLAGS = (
     "--disable-component-update",
     "--disable-sync",
     "--disable-dev-shm-usage",  # containers have little of it
+    "--disable-features=BackForwardCache",  # it keeps a page's requests when the page is left
     "--no-proxy-server",
     f"--host-resolver-rules=MAP {REBOUND} 127.0.0.1",
 )

@@ -21,6 +21,7 @@ from proxy import parsers
 from proxy.compiling import compile_route
 from proxy.errors import Refusal
 from proxy.guard import LOOPBACK_NAMES, Guard, check_target
+from proxy.incoming import Incoming
 from proxy.outgoing import Outgoing
 from proxy.routes import Route, RouteTable
 from proxy.secret import Secret
@@ -66,15 +67,13 @@ class Strict:
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
         while True:
+            head = b""
             try:
                 head = await reader.readuntil(b"\r\n\r\n")
                 line, fields = fields_of(head)
                 body = await content(reader, fields)
-            except asyncio.IncompleteReadError as error:
-                self.broken += bool(error.partial) or reader.at_eof() is False
-                return
-            except ConnectionError:
-                self.broken += 1
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self.broken += bool(head)
                 return
             self.requests.append((line, fields, body))
             if (answer := self.answer(line)) is not None:
@@ -171,7 +170,7 @@ async def everything(port: int, data: bytes) -> bytes:
     said = b""
     async with await RawClient.to(port) as client:
         client.send(data)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(3):
             try:
                 while more := await client._reader.read(1 << 16):
                     said += more
@@ -415,7 +414,7 @@ _TAKEN = {
     "zeros before a size": (CHUNKED + b"0" * 40 + b"5\r\nhello\r\n000\r\n\r\n", b"hello"),
     "many chunks": (CHUNKED + b"1\r\nx\r\n" * 500 + b"0\r\n\r\n", b"x" * 500),
     "trailers": (
-        CHUNKED + b"5\r\nhello\r\n0\r\nX-Api-Key: mine\r\nHost: evil.test\r\nX: y\r\n\r\n",
+        CHUNKED + b"5\r\nhello\r\n0\r\nX-Api-Key: mine\r\nX: y\r\n\r\n",
         b"hello",
     ),
     "a request in a body": (
@@ -495,10 +494,11 @@ async def test_pipelined_requests_of_all_kinds(dummy_key: bytes) -> None:
             else:
                 assert found[position] == expected[position]
         assert len(found) == 101
+        served = [(method, path) for method, path in sent if path != b"/nowhere"]
         assert strict.lines == [
-            *(one[1] for one, (_, path) in zip(expected, sent, strict=True) if path != b"/nowhere"
-              and one[1]),
-        ] or len(strict.requests) == 81
+            *(b"%b %b HTTP/1.1" % (one, path.removeprefix(b"/api")) for one, path in served),
+            b"GET /last HTTP/1.1",
+        ]
         assert [body for line, _, body in strict.requests if line.startswith(b"PUT")] == [b"hi"] * 20
         assert provider.connections == 1
 
@@ -624,7 +624,6 @@ _FAULTY = [
     _200 + b"Content-Length: 2\x0b\r\n\r\nok",
     _200 + b"Content-Length: \xb2\r\n\r\nok",
     _200 + b"Content-Length:\r\n\r\nok",
-    _200 + b"Content-Length : 2\r\n\r\nok",
     _200 + b"Content-Length\t: 2\r\n\r\nok",
     _200 + b"Content-Length: 1\r\n 2\r\n\r\nok",
     _200 + b"Content-Length: 18446744073709551618\r\n\r\nok",
@@ -686,6 +685,16 @@ async def test_an_answer_with_ambiguous_framing_reaches_nobody(
         assert (first, last) == (502, (200, b"ok"))
         assert b"poison" not in said
         assert provider.connections == 2
+
+
+async def test_no_blank_behind_the_name_of_a_field(dummy_key: bytes) -> None:
+    """RFC 9112 section 5.1: it would reach the client beside our framing, for some clients to see
+    and for some not.
+    """
+    strict = Strict(lambda line: _200 + b"Content-Length : 2\r\n\r\nok")
+    async with between(strict) as (_, running):
+        ((status, _),) = answers_in(await everything(running.port, LAST), b"GET")
+        assert status == 502
 
 
 _WHOLE = {
@@ -860,14 +869,14 @@ class Peers:
 
     async def accept(self) -> bytes:
         """Take keyrelay's next connection, and the request on it."""
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(3):
             self.provider, _ = await self._loop.sock_accept(self._listener)
             self.provider.setblocking(False)
             return await self._loop.sock_recv(self.provider, 65536)
 
     async def answer(self, data: bytes = OK) -> bytes:
         await self._loop.sock_sendall(self.provider, data)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(3):
             return await self._loop.sock_recv(self.client, 65536)
 
 
@@ -1037,20 +1046,14 @@ def inspect(target: bytes, head: bytes, route: Route) -> None:
     rest = sent[len(base) :]
     for credential in (b"/bot" + SECRET, b"?key=" + SECRET, b"&key=" + SECRET):
         rest = rest.replace(credential, b"")
-    # A ``?`` with nothing behind it may go, and so may the only ``/`` come.
     admitted = target.removeprefix(b"/api")
-    assert {rest, rest.removesuffix(b"/")} & {admitted, admitted.removesuffix(b"?")}
+    if not base and not admitted.startswith(b"/"):
+        admitted = b"/" + admitted  # no target is without a path
+    assert rest in {admitted, admitted.removesuffix(b"?")}
     # What arrives would be admitted as it is: nothing in it means something else than before.
     sent_path = sent.partition(b"?")[0]
     assert not sent_path.startswith(b"//")
-    incoming = parsers.Incoming("GET", sent, (), messages_headers())
-    check_target(incoming)
-
-
-def messages_headers() -> parsers.CIMultiDictProxy[str]:
-    from multidict import CIMultiDict
-
-    return parsers.CIMultiDictProxy(CIMultiDict({"Host": "localhost"}))
+    check_target(Incoming.of("GET", sent.decode("ascii"), []))
 
 
 def test_ten_thousand_targets_lead_to_the_configured_host() -> None:

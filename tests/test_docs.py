@@ -1,0 +1,65 @@
+"""What the documents say of names is true: settings, kinds of problems, commands."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from proxy import cli
+from proxy.mints import TOKENS
+from proxy.placements import PLACEMENTS
+from proxy.references import SecretSettings
+from proxy.settings import RouteSettings, Settings, StrategySettings, Strip
+
+ROOT = Path(__file__).resolve().parent.parent
+CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
+SOURCES = [*(ROOT / "proxy").glob("*.py"), *(ROOT / "proxy" / "auth").glob("*.py")]
+
+
+@pytest.mark.parametrize(
+    "model", [Settings, RouteSettings, StrategySettings, Strip, SecretSettings]
+)
+def test_every_setting_is_documented(model: type[Settings]) -> None:
+    """A key that the YAML may say stands in the reference."""
+    internal = {"references"}
+    missing = [
+        name
+        for name in model.model_fields.keys() - internal
+        if not re.search(rf"\b{name}\b", CONFIGURATION)
+    ]
+    assert missing == []
+
+
+def test_every_placement_and_type_of_token_is_documented() -> None:
+    """The words that choose between kinds stand in the reference, with all that belongs to them."""
+    for word in PLACEMENTS:
+        assert f"{{{word}: " in CONFIGURATION
+    common = {"type", "lifetime_seconds", "refused", "valid_seconds", "header_type", "key_id"}
+    for word, model in TOKENS.items():
+        line = next(one for one in CONFIGURATION.splitlines() if one.startswith(f"| `{word}` |"))
+        for name, field in model.model_fields.items():
+            said = CONFIGURATION if name in common or word == "jwt_bearer" else line
+            assert f"`{field.alias or name}`" in said or name in common, (word, name)
+
+
+def test_every_kind_of_problem_is_documented() -> None:
+    """Whoever gets an answer of ours finds its kind in the reference."""
+    kinds = set()
+    for source in SOURCES:
+        kinds |= set(re.findall(r'Refusal\(\s*[0-9]{3},\s*"([a-z0-9-]+)"', source.read_text()))
+    assert len(kinds) > 15
+    documented = set(re.findall(r"`([a-z0-9-]+)`", CONFIGURATION))
+    assert {kind for kind in kinds - documented if not kind.startswith("bad-")} == set()
+
+
+def test_the_readme_s_commands_exist() -> None:
+    """A command or an option that the README names is one that there is."""
+    readme = (ROOT / "README.md").read_text()
+    named = set(re.findall(r"keyrelay ([a-z]+)\b", readme))
+    commands = set(cli.main.commands)
+    prose = {"adds", "answers", "does", "fetches", "has", "holds", "is", "on", "speaks"}
+    assert named - prose <= commands
+    for option in re.findall(r"keyrelay run [a-z ]*(--[a-z]+)", readme):
+        assert option in {o for p in cli.main.commands["run"].params for o in p.opts}
