@@ -41,7 +41,10 @@ APT_GET := apt-get -qq -o Acquire::Retries=3
 define need_browser
 	@have() { command -v "$$CHROMIUM" && command -v "$$CHROMEDRIVER"; } >/dev/null; \
 	have && exit 0; \
-	if ! command -v apt-get >/dev/null; then root=missing; \
+	if [ "$$CHROMIUM $$CHROMEDRIVER" != "chromium chromedriver" ]; then \
+	  echo "Not to be found: $$CHROMIUM or $$CHROMEDRIVER" >&2; \
+	  exit 1; \
+	elif ! command -v apt-get >/dev/null; then root=missing; \
 	elif [ "$$(id -u)" -eq 0 ]; then root=; \
 	elif sudo -n true 2>/dev/null; then root="sudo -n"; \
 	else root=missing; fi; \

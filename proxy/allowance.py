@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from limits import parse
 from limits.storage import MemoryStorage
@@ -18,6 +20,20 @@ from .errors import Refusal
 # When another request has a chance once the bound of parallel ones is reached (seconds): nobody
 # knows, but SDKs wait at least this long before they try again.
 _SOON = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """What a route lets one exchange do.
+
+    leave           called when the exchange has ended
+    max_body_bytes  largest body of a request; None for no bound
+    mask_bodies     whether the credential is blotted out in every body of the answer
+    """
+
+    leave: Callable[[], None] | None
+    max_body_bytes: int | None
+    mask_bodies: bool
 
 
 class Allowance:

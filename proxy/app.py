@@ -33,9 +33,9 @@ from .inbound import InboundToken
 from .journal import Journal
 from .origins import ListenAddress, check_guarded, parse_listen
 from .peers import Peers, can_tell
+from .pool import Pool
 from .routes import Route, RouteTable
 from .settings import Settings
-from .upstream import Pool
 
 # How often deadlines are looked at (seconds). One timer for all connections costs less than one
 # for each, and no deadline here needs to be more exact.
@@ -148,8 +148,7 @@ class App:
         """Decide on it before anybody can. Raises KeyrelayError if that is not possible."""
         settings = self._settings
         if settings.inbound_token is not None:
-            token = sources.resolve("inbound_token", settings.inbound_token)
-            self._token = InboundToken(token.reveal())
+            self._token = InboundToken(sources.resolve("inbound_token", settings.inbound_token))
         for text in listen_texts(settings):
             if self._token is None:
                 try:

@@ -96,27 +96,24 @@ class _Gzip:
 class _Deflate:
     """The zlib format (RFC 9110 section 8.4.1.2), or bare deflate data as some servers have it."""
 
-    __slots__ = ("_kept", "_stream")
+    __slots__ = ("_stream",)
 
     def __init__(self) -> None:
-        self._kept = b""
         self._stream: _Inflating | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         if self._stream is None:
-            data = self._kept = self._kept + data
-            if len(data) < 2:
+            if not data:
                 return
             # RFC 1950 section 2.2. Bare data can begin so only with padding that nobody writes.
-            wrapped = data[0] & 0x8F == 0x08 and int.from_bytes(data[:2]) % 31 == 0
+            wrapped = data[0] & 0x0F == 8
             self._stream = _Inflating(zlib.MAX_WBITS if wrapped else _RAW)
-            self._kept = b""
         yield from self._stream.feed(data)
         if self._stream.rest:
             raise ValueError("the deflate data goes on after its end")
 
     def finish(self) -> None:
-        if self._kept or (self._stream and not self._stream.ended):
+        if self._stream and not self._stream.ended:
             raise ValueError("the deflate data breaks off")
 
 

@@ -225,11 +225,8 @@ class ClientConnection(asyncio.Protocol):
         ended = body.is_eof()
         self._body = None if ended else body
         # After an offer to change the protocol (h2c, WebSocket) or CONNECT the parser loses what
-        # follows, so nothing may. After chunks it takes their last trailer for a field of the next
-        # request, which behind another proxy may be another client's.
-        self.keep_alive = not (
-            head.should_close or head.upgrade or head.chunked or incoming.version != (1, 1)
-        )
+        # follows, so nothing may.
+        self.keep_alive = not head.should_close and not head.upgrade and incoming.version == (1, 1)
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
 

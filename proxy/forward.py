@@ -12,33 +12,24 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
+from .allowance import Bounds
 from .auth.base import Strategy
 from .crossing import LAST_CHUNK, Crossing, chunk
 from .door import ClientConnection
 from .errors import Refusal, UpstreamFailure
+from .failures import as_refusal, body_too_large
 from .incoming import Incoming
 from .journal import Exchange, Journal
 from .outgoing import Injection, Outgoing
 from .parsers import ResponseHead
+from .pool import Pool
 from .relay import Relay, accepts
-from .upstream import Pool, UpstreamConnection
+from .upstream import UpstreamConnection
 
 # Bodies up to this size (bytes) are kept until the answer begins, in case a token is refused or a
 # kept connection turns out to be closed.
 _REPLAY_LIMIT = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-
-_STATUS = {"proxy_internal_error": 500, "proxy_loop_detected": 508}
-_ADVICE = {
-    "connection_refused": "Check the route's upstream: nothing listens there.",
-    "connection_timeout": "Check the route's upstream and the network between.",
-    "destination_ip_prohibited": "Set allow_private: true on the route if this is intended.",
-    "destination_unavailable": "Check the route's upstream and the network between.",
-    "dns_error": "Check the host name in the route's upstream, and this machine's DNS.",
-    "http_response_timeout": "Raise answer_timeout_seconds if the provider may take this long.",
-    "tls_certificate_error": "Verification cannot be switched off; for an authority of your own "
-    "set SSL_CERT_FILE.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,20 +44,6 @@ class Surroundings:
     journal: Journal
     relays: set[Relay]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What a route lets one exchange do.
-
-    leave           called when the exchange has ended
-    max_body_bytes  largest body of a request; None for no bound
-    mask_bodies     whether the credential is blotted out in every body of the answer
-    """
-
-    leave: Callable[[], None] | None
-    max_body_bytes: int | None
-    mask_bodies: bool
 
 
 class Forward:
@@ -404,15 +381,7 @@ class Forward:
             self._connection.resume_reading()
 
     def _fail(self, failure: UpstreamFailure) -> None:
-        self._refuse(
-            Refusal(
-                _STATUS.get(failure.proxy_error, 504 if failure.timed_out else 502),
-                "provider-timeout" if failure.timed_out else "provider-failed",
-                failure.detail,
-                _ADVICE.get(failure.proxy_error, ""),
-                proxy_error=failure.proxy_error,
-            )
-        )
+        self._refuse(as_refusal(failure))
 
     def _refuse(self, refusal: Refusal) -> None:
         if self._connection is not None:
@@ -442,14 +411,3 @@ class Forward:
                 self._bounds.leave()
             self._note.outcome = outcome
             self._around.journal.note(self._note)
-
-
-def body_too_large(route: str) -> Refusal:
-    """A body over the route's ``max_body_bytes``."""
-    return Refusal(
-        413,
-        "body-too-large",
-        f"The body is larger than the route {route} lets through.",
-        "Send less, or raise max_body_bytes in the routes file.",
-        proxy_error="http_request_error",
-    )

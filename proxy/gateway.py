@@ -16,17 +16,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from .allowance import Allowance
+from .allowance import Allowance, Bounds
 from .answers import plain, preflight
 from .door import ClientConnection
 from .errors import Refusal
-from .forward import Bounds, Forward, Surroundings, body_too_large
+from .failures import body_too_large
+from .forward import Forward, Surroundings
 from .guard import Guard, is_preflight
 from .incoming import Incoming
 from .journal import Exchange
 from .outgoing import Outgoing
+from .pool import Pool
 from .routes import Route, RouteTable
-from .upstream import Pool
 from .vending import PREFIX as VENDING
 from .vending import Vending, vendor
 

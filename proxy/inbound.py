@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from .errors import KeyrelayError, Refusal
 from .incoming import Incoming, RawHeaders
+from .secret import Secret
 
 HEADER = b"x-keyrelay-token"
 """For clients whose ``Authorization`` is taken by what their SDK insists on. Lower case."""
@@ -34,7 +35,8 @@ class InboundToken:
 
     __slots__ = ("_digest",)
 
-    def __init__(self, value: bytes) -> None:
+    def __init__(self, secret: Secret) -> None:
+        value = secret.reveal()
         if len(value) < LEAST_BYTES:
             raise KeyrelayError(
                 f"inbound_token is shorter than {LEAST_BYTES} bytes, so it could be guessed; "

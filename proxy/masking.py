@@ -57,8 +57,9 @@ class Masker:
         for value in values:
             if len(value) >= SHORTEST:
                 for core, forms in _families(value):
-                    for anchor, anchored in _anchored(core, forms):
-                        groups.setdefault(anchor, set()).update(anchored)
+                    # Of binary values it may be empty: they take longer, that is all.
+                    anchor = max(_PLAIN.findall(core), key=len, default=b"")[-_ANCHOR:]
+                    groups.setdefault(anchor, set()).update(forms)
         every = set().union(*groups.values())
         heads: dict[bytes, list[bytes]] = {}
         for form in every:
@@ -160,7 +161,7 @@ def _blotted(data: bytes, spans: list[tuple[int, int]]) -> bytes:
 
 
 def _families(value: bytes) -> Iterator[tuple[bytes, set[bytes]]]:
-    """All forms, those together that have the plain parts of the first in common."""
+    """All forms, in sets of which each form has the plain parts of the set's core."""
     yield value, _written(value)
     for shape in (value.hex().encode(), value.hex().upper().encode()):
         yield shape, {shape}
@@ -192,13 +193,3 @@ def _written(text: bytes) -> set[bytes]:
             plain = json.dumps(characters, ensure_ascii=ascii_only)[1:-1]
             forms.update(plain.translate(table).encode() for table in _JSON)
     return forms
-
-
-def _anchored(core: bytes, forms: set[bytes]) -> Iterator[tuple[bytes, set[bytes]]]:
-    """``forms`` under an anchor that each of them contains: one for all, or each for itself."""
-    anchor = max(_PLAIN.findall(core), key=len, default=b"")[-_ANCHOR:]
-    if len(anchor) >= _HEAD and all(anchor in form for form in forms):
-        yield anchor, forms
-    else:
-        for form in forms:
-            yield form, {form}

@@ -104,9 +104,7 @@ def can_tell() -> bool:
             socket.create_connection(server.getsockname()) as client,
         ):
             # Asked about the client's own end, which is there as long as the client is.
-            return (
-                _tcp_uid(socket.AF_INET, client.getsockname(), server.getsockname()) is not None
-            )
+            return _tcp_uid(socket.AF_INET, client.getsockname(), server.getsockname()) is not None
     except OSError:
         return False  # the answer to the question asked
 

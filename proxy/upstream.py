@@ -1,9 +1,7 @@
-"""Connections to providers: one pool per route, TLS verified, addresses checked when dialled.
+"""One connection to a provider: requests out, answers in, one at a time.
 
-A pool belongs to one route and so to one credential: no connection is ever shared between two.
-Idle connections are handed out last in, first out, so that a quiet pool shrinks. Bytes that arrive
-on an idle connection belong to no request; taking them for the next answer would hand one
-request's answer to another (RFC 9112 section 9.2), so such a connection is closed.
+Bytes that arrive on an idle connection belong to no request; taking them for the next answer would
+hand one request's answer to another (RFC 9112 section 9.2), so such a connection is closed.
 """
 
 from __future__ import annotations
@@ -13,7 +11,6 @@ import select
 from typing import Protocol, cast
 
 from . import parsers
-from .dialling import Dialler
 from .errors import UpstreamFailure
 
 _NEVER = float("inf")
@@ -34,6 +31,16 @@ class Receiver(Protocol):
     def provider_drained(self) -> None: ...
 
 
+class Owner(Protocol):
+    """Who keeps connections between requests."""
+
+    def give_back(self, connection: UpstreamConnection) -> None:
+        """The answer has ended cleanly: the connection may serve another request."""
+
+    def forget(self, connection: UpstreamConnection) -> None:
+        """The connection is closed, or belongs to somebody else now."""
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider, serving one request at a time.
 
@@ -45,9 +52,9 @@ class UpstreamConnection(asyncio.Protocol):
         "_close_after",
         "_head_only",
         "_loop",
+        "_owner",
         "_parser",
         "_payload",
-        "_pool",
         "_reading_paused",
         "_receiver",
         "_remaining",
@@ -62,8 +69,10 @@ class UpstreamConnection(asyncio.Protocol):
         "transport",
     )
 
-    def __init__(self, pool: Pool, loop: asyncio.AbstractEventLoop, silence_seconds: float) -> None:
-        self._pool = pool
+    def __init__(
+        self, owner: Owner, loop: asyncio.AbstractEventLoop, silence_seconds: float
+    ) -> None:
+        self._owner = owner
         self._loop = loop
         self._silence = silence_seconds
         self._receiver: Receiver | None = None
@@ -150,7 +159,7 @@ class UpstreamConnection(asyncio.Protocol):
         """Hand the transport to another protocol for good, after a 101."""
         self._receiver = None
         self.closed = True
-        self._pool.forget(self)
+        self._owner.forget(self)
         return self.transport
 
     # -- what asyncio says ---------------------------------------------------------------------
@@ -160,7 +169,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
-        self._pool.forget(self)
+        self._owner.forget(self)
         if self._receiver is None:
             return
         if self._until_close and exc is None:
@@ -244,9 +253,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail("http_protocol_error", "The provider does not speak HTTP/1.1.")
             return
         codings = head.headers.getall("Transfer-Encoding", ())
-        if codings and (
-            head.version == (1, 0) or [one.lower() for one in codings] != ["chunked"]
-        ):
+        if codings and (head.version == (1, 0) or [one.lower() for one in codings] != ["chunked"]):
             # In HTTP/1.0 it means that the framing is faulty (RFC 9112 section 6.1).
             self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
             return
@@ -279,7 +286,7 @@ class UpstreamConnection(asyncio.Protocol):
         ):
             self.fresh = False
             self.resume_reading()
-            self._pool.give_back(self)
+            self._owner.give_back(self)
         else:
             self.closed = True
             self.deadline = self._loop.time() + self._silence
@@ -305,79 +312,3 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail("connection_read_timeout", "The provider went silent.", timed_out=True)
         else:
             self._fail("http_response_timeout", "The provider did not answer.", timed_out=True)
-
-
-class Pool:
-    """The connections of one route.
-
-    idle_seconds      how long an unused connection is kept; below the idle limits that providers'
-                      front ends have (60 s is the shortest common one), so that a request does not
-                      meet a connection that is just being closed
-    silence_seconds   how long a provider that owes an answer may send nothing
-    """
-
-    def __init__(
-        self,
-        dialler: Dialler,
-        loop: asyncio.AbstractEventLoop,
-        *,
-        idle_seconds: float,
-        silence_seconds: float,
-    ) -> None:
-        self._dialler = dialler
-        self._loop = loop
-        self._idle_seconds = idle_seconds
-        self._silence_seconds = silence_seconds
-        self._idle: list[UpstreamConnection] = []
-        self._open: set[UpstreamConnection] = set()
-
-    def take(self) -> UpstreamConnection | None:
-        """An idle connection, the one used last, or None."""
-        while self._idle:
-            connection = self._idle.pop()
-            if connection.closed or connection.transport.is_closing():
-                continue
-            if connection.has_unread():
-                connection.abort()
-                continue
-            connection.deadline = _NEVER
-            return connection
-        return None
-
-    async def dial(self) -> UpstreamConnection:
-        """A new connection, TLS included. Raises UpstreamFailure. Cancelling leaves nothing."""
-        connection = await self._dialler.dial(
-            lambda: UpstreamConnection(self, self._loop, self._silence_seconds)
-        )
-        self._open.add(connection)
-        return connection
-
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """Take a connection whose answer has ended cleanly."""
-        if not self._idle_seconds:
-            connection.abort()
-            return
-        connection.deadline = self._loop.time() + self._idle_seconds
-        self._idle.append(connection)
-
-    def forget(self, connection: UpstreamConnection) -> None:
-        """The connection is closed, or no longer ours."""
-        self._open.discard(connection)
-        if connection in self._idle:
-            self._idle.remove(connection)
-
-    def expire(self, now: float) -> None:
-        """Close what has been idle or silent for too long. To be called about once a second."""
-        for connection in list(self._open):
-            connection.expire(now)
-
-    def close(self) -> None:
-        """Drop every connection."""
-        for connection in list(self._open):
-            connection.abort()
-        self._idle.clear()
-
-    @property
-    def idle(self) -> int:
-        """How many connections wait for a request."""
-        return len(self._idle)

@@ -75,10 +75,11 @@ def test_what_was_coded_comes_out(name: str, data: bytes, places: list[int]) -> 
 
 @pytest.mark.parametrize("name", COMPRESSED)
 @pytest.mark.parametrize("size", [PIECE - 1, PIECE, PIECE + 1, 2 * PIECE, 3 * PIECE + 7])
-def test_full_pieces_lose_nothing(name: str, size: int) -> None:
+@pytest.mark.parametrize("pattern", [b"\0", b"ab", bytes(range(256))], ids=["zeros", "ab", "all"])
+def test_full_pieces_lose_nothing(name: str, pattern: bytes, size: int) -> None:
     """Content that just fills its pieces is whole, also when all of it came in one chunk."""
     one, encode = built(name)
-    data = bytes(range(256)) * (size // 256 + 1)
+    data = pattern * (size // len(pattern) + 1)
     assert fed(one, encode(data[:size])) == data[:size]
     one.finish()
 

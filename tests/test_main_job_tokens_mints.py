@@ -71,7 +71,7 @@ ANSWERS = {
     "307": (said(GOOD, REDIRECT, "307 Temporary Redirect"), "redirects (307)"),
     "10 MiB": (said({**GOOD, "x": CANARY * 850_000}), "too large"),
     "html": (said(PAGE, "Content-Type: text/html\r\n"), "not JSON"),
-    "no json": (said(GOOD).replace(b'{"acc', b"[[[acc"), "not JSON"),
+    "no json": (said(GOOD).replace(b'{"acc', b"[[acc"), "not JSON"),
     "list": (said([GOOD, CANARY]), "no usable token"),
     "mac": (said({**GOOD, "token_type": "mac", "mac_key": CANARY}), "not bearer"),
     "header": (said({**GOOD, "access_token": f"a\r\nX: {CANARY}"}), "no usable token"),

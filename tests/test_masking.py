@@ -229,6 +229,15 @@ def test_a_beginning_that_comes_to_nothing_is_let_go() -> None:
     assert stream.finish() == b""
 
 
+@pytest.mark.parametrize("form", [PLAIN, PLAIN.hex().encode(), base64.b64encode(PLAIN)])
+def test_every_cut_of_a_form_is_mended(form: bytes) -> None:
+    """Wherever the border falls, even next to the end of the longest form, all of it is masked."""
+    for at in range(len(form) + 1):
+        stream = StreamMasker(Masker([PLAIN]))
+        assert stream.feed(b"<" + form[:at]) == b"<" + (b"*" * at if at == len(form) else b"")
+        assert stream.feed(form[at:] + b">") == b"*" * (len(form) if at < len(form) else 0) + b">"
+
+
 def test_one_byte_at_a_time() -> None:
     """The worst of cuts hides nothing."""
     text = b"a " + PLAIN + b" b " + base64.b64encode(b"user:" + PLAIN) + b" c"

@@ -6,6 +6,8 @@ from proxy.origins import (
     DEMO_UPSTREAM,
     ListenAddress,
     Origin,
+    check_guarded,
+    check_served_host,
     parse_browser_origin,
     parse_listen,
     parse_upstream,
@@ -32,19 +34,84 @@ def test_loopback_and_unix_sockets_may_be_listened_on(text: str, address: Listen
     "host",
     ["0.0.0.0", "", "*", "0", "0x0", "00000", "[::]", "[::ffff:0.0.0.0]", "[0:0::0]"],
 )
-def test_no_spelling_of_the_wildcard_is_listened_on(host: str) -> None:
+def test_no_spelling_of_the_wildcard_is_listened_on_without_a_token(host: str) -> None:
     """Whoever means every network is told so, and what to do in a container."""
     with pytest.raises(ValueError, match="every network") as caught:
-        parse_listen(f"{host}:8080")
+        check_guarded(f"{host}:8080")
     assert "network_mode" in str(caught.value)
+    assert "inbound_token" in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["", "*", "0", "0x0", "00000", "[::ffff:0.0.0.0]", "[0:0::0]"])
+def test_odd_spellings_of_the_wildcard_are_never_listened_on(host: str) -> None:
+    """With a token too every network is written in one of two ways, which everybody reads alike."""
+    with pytest.raises(ValueError, match="every network"):
+        parse_listen(f"{host}:8080")
+
+
+@pytest.mark.parametrize(
+    ("text", "exposed", "wildcard"),
+    [
+        ("0.0.0.0:8080", True, True),
+        ("[::]:8080", True, True),
+        ("192.168.1.5:8080", True, False),
+        ("[2001:db8::1]:8080", True, False),
+        ("127.0.0.1:8080", False, False),
+        ("127.9.9.9:8080", False, False),
+        ("[::1]:8080", False, False),
+        ("unix:/run/x", False, False),
+    ],
+)
+def test_what_needs_a_token_is_known(text: str, exposed: bool, wildcard: bool) -> None:
+    """What others than this machine can reach is refused without a token, and nothing else is."""
+    address = parse_listen(text)
+    assert (address.exposed, address.wildcard) == (exposed, wildcard)
+    assert str(address) == text
+    if exposed:
+        with pytest.raises(ValueError, match="inbound_token"):
+            check_guarded(text)
+    else:
+        check_guarded(text)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "overlap"),
+    [
+        ("127.0.0.1:80", "127.0.0.1:80", True),
+        ("127.0.0.1:80", "127.0.0.1:81", False),
+        ("0.0.0.0:80", "127.0.0.1:80", True),
+        ("0.0.0.0:80", "127.0.0.1:81", False),
+        ("0.0.0.0:80", "[::1]:80", False),
+        ("[::]:80", "[::1]:80", True),
+        ("[::]:80", "0.0.0.0:80", False),
+        ("unix:/a", "unix:/a", True),
+        ("unix:/a", "unix:/b", False),
+        ("unix:/a", "0.0.0.0:0", False),
+    ],
+)
+def test_every_address_overlaps_with_each(one: str, other: str, overlap: bool) -> None:
+    """A listener on every address takes the place of each one of its family, in either order."""
+    assert parse_listen(one).overlaps(parse_listen(other)) is overlap
+    assert parse_listen(other).overlaps(parse_listen(one)) is overlap
+
+
+@pytest.mark.parametrize("name", ["keyrelay", "192.168.1.5", "[2001:db8::1]", "a.b-c.example"])
+def test_names_of_hosts_may_be_served(name: str) -> None:
+    """Names and addresses in their own spelling."""
+    check_served_host(name)
+
+
+@pytest.mark.parametrize("name", ["0.0.0.0", "[::]", "0", "127.1", "0x7f.1", "a.0x1"])
+def test_what_names_no_host_is_never_served(name: str) -> None:
+    """Browsers take 0.0.0.0 for this machine, and odd numbers for addresses."""
+    with pytest.raises(ValueError, match="\n"):
+        check_served_host(name)
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("192.168.1.5:8080", "not loopback"),
-        ("[2001:db8::1]:8080", "not loopback"),
-        ("[::ffff:127.0.0.1]:8080", "not loopback"),
+        ("[::ffff:127.0.0.1]:8080", "write 127.0.0.1:8080"),
         ("localhost:8080", "write 127.0.0.1:8080"),
         ("LOCALHOST.:8080", "write 127.0.0.1:8080"),
         ("example.com:8080", "not a name"),
@@ -66,7 +133,7 @@ def test_no_spelling_of_the_wildcard_is_listened_on(host: str) -> None:
     ],
 )
 def test_other_listen_addresses_are_refused_with_advice(text: str, expected: str) -> None:
-    """What is no loopback address is refused in one line, and a second says what to write."""
+    """What is no address is refused in one line, and a second says what to write."""
     with pytest.raises(ValueError, match="\n") as caught:
         parse_listen(text)
     assert expected in str(caught.value)

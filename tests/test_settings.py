@@ -188,7 +188,7 @@ def test_the_advice_names_the_sources_there_are() -> None:
         ({"allow_private": "yes"}, "boolean"),
         ({"allow_private": 1}, "boolean"),
         ({"strip": {"headers": ["a b"]}}, "header name"),
-        ({"listen": "0.0.0.0:80"}, "every network"),
+        ({"listen": "*:80"}, "every network"),
         ({"upstream": "example.com"}, "not a URL"),
         ({"nonsense": 1}, "Extra"),
     ],

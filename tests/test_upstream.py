@@ -12,7 +12,8 @@ from proxy.dialling import Dialler
 from proxy.errors import UpstreamFailure
 from proxy.origins import Origin
 from proxy.parsers import ResponseHead
-from proxy.upstream import Pool, UpstreamConnection
+from proxy.pool import Pool
+from proxy.upstream import UpstreamConnection
 
 from .running import RawProvider, answering, both_loops, raw_provider, read_head, until
 

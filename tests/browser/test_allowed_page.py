@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -260,3 +261,31 @@ async def test_pages_share_the_connections(
     await until(lambda: len(relay.app.journal.recent) == 30)
     assert {one.status for one in relay.app.journal.recent} == {200}
     assert hume.faults == []
+
+
+async def test_a_page_brings_the_inbound_token(
+    browser: Browser, hume: HumeEmulator, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where keyrelay wants a token, a page brings it in ways that a browser has, past a preflight
+    that cannot; without it the page may read why, and the token never reaches the provider."""
+    token = "client-dummy-inbound-token"
+    monkeypatch.setenv("DUMMY_INBOUND", token)
+    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
+    settings: dict[str, Any] = {"inbound_token": "env:DUMMY_INBOUND", "origins": (site.origin(),)}
+    async with preset_keyrelay(routes, **settings) as relay:
+        await browser.open(f"{site.origin()}/")
+        url = f"{relay.url}/hume/v0/evi/configs"
+        seen = await browser.call("ask", url)
+        assert seen["status"] == 401
+        assert "inbound token" in json.loads(seen["text"])["detail"]
+        socket = f"ws://127.0.0.1:{relay.port}/hume{CHAT}"
+        assert await browser.call("connect", socket, ["json"]) == {"code": 1006}
+        assert hume.connections == 0
+
+        for headers in ({"Authorization": f"Bearer {token}"}, {"X-Keyrelay-Token": token}):
+            seen = await browser.call("ask", url, {"headers": headers})
+            assert seen["status"] == 200
+        offered = [f"keyrelay.token.{token}", "json"]
+        assert await browser.call("connect", socket, offered) == {"subprotocol": "json"}
+        assert await browser.call("connect", socket, offered[:1]) == {"subprotocol": offered[0]}
+        arrived(hume, *["GET /v0/evi/configs"] * 2, *[f"GET {CHAT}"] * 2)

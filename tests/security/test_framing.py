@@ -271,7 +271,8 @@ async def test_a_request_with_ambiguous_framing_reaches_nobody(
 
 
 _LINES = {
-    "TE in HTTP/1.0": b"POST /api/x HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "TE in HTTP/1.0": b"POST /api/x HTTP/1.0\r\nHost: localhost\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n",
     "TE and CL in HTTP/1.0": b"POST /api/x HTTP/1.0\r\nHost: localhost\r\nContent-Length: 5\r\n"
     b"Transfer-Encoding: chunked\r\n\r\n",
     "HTTP/0.9": b"GET /api/x\r\n\r\n",
@@ -413,10 +414,6 @@ _TAKEN = {
     "a long extension": (CHUNKED + b"5;" + b"x" * 70_000 + b"\r\nhello\r\n0\r\n\r\n", b"hello"),
     "zeros before a size": (CHUNKED + b"0" * 40 + b"5\r\nhello\r\n000\r\n\r\n", b"hello"),
     "many chunks": (CHUNKED + b"1\r\nx\r\n" * 500 + b"0\r\n\r\n", b"x" * 500),
-    "trailers": (
-        CHUNKED + b"5\r\nhello\r\n0\r\nX-Api-Key: mine\r\nX: y\r\n\r\n",
-        b"hello",
-    ),
     "a request in a body": (
         POST + b"Content-Length: %d\r\n\r\n" % len(SMUGGLED) + SMUGGLED,
         SMUGGLED,
@@ -453,11 +450,48 @@ async def test_a_trickled_request_is_the_same_request(dummy_key: bytes) -> None:
     """Byte for byte in reads of their own: no cut changes where a message ends."""
     strict = Strict()
     async with between(strict) as (_, running), await RawClient.to(running.port) as client:
-        for byte in _TAKEN["trailers"][0] + LAST:
+        for byte in _TAKEN["extensions"][0] + LAST:
             client.send(bytes([byte]))
             await asyncio.sleep(0)
         assert answers_in(await client.rest(), b"POST", b"GET") == [(200, b"ok")] * 2
         assert [body for _, _, body in strict.requests] == [b"hello", b""]
+
+
+@pytest.mark.parametrize("apart", [False, True], ids=["at once", "one after the other"])
+async def test_trailers_are_left_out(dummy_key: bytes, apart: bool) -> None:
+    """RFC 9112 section 7.1.2: trailers are not merged into the request that they belong to."""
+    strict = Strict()
+    async with between(strict) as (_, running), await RawClient.to(running.port) as client:
+        client.send(CHUNKED)
+        if apart:
+            await until(lambda: strict.writers)
+        client.send(b"5\r\nhello\r\n0\r\nX-A: 1\r\nX-B: 2\r\n\r\n")
+        assert (await client.answer())[0] == 200
+        ((_, fields, body),) = strict.requests
+        assert body == b"hello"
+        assert not {b"x-a", b"x-b"} & dict(fields).keys()
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="aiohttp's parser keeps the last trailer and puts it first among the fields of the next "
+    "request; closing after chunks (door.py, _begin: `or head.chunked`) cures it",
+)
+@pytest.mark.parametrize("apart", [False, True], ids=["pipelined", "one after the other"])
+async def test_a_trailer_is_no_field_of_the_next_request(dummy_key: bytes, apart: bool) -> None:
+    """T23: behind a proxy that shares connections the next request is another client's, which
+    would get fields that the first client chose.
+    """
+    strict = Strict()
+    async with between(strict) as (_, running), await RawClient.to(running.port) as client:
+        first = CHUNKED + b"5\r\nhello\r\n0\r\nX-Smuggled: 1\r\n\r\n"
+        client.send(first if apart else first + LAST)
+        _, head, _ = await client.answer()
+        if b"\r\nConnection: close\r\n" not in head:
+            if apart:
+                client.send(LAST)
+            await client.rest()
+        assert all(b"x-smuggled" not in dict(fields) for _, fields, _ in strict.requests)
 
 
 @both_loops
@@ -466,8 +500,10 @@ async def test_pipelined_requests_of_all_kinds(dummy_key: bytes) -> None:
     answer, those of keyrelay's own in their places.
     """
     strict = Strict(
-        lambda line: b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(line)
-        + (b"" if line.startswith(b"HEAD") else line)
+        lambda line: (
+            b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(line)
+            + (b"" if line.startswith(b"HEAD") else line)
+        )
     )
     sent: list[tuple[bytes, bytes]] = []
     data = b""
@@ -499,7 +535,9 @@ async def test_pipelined_requests_of_all_kinds(dummy_key: bytes) -> None:
             *(b"%b %b HTTP/1.1" % (one, path.removeprefix(b"/api")) for one, path in served),
             b"GET /last HTTP/1.1",
         ]
-        assert [body for line, _, body in strict.requests if line.startswith(b"PUT")] == [b"hi"] * 20
+        assert [body for line, _, body in strict.requests if line.startswith(b"PUT")] == [
+            b"hi"
+        ] * 20
         assert provider.connections == 1
 
 
@@ -603,7 +641,9 @@ async def test_no_tunnel_without_a_websocket(
         said = await everything(running.port, _HANDSHAKE % version + SMUGGLED)
         assert len(answers_in(said, b"GET")) == 1
         assert not said.startswith(b"HTTP/1.1 101")
-        assert strict.lines == ([] if version == b"777" else [b"GET /socket?api_key=%b HTTP/1.1" % SECRET])
+        assert strict.lines == (
+            [] if version == b"777" else [b"GET /socket?api_key=%b HTTP/1.1" % SECRET]
+        )
         assert provider.connections == len(strict.lines)
 
 
@@ -700,7 +740,10 @@ async def test_no_blank_behind_the_name_of_a_field(dummy_key: bytes) -> None:
 _WHOLE = {
     "CL, blanks around": (_200 + b"Content-Length:\t 2 \t\r\n\r\nok", 1),
     "CL, folded": (_200 + b"Content-Length:\r\n 2\r\n\r\nok", 1),
-    "CL named by Connection": (_200 + b"Connection: content-length\r\nContent-Length: 2\r\n\r\nok", 1),
+    "CL named by Connection": (
+        _200 + b"Connection: content-length\r\nContent-Length: 2\r\n\r\nok",
+        1,
+    ),
     "a twin of CL": (_200 + b"Content_Length: 0\r\nContent-Length: 2\r\n\r\nok", 1),
     "a twin of TE": (_200 + b"Transfer_Encoding: chunked\r\nContent-Length: 2\r\n\r\nok", 1),
     "CHUNKED": (_200 + b"Transfer-Encoding: CHUNKED\r\n\r\n2\r\nok\r\n0\r\n\r\n", 1),
@@ -788,7 +831,7 @@ async def test_answers_without_a_body_have_none(
 ) -> None:
     """HEAD, 204 and 304 end with their head; a body that comes later is nobody's answer."""
     strict = Strict(lambda line: OK if b"last" in line else answer)
-    async with between(strict) as (provider, running), await RawClient.to(running.port) as client:
+    async with between(strict) as (_, running), await RawClient.to(running.port) as client:
         client.send(method + b" /api/x" + HEAD + b"\r\n")
         ((status, _),) = answers_in(await client.head(), method)
         assert status == int(answer[9:12])
@@ -944,39 +987,64 @@ async def test_a_provider_that_hung_up_meanwhile(dummy_key: bytes, method: bytes
 
 
 @both_loops
-async def test_bytes_behind_an_answer_are_not_the_next_one(dummy_key: bytes) -> None:
-    """After: a second answer in the packet of the first, or in the next one, while a pipelined
-    request waits, is not that request's.
+@pytest.mark.parametrize("packets", [1, 2])
+async def test_bytes_behind_an_answer_are_not_the_next_one(dummy_key: bytes, packets: int) -> None:
+    """After: a second answer behind the first, in its packet or in the next one, is not that of a
+    request which waited for the first to end.
     """
     async with peers() as (both, _):
         both.client.send(GET + GET)
         assert (await both.accept()).count(b"GET /x") == 1
-        first = both.provider
-        with first:
-            first.send(OK + POISON)
-            assert (await both.accept()).count(b"GET /x") == 1
-            assert b"poison" not in await both.answer()
-            # Two writes, one read: the second arrives before anybody has looked at the first.
-        both.client.send(GET)
-        await asyncio.get_running_loop().sock_recv(both.provider, 65536)
-        second = both.provider
-        with second:
-            second.send(OK)
-            second.send(POISON)
-            both.client.send(GET)
+        with both.provider as first:
+            for data in [OK + POISON] if packets == 1 else [OK, POISON]:
+                first.send(data)
             assert (await both.accept()).count(b"GET /x") == 1
             said = await both.answer()
-            assert b"poison" not in said
+            while said.count(b"HTTP/1.1 200 OK") < 2:
+                said += await asyncio.get_running_loop().sock_recv(both.client, 65536)
+            assert said == OK + OK
 
 
 # -- what was checked is what is sent ----------------------------------------------------------
 
 _BITS = [
-    *(b"/", b"//", b"/.", b"/..", b"/./", b"%2e", b"%2E%2e", b"%252e", b"..;", b";a=b", b"\\", b"%5c"),
+    *(
+        b"/",
+        b"//",
+        b"/.",
+        b"/..",
+        b"/./",
+        b"%2e",
+        b"%2E%2e",
+        b"%252e",
+        b"..;",
+        b";a=b",
+        b"\\",
+        b"%5c",
+    ),
     *(b"#", b"?", b"??", b"&", b"=", b"%", b"%zz", b"%00", b"\0", b"%0d%0a", b"\r\n", b"\n", b"\r"),
     *(b" ", b"\t", b"\x0b", b"\x7f", b"\xff", b"\xc3\xa9", b"%c3%a9", b"@", b":", b":80", b"[::1]"),
-    *(b"evil.test", b"@evil.test", b"http://evil.test", b"//evil.test", b"https:", b"*", b"a", b"Z"),
-    *(b" HTTP/1.1\r\nHost: evil.test\r\n\r\n", b" HTTP/1.1", b"~", b"+", b"'", b'"', b"<", b"{", b"|"),
+    *(
+        b"evil.test",
+        b"@evil.test",
+        b"http://evil.test",
+        b"//evil.test",
+        b"https:",
+        b"*",
+        b"a",
+        b"Z",
+    ),
+    *(
+        b" HTTP/1.1\r\nHost: evil.test\r\n\r\n",
+        b" HTTP/1.1",
+        b"~",
+        b"+",
+        b"'",
+        b'"',
+        b"<",
+        b"{",
+        b"|",
+    ),
 ]
 _STARTS = [
     *(b"/api", b"/api", b"/api", b"/api/", b"/api/v1", b"/API", b"/%61pi", b"//api", b"api", b"*"),

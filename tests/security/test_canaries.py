@@ -1,0 +1,470 @@
+"""No secret of ours and no credential of a client is anywhere but where it belongs: at the provider.
+
+Each has a value of its own. Keyrelay is led through what can happen to it, with asyncio's debug
+mode and all logging on, and then everything that it said, logged or could print is searched for
+each value, plain, in Base64 and percent-encoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import json
+import logging
+import signal
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from proxy import loader
+from proxy.app import App
+from proxy.explain import explain
+from proxy.serving import banner
+
+from .. import commands
+from ..commands import running as process
+from ..running import RawClient, both_loops, raw_provider, read_head
+
+# Characters that every encoding changes, and a header, a query, a path and a cookie can carry.
+_MARK = "zq7~+/="
+# The names of the environment variables; each value is its own canary.
+SECRETS = {
+    name: f"dummy-{name.lower().replace('_', '-')}-{_MARK}"
+    for name in (
+        *(
+            "DUMMY_HEADER",
+            "DUMMY_QUERY",
+            "DUMMY_COOKIE",
+            "DUMMY_PATH",
+            "DUMMY_USER",
+            "DUMMY_PASSWORD",
+        ),
+        *(
+            "DUMMY_CLIENT_ID",
+            "DUMMY_CLIENT_SECRET",
+            "DUMMY_REFRESH",
+            "DUMMY_SIGNING",
+            "DUMMY_INBOUND",
+        ),
+    )
+}
+ACCESS_TOKEN = "dummy-access-token-zq7~+/="
+NEW_REFRESH = "dummy-new-refresh-zq7~+/="
+# What clients send although they should hold nothing.
+CLIENT = {
+    "bearer": "dummy-client-bearer-zq7",
+    "header": "dummy-client-header-zq7",
+    "query": "dummy-client-query-zq7",
+    "cookie": "dummy-client-cookie-zq7",
+    "subprotocol": "dummy-client-subprotocol-zq7",
+    "wrong": "dummy-client-wrong-token-zq7",
+}
+CANARIES = (*SECRETS.values(), ACCESS_TOKEN, NEW_REFRESH, *CLIENT.values())
+
+
+def spellings(canary: str) -> Iterator[str]:
+    """How a value may look in what is printed. Base64 at each of its three alignments, without the
+    characters that depend on what stands beside it.
+    """
+    yield canary
+    yield quote(canary, safe="")
+    yield quote(canary, safe="~+=")
+    for before in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            encoded = encode(b"\0" * before + canary.encode()).decode().rstrip("=")
+            yield encoded[4 if before else 0 : len(encoded) - 1]
+    yield canary.encode().hex()
+
+
+SPELLINGS = {spelling: canary for canary in CANARIES for spelling in spellings(canary)}
+
+
+def leaks(text: str) -> list[str]:
+    """The canaries in a text."""
+    return sorted({canary for spelling, canary in SPELLINGS.items() if spelling in text})
+
+
+def test_leaks_are_found() -> None:
+    """The search itself: every encoding of each value, wherever it stands."""
+    for canary in CANARIES:
+        for before in ("", "a", "ab", "Bearer "):
+            text = f"{before}{canary}:x"
+            assert canary in leaks(f"x {text} y")
+            assert canary in leaks(base64.b64encode(text.encode()).decode())
+            assert canary in leaks(quote(text, safe=""))
+    assert leaks("dummy-zq7") == []
+
+
+def reprs(root: object) -> Iterator[str]:
+    """The text of every object of ours, and every error, task and handle, that ``root`` leads to.
+
+    Plain bytes and texts are passed over: a secret has to be somewhere.
+    """
+    seen = {id(root)}
+    waiting = [root]
+    while waiting:
+        one = waiting.pop()
+        kind = type(one)
+        if kind.__module__.partition(".")[0] in {"proxy", "asyncio", "_asyncio"} or isinstance(
+            one, BaseException
+        ):
+            yield f"{one!r}{one!s}"
+        if isinstance(one, types.ModuleType | type | types.FrameType | types.CodeType):
+            continue
+        if isinstance(one, dict) and "__builtins__" in one:
+            continue  # a module's own names: this one has the values
+        for other in gc.get_referents(one):
+            if id(other) not in seen:
+                seen.add(id(other))
+                waiting.append(other)
+
+
+def route(upstream: str, auth: dict[str, Any], *secrets: str, **more: Any) -> dict[str, Any]:
+    names = {name.removeprefix("DUMMY_").lower(): f"env:{name}" for name in secrets}
+    return {"upstream": upstream, "secrets": names, "auth": [auth], **more}
+
+
+def routes(provider: str, nowhere: str) -> dict[str, Any]:
+    """A route for each placement and each kind of token, and some that fail."""
+    bearer = {"header": "Authorization", "value": "Bearer {token}"}
+    client = {"client_id": "{client_id}", "client_secret": "{client_secret}"}
+    oauth = {"type": "oauth2_client_credentials", **client}
+    ids = ("DUMMY_CLIENT_ID", "DUMMY_CLIENT_SECRET")
+    return {
+        "header": route(provider, {"header": "X-Api-Key", "value": "{header}"}, "DUMMY_HEADER"),
+        "query": route(provider, {"query": "api_key", "value": "{query}"}, "DUMMY_QUERY"),
+        "cookie": route(provider, {"cookie": "session", "value": "{cookie}"}, "DUMMY_COOKIE"),
+        "path": route(provider, {"path": "/bot{path}"}, "DUMMY_PATH"),
+        "basic": route(
+            provider,
+            {"basic": {"username": "{user}", "password": "{password}"}},
+            *("DUMMY_USER", "DUMMY_PASSWORD"),
+        ),
+        "oauth": route(provider, {"token": {**oauth, "url": "/token"}, "http": bearer}, *ids),
+        "form": route(
+            provider,
+            {"token": {**oauth, "url": "/token", "client_auth": "form"}, "http": bearer},
+            *ids,
+        ),
+        "refresh": route(
+            provider,
+            {
+                "token": {
+                    "type": "oauth2_refresh_token",
+                    "url": "/token",
+                    "refresh_token": "{refresh}",
+                    **client,
+                },
+                "http": bearer,
+            },
+            *("DUMMY_REFRESH", *ids),
+        ),
+        "jwt": route(
+            provider,
+            {
+                "token": {"type": "jwt", "algorithm": "HS256", "key": "{signing}"},
+                "http": bearer,
+                "websocket": {"query": "access_token", "value": "{token}"},
+            },
+            "DUMMY_SIGNING",
+        ),
+        "bad-token": route(provider, {"token": {**oauth, "url": "/bad"}, "http": bearer}, *ids),
+        "no-token": route(
+            provider, {"token": {**oauth, "url": f"{nowhere}/token"}, "http": bearer}, *ids
+        ),
+        "down": route(nowhere, {"query": "api_key", "value": "{query}"}, "DUMMY_QUERY"),
+        "unready": route(provider, {"header": "X-Api-Key", "value": "{header}"}, "DUMMY_UNSET")
+        | {"secrets": {"header": "env:DUMMY_UNSET"}},
+    }
+
+
+async def provide(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """The provider and its token endpoint: what they do is in the path."""
+    while True:
+        try:
+            head = await read_head(reader)
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return
+        target = head.split(b" ")[1]
+        body, status = b"fine", b"200 OK"
+        if target.startswith(b"/token"):
+            document = {
+                "access_token": ACCESS_TOKEN,
+                "refresh_token": NEW_REFRESH,
+                "token_type": "bearer",
+                "expires_in": 60,
+            }
+            body = json.dumps(document).encode()
+        elif target.startswith(b"/bad"):
+            # As some do, it quotes what it was sent.
+            status, body = b"400 Bad Request", json.dumps({"error": head.decode()}).encode()
+        elif b"garbage" in target:
+            writer.write(b"HTTP/1.1 200 OK\r\nX: " + head[-400:-4] + b"\0\r\n\r\n")
+            return
+        elif b"coded" in target:
+            writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n" + head)
+            return
+        elif b"broken" in target:
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 9999\r\n\r\npart")
+            return
+        elif b"switch" in target:
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n")
+            return
+        elif b"refuse" in target:
+            status, body = b"401 Unauthorized", b"no"
+        writer.write(
+            b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+            % (status, len(body), body)
+        )
+
+
+_CARRIED = (
+    f"Authorization: Bearer {CLIENT['bearer']}\r\nX-Api-Key: {CLIENT['header']}\r\n"
+    f"Cookie: a={CLIENT['cookie']}\r\nX-Goog-Api-Key: {CLIENT['header']}\r\n"
+    f"Proxy-Authorization: Basic {base64.b64encode(CLIENT['bearer'].encode()).decode()}\r\n"
+)
+_QUERY = f"?api_key={CLIENT['query']}&access_token={CLIENT['query']}"
+_HANDSHAKE = (
+    "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+    "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+    f"Sec-WebSocket-Protocol: chat, bearer_{CLIENT['subprotocol']}\r\n"
+)
+
+
+def requests() -> Iterator[bytes]:
+    """What clients send: proper requests with credentials in all places, and broken ones."""
+    inbound = f"X-Keyrelay-Token: {SECRETS['DUMMY_INBOUND']}\r\n"
+    common = f"Host: localhost\r\nConnection: close\r\n{inbound}{_CARRIED}"
+    for name in routes("", ""):
+        for rest in ("ok", "refuse", "garbage", "coded", "broken", "switch"):
+            line = f"GET /{name}/{rest}{_QUERY} HTTP/1.1\r\n"
+            yield f"{line}{common}\r\n".encode()
+        websocket = common.replace("Connection: close\r\n", _HANDSHAKE)
+        yield f"GET /{name}/ok{_QUERY} HTTP/1.1\r\n{websocket}\r\n".encode()
+        yield f"POST /{name}/ok HTTP/1.1\r\n{common}Content-Length: 2\r\n\r\nhi".encode()
+    wrong = f"Authorization: Bearer {CLIENT['wrong']}\r\n"
+    bare = f"GET /header/x{_QUERY} HTTP/1.1\r\n"
+    for broken in (
+        f"{bare}Host: localhost\r\n{wrong}\r\n",  # without the inbound token
+        f"{bare}Host: {CLIENT['bearer']}\r\n{common}\r\n",
+        f"{bare}Host: {CLIENT['bearer']}.test\r\n{inbound}\r\n",
+        f"{bare}{common}Origin: https://{CLIENT['bearer']}.test\r\n\r\n",
+        f"{bare}{common}X: {CLIENT['header']}\0\r\n\r\n",
+        f"{bare}{common}{CLIENT['header']}\r\n\r\n",
+        f"{bare}{common} {CLIENT['header']}: x\r\n\r\n",
+        f"{bare}{common}Content-Length: {CLIENT['header']}\r\n\r\n",
+        f"{bare}{common}Transfer-Encoding: {CLIENT['header']}, chunked\r\n\r\n",
+        f"{bare}{common}Expect: {CLIENT['header']}\r\n\r\n",
+        f"{CLIENT['header']} /header/x HTTP/1.1\r\n{common}\r\n",
+        f"GET /header/{CLIENT['query']} {CLIENT['query']} HTTP/1.1\r\n{common}\r\n",
+        f"GET /header/x{_QUERY}#{CLIENT['query']} HTTP/1.1\r\n{common}\r\n",
+        f"GET /header/../x{_QUERY} HTTP/1.1\r\n{common}\r\n",
+        f"GET /none{_QUERY} HTTP/1.1\r\n{common}\r\n",
+        f"GET http://{CLIENT['query']}@localhost/header HTTP/1.1\r\n{common}\r\n",
+        f"GET /header/x HTTP/1.1\r\n{common}X: {CLIENT['header'] * 2000}\r\n\r\n",
+        f"POST /header/x HTTP/1.1\r\n{common}Transfer-Encoding: chunked\r\n\r\n{CLIENT['header']}",
+        f"\x16\x03\x01{CLIENT['header']}\r\n\r\n",
+    ):
+        yield broken.encode()
+
+
+@pytest.fixture
+def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SECRETS.items():
+        monkeypatch.setenv(name, value)
+
+
+@both_loops
+@pytest.mark.parametrize("as_json", [False, True], ids=["text log", "JSON log"])
+async def test_nothing_is_said_of_a_secret(
+    secrets: None,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    as_json: bool,
+) -> None:
+    """T37, T38, T45: requests that succeed and that fail in every way, with asyncio's debug mode on:
+    no answer to a client, no line of a log, no warning and no text of an object has a canary. The
+    provider gets each secret of ours, and none of the client's.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    said: list[bytes] = []
+    shown: list[str] = []
+    lines: list[str] = []
+    closed = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    nowhere = f"http://127.0.0.1:{closed.sockets[0].getsockname()[1]}"
+    closed.close()
+    received = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        feed = reader.feed_data
+
+        def noting(data: bytes) -> None:
+            received.extend(data)
+            feed(data)
+
+        received.extend(bytes(reader._buffer))  # type: ignore[attr-defined]
+        reader.feed_data = noting  # type: ignore[method-assign]
+        await provide(reader, writer)
+
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        async with AsyncExitStack() as stack:
+            provider = await stack.enter_async_context(raw_provider(serve))
+            document = {
+                "listen": "127.0.0.1:0",
+                "drain_seconds": 0,
+                "inbound_token": "env:DUMMY_INBOUND",
+                "routes": routes(provider.url, nowhere),
+            }
+            loaded = loader.load_text(json.dumps(document), "routes.yaml")
+            app = App(loaded, write_log=lines.append, json_log=as_json)
+            await stack.enter_async_context(app)
+            port = app.listeners[0].address.port
+            await app.settle(2)
+            shown.append(banner(app.routes, app.listeners))
+            for request in requests():
+                async with await RawClient.to(port) as client:
+                    client.send(request)
+                    async with asyncio.timeout(5):
+                        try:
+                            said.append(await client._reader.read())
+                        except ConnectionResetError:
+                            said.append(b"")
+                shown += {*reprs(app)} if len(said) % 20 == 1 else ()
+            shown += reprs(app)
+            shown += [repr(loaded), str(loaded), loaded.model_dump_json()]
+            for name in loaded.routes:
+                for websocket in (False, True):
+                    fields = [
+                        ("Authorization", f"Bearer {CLIENT['bearer']}"),
+                        ("X-Keyrelay-Token", SECRETS["DUMMY_INBOUND"]),
+                        ("X-Api-Key", CLIENT["header"]),
+                        ("Cookie", CLIENT["cookie"]),
+                    ]
+                    target = f"/{name}/x{_QUERY}"
+                    found = explain(loaded, "GET", target, fields, websocket=websocket)
+                    shown += [repr(found), str(found.request), str(found.refusal)]
+        gc.collect()
+    assert len(said) > 100
+    places = {
+        "answers": b"\n".join(said).decode("latin-1"),
+        "access log": "".join(lines),
+        "objects and explain": "\n".join(shown),
+        "logging": "\n".join(f"{one!r}{one.getMessage()}{one.__dict__}" for one in caplog.records),
+        "warnings": "\n".join(map(str, warned)),
+        "the loop's exceptions": "\n".join(map(repr, told)),
+        "stdout and stderr": "".join(capfd.readouterr()),
+    }
+    assert {place: leaks(text) for place, text in places.items() if leaks(text)} == {}
+    assert "Traceback" not in places["answers"] + places["stdout and stderr"]
+    assert told == []
+    arrived = set(leaks(received.decode("latin-1")))
+    # A JWT has no value of its key in it, and the inbound token is for keyrelay itself.
+    ours = {*SECRETS.values(), ACCESS_TOKEN} - {SECRETS["DUMMY_SIGNING"], SECRETS["DUMMY_INBOUND"]}
+    assert arrived - {NEW_REFRESH} == ours
+
+
+def routes_file(folder: Path, document: dict[str, Any]) -> Path:
+    file = folder / "routes.yaml"
+    file.write_text(json.dumps(document))
+    file.chmod(0o600)
+    return file
+
+
+async def test_commands_say_nothing_of_a_secret(tmp_path: Path) -> None:
+    """check, explain, providers, init, health and run, each with secrets in its environment and
+    some with credentials on its command line: neither stdout nor stderr has one.
+    """
+    closed = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    nowhere = f"http://127.0.0.1:{closed.sockets[0].getsockname()[1]}"
+    closed.close()
+    variables = {**SECRETS, "HUME_API_KEY": SECRETS["DUMMY_HEADER"]}
+    file = routes_file(
+        tmp_path,
+        {
+            "listen": "127.0.0.1:0",
+            "inbound_token": "env:DUMMY_INBOUND",
+            "routes": routes(nowhere, nowhere),
+        },
+    )
+    header = (
+        "-H",
+        f"Authorization: Bearer {CLIENT['bearer']}",
+        "-H",
+        f"Cookie: {CLIENT['cookie']}",
+    )
+    outputs = []
+    for arguments in (
+        ("check", "-c", str(file)),
+        ("explain", "GET", f"/header/x{_QUERY}", "-c", str(file), *header),
+        ("explain", "GET", f"/query/x{_QUERY}", "-c", str(file), "--websocket", *header),
+        ("explain", "GET", f"/basic/x{_QUERY}", "-c", str(file), "--json", *header),
+        ("providers",),
+        ("providers", "hume"),
+        ("init", str(tmp_path / "new.yaml")),
+        ("health", nowhere),
+    ):
+        done = await asyncio.to_thread(
+            commands.keyrelay, *arguments, cwd=tmp_path, variables=variables
+        )
+        outputs.append(f"{arguments[0]}: {done.out}{done.err}")
+    outputs.append((tmp_path / "new.yaml").read_text())
+    async with process("run", "-c", str(file), cwd=tmp_path, variables=variables) as running:
+        for request in requests():
+            async with await RawClient.to(running.port) as client:
+                client.send(request)
+                async with asyncio.timeout(5):
+                    try:
+                        outputs.append((await client._reader.read()).decode("latin-1"))
+                    except ConnectionResetError:
+                        continue
+        await running.logged(100)
+        running.signal(signal.SIGTERM)
+        assert await running.ended() == 0
+        outputs += [running.out, running.err]
+    assert leaks("\n".join(outputs)) == []
+
+
+_MISPLACED: list[Any] = [
+    {"routes": {"a": {"upstream": "https://a.test", "secrets": {"k": "CANARY"}}}},
+    {"routes": {"a": {"upstream": "https://a.test", "secrets": {"k": {"env": ["CANARY"]}}}}},
+    {"routes": {"a": {"upstream": "https://CANARY@a.test"}}},
+    {"routes": {"a": {"upstream": "https://a.test?key=CANARY"}}},
+    {"routes": {"a": {"upstream": "CANARY"}}},
+    {"routes": {"a": {"auth": [{"header": "X-Key", "value": "CANARY"}], "path": "CANARY"}}},
+    {"routes": {"a": {"provider": "hume", "secrets": {"CANARY": "CANARY"}}}},
+    {"inbound_token": "CANARY", "routes": {"a": {"provider": "hume"}}},
+    {
+        "listen": "CANARY",
+        "browsers": {"origins": ["CANARY"]},
+        "routes": {"a": {"methods": "CANARY"}},
+    },
+    "CANARY",
+    ["CANARY"],
+]
+
+
+@pytest.mark.parametrize("document", _MISPLACED, ids=lambda one: json.dumps(one)[:60])
+@pytest.mark.parametrize("canary", [SECRETS["DUMMY_HEADER"], "sk-0123456789abcdefzq7"])
+def test_a_secret_in_the_wrong_place_is_not_repeated(
+    tmp_path: Path, document: Any, canary: str
+) -> None:
+    """Whatever `check` finds wrong with a file that holds a secret itself, it does not quote it."""
+    text = json.dumps(document).replace("CANARY", canary)
+    file = tmp_path / "routes.yaml"
+    file.write_text(text)
+    file.chmod(0o600)
+    done = commands.keyrelay("check", "-c", str(file), cwd=tmp_path)
+    assert done.code == 2
+    assert canary not in done.out + done.err

@@ -1,0 +1,235 @@
+"""Who connects: found out by real connections, from other users too where the tests may be one."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pwd
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from proxy.errors import KeyrelayError, Refusal
+from proxy.peers import Peers, can_tell, find_uid
+
+from .running import both_loops
+
+pytestmark = [
+    both_loops,
+    pytest.mark.skipif(not sys.platform.startswith("linux"), reason="peers are told on Linux only"),
+]
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+
+ME = os.geteuid()
+OTHER = 65534
+
+
+class Server:
+    """Accepts, and keeps what connected."""
+
+    def __init__(self) -> None:
+        self.accepted: asyncio.Queue[asyncio.BaseTransport] = asyncio.Queue()
+        self.address: tuple[str, int] | str = ""
+
+    def protocol(self) -> asyncio.Protocol:
+        server = self
+
+        class Accepting(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                server.accepted.put_nowait(transport)
+
+        return Accepting()
+
+    async def next(self) -> asyncio.BaseTransport:
+        async with asyncio.timeout(5):
+            return await self.accepted.get()
+
+
+@asynccontextmanager
+async def serving(where: str | Path = "127.0.0.1") -> AsyncIterator[Server]:
+    server = Server()
+    loop = asyncio.get_running_loop()
+    if isinstance(where, Path):
+        opened = await loop.create_unix_server(server.protocol, str(where))
+        server.address = str(where)
+    else:
+        opened = await loop.create_server(server.protocol, where, 0)
+        server.address = opened.sockets[0].getsockname()[:2]
+    try:
+        yield server
+    finally:
+        opened.close()
+
+
+def connect_as(uid: int, code: str) -> subprocess.Popen[bytes]:
+    """A process of that user that runs ``code`` and ends when its stdin does."""
+    return subprocess.Popen(
+        [sys.executable, "-I", "-c", f"import socket, sys\n{code}\nsys.stdin.read()"],
+        stdin=subprocess.PIPE,
+        user=uid,
+        cwd="/",
+    )
+
+
+# -- finding out -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+async def test_a_client_over_tcp_is_known(host: str) -> None:
+    """The user that opened the socket at the other end, for both versions of IP."""
+    async with serving(host) as server:
+        with socket.create_connection(server.address):
+            transport = await server.next()
+            assert find_uid(transport) == ME
+            transport.close()
+
+
+async def test_ipv4_spoken_through_ipv6_is_known() -> None:
+    """Java's and Go's clients do that; the kernel keeps such sockets among those of IPv6."""
+    async with serving() as server:
+        with socket.socket(socket.AF_INET6) as client:
+            client.connect((f"::ffff:{server.address[0]}", server.address[1]))
+            transport = await server.next()
+            assert find_uid(transport) == ME
+            transport.close()
+
+
+async def test_a_client_of_a_unix_socket_is_known(tmp_path: Path) -> None:
+    """As the kernel noted it when the client connected."""
+    async with serving(tmp_path / "s") as server:
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(tmp_path / "s"))
+            transport = await server.next()
+            assert find_uid(transport) == ME
+            transport.close()
+
+
+async def test_a_half_closed_client_is_still_known() -> None:
+    """Who has sent all that he wants to send is still there."""
+    async with serving() as server:
+        with socket.create_connection(server.address) as client:
+            client.shutdown(socket.SHUT_WR)
+            transport = await server.next()
+            assert find_uid(transport) == ME
+            transport.close()
+
+
+async def test_a_client_that_has_gone_is_nobody() -> None:
+    """The kernel calls a socket without an owner root's: that must let nobody in."""
+    async with serving() as server:
+        client = socket.create_connection(server.address)
+        client.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        client.close()
+        transport = await server.next()
+        assert find_uid(transport) is None
+        transport.close()
+
+
+@as_root
+async def test_another_user_is_known(tmp_path: Path) -> None:
+    """His uid and not ours, over TCP and over a unix socket that is open to him."""
+    tmp_path.chmod(0o711)
+    path = Path(f"/tmp/keyrelay-test-{os.getpid()}.sock")
+    for where in ("127.0.0.1", path):
+        async with serving(where) as server:
+            if isinstance(where, Path):
+                where.chmod(0o666)
+                code = f"c = socket.socket(socket.AF_UNIX); c.connect({str(where)!r})"
+            else:
+                code = f"c = socket.create_connection({server.address!r})"
+            process = connect_as(OTHER, code)
+            try:
+                transport = await server.next()
+                assert find_uid(transport) == OTHER
+                transport.close()
+            finally:
+                process.communicate()
+    path.unlink(missing_ok=True)
+
+
+async def test_it_is_cheap() -> None:
+    """Asked for each connection, so it must not hold the loop: far below a millisecond."""
+    async with serving() as server:
+        with socket.create_connection(server.address):
+            transport = await server.next()
+            spent = []
+            for _ in range(50):
+                begun = time.perf_counter()
+                find_uid(transport)
+                spent.append(time.perf_counter() - begun)
+            assert min(spent) < 0.001
+            transport.close()
+
+
+# -- what is done about it ---------------------------------------------------------------------
+
+
+async def asked(peers: Peers, times: int = 1) -> list[Refusal | None]:
+    """What is said to so many connections of ours."""
+    said = []
+    async with serving() as server:
+        for _ in range(times):
+            with socket.create_connection(server.address):
+                transport = await server.next()
+                said.append(peers.refusal(transport))
+                transport.close()
+    return said
+
+
+async def test_one_s_own_user_is_welcome() -> None:
+    """No refusal, no word."""
+    lines: list[str] = []
+    for enforce in (False, True):
+        assert await asked(Peers(enforce=enforce, warn=lines.append)) == [None]
+    assert lines == []
+
+
+async def test_others_are_mentioned_once() -> None:
+    """One line for a user with its name, however often it connects, and what can be done."""
+    lines: list[str] = []
+    peers = Peers(enforce=False, warn=lines.append, welcome=frozenset({ME + 1}))
+    assert await asked(peers, 3) == [None] * 3
+    (line,) = lines
+    assert f"uid {ME} ({pwd.getpwuid(ME).pw_name})" in line
+    assert "peer_uid: enforce" in line
+
+
+async def test_others_are_refused_if_asked_for() -> None:
+    """A 403 each time, and one line."""
+    lines: list[str] = []
+    peers = Peers(enforce=True, warn=lines.append, welcome=frozenset({ME + 1}))
+    for refused in await asked(peers, 2):
+        assert refused is not None
+        assert (refused.status, refused.kind) == (403, "peer-not-allowed")
+    assert len(lines) == 1
+    assert "refused" in lines[0]
+
+
+async def test_nobody_is_refused_if_asked_for() -> None:
+    """Who cannot be told could be anybody: refused, or let in without a word."""
+    for enforce in (True, False):
+        lines: list[str] = []
+        peers = Peers(enforce=enforce, warn=lines.append)
+        async with serving() as server:
+            client = socket.create_connection(server.address)
+            client.close()
+            transport = await server.next()
+            assert (peers.refusal(transport) is not None) is enforce
+            transport.close()
+        assert lines == []
+
+
+async def test_here_it_can_be_told() -> None:
+    """On Linux with sock_diag; elsewhere those who insist on it cannot start."""
+    make: Callable[[], Peers] = lambda: Peers(enforce=True, warn=print)  # noqa: E731
+    if can_tell():
+        make()
+    else:
+        with pytest.raises(KeyrelayError, match="peer_uid"):
+            make()
