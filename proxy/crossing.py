@@ -54,8 +54,8 @@ class Crossing:
         bodiless = incoming.method == "HEAD" or head.code in {101, 204, 304}
         length_known = "Content-Length" in head.headers
         self._mask: _BodyMask | None = None
-        if (head.code >= 400 or mask_all) and not bodiless:
-            coding = head.headers.get("Content-Encoding", "")
+        if masker and (head.code >= 400 or mask_all) and not bodiless:
+            coding = ", ".join(head.headers.getall("Content-Encoding", ()))
             self._mask = _BodyMask(masker, coding)
             if coding:
                 # It is passed on decoded, so neither coding nor length is what it was.
@@ -64,14 +64,20 @@ class Crossing:
         if "\0" in head.reason:
             raise ValueError("the reason phrase holds NUL")
         fields = answer_fields(head.raw_headers, dropped, relocate)
+        masked = masker.mask(fields)
+        if masked is not fields and length_known:
+            # A credential of digits must not blot out the length.
+            fields = answer_fields(head.raw_headers, dropped | {b"content-length"}, relocate)
+            length = head.headers["Content-Length"].encode("ascii")
+            masked = masker.mask(fields) + b"Content-Length: %b\r\n" % length
         self._chunked = not bodiless and not length_known and incoming.version == (1, 1)
         self.unframed = not bodiless and not length_known and not self._chunked
         if self._chunked:
-            fields += b"Transfer-Encoding: chunked\r\n"
+            masked += b"Transfer-Encoding: chunked\r\n"
         if page is not None:
-            fields += page_fields(page, head.headers.get("Cache-Control", ""))
-        reason = head.reason.encode("utf-8", "surrogateescape")
-        self._head = masker.mask(b"HTTP/1.1 %d %b\r\n%b" % (head.code, reason, fields))
+            masked += page_fields(page, head.headers.get("Cache-Control", ""))
+        reason = masker.mask(head.reason.encode("utf-8", "surrogateescape"))
+        self._head = b"HTTP/1.1 %d %b\r\n%b" % (head.code, reason, masked)
 
     def head(self, *more: bytes) -> bytes:
         """The head, with further field lines, each ended with CRLF."""

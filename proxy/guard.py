@@ -101,7 +101,8 @@ class Guard:
             if absolute is None:
                 raise _bad_target()
             if absolute[1] != values[0].encode("latin-1"):
-                raise _wrong_host(absolute[1].decode("latin-1"))
+                # Without a user and password, which are nobody's business.
+                raise _wrong_host(absolute[1].rpartition(b"@")[2].decode("latin-1"))
             incoming.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
         if incoming.target != b"*":
             check_target(incoming)

@@ -150,6 +150,25 @@ def test_a_compressed_error_is_looked_into(coding: str, body: bytes) -> None:
     assert out.endswith(LAST_CHUNK)
 
 
+def test_several_codings_are_not_taken_for_one() -> None:
+    """A coding said on two lines is not passed on unread because the first line is harmless."""
+    body = gzip.compress(SECRET)
+    one = crossing(
+        answer(
+            "400 Bad", "Content-Encoding: identity", "Content-Encoding: gzip", "Content-Length: 9"
+        )
+    )
+    assert one.end(body) == LAST_CHUNK
+
+
+def test_a_credential_of_digits_does_not_blot_out_the_length() -> None:
+    """Framing is not text: a length that holds the digits of a secret stays the length."""
+    loop_free = answer("200 OK", "X-Seen: dummy-key-0123456789", "Content-Length: 3")
+    head = crossing(loop_free).head()
+    assert head.endswith(b"Content-Length: 3\r\n\r\n")
+    assert SECRET not in head
+
+
 def test_what_cannot_be_decoded_is_left_out() -> None:
     """Nobody knows what an error in an unknown coding holds, so its body does not cross."""
     one = crossing(answer("400 Bad", "Content-Encoding: zstd", "Content-Length: 8"))

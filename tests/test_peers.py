@@ -6,12 +6,12 @@ import asyncio
 import os
 import pwd
 import socket
-import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -67,14 +67,14 @@ async def serving(where: str | Path = "127.0.0.1") -> AsyncIterator[Server]:
         opened.close()
 
 
-def connect_as(uid: int, code: str) -> subprocess.Popen[bytes]:
-    """A process of that user that runs ``code`` and ends when its stdin does."""
-    return subprocess.Popen(
-        [sys.executable, "-I", "-c", f"import socket, sys\n{code}\nsys.stdin.read()"],
-        stdin=subprocess.PIPE,
-        user=uid,
-        cwd="/",
-    )
+@contextmanager
+def another_user() -> Iterator[None]:
+    """What this process opens meanwhile belongs to another user."""
+    os.seteuid(OTHER)
+    try:
+        yield
+    finally:
+        os.seteuid(ME)
 
 
 # -- finding out -------------------------------------------------------------------------------
@@ -132,25 +132,31 @@ async def test_a_client_that_has_gone_is_nobody() -> None:
 
 
 @as_root
-async def test_another_user_is_known(tmp_path: Path) -> None:
-    """His uid and not ours, over TCP and over a unix socket that is open to him."""
-    tmp_path.chmod(0o711)
-    path = Path(f"/tmp/keyrelay-test-{os.getpid()}.sock")
-    for where in ("127.0.0.1", path):
-        async with serving(where) as server:
-            if isinstance(where, Path):
-                where.chmod(0o666)
-                code = f"c = socket.socket(socket.AF_UNIX); c.connect({str(where)!r})"
-            else:
-                code = f"c = socket.create_connection({server.address!r})"
-            process = connect_as(OTHER, code)
-            try:
+async def test_another_user_over_tcp_is_known() -> None:
+    """His uid and not ours."""
+    async with serving() as server:
+        with another_user():
+            client = socket.create_connection(server.address)
+        with client:
+            transport = await server.next()
+            assert find_uid(transport) == OTHER
+            transport.close()
+
+
+@as_root
+async def test_another_user_of_a_unix_socket_is_known() -> None:
+    """The same where the socket's directory and mode let him in."""
+    with TemporaryDirectory() as name:
+        Path(name).chmod(0o711)
+        path = Path(name) / "s"
+        async with serving(path) as server:
+            path.chmod(0o666)
+            with socket.socket(socket.AF_UNIX) as client:
+                with another_user():
+                    client.connect(str(path))
                 transport = await server.next()
                 assert find_uid(transport) == OTHER
                 transport.close()
-            finally:
-                process.communicate()
-    path.unlink(missing_ok=True)
 
 
 async def test_it_is_cheap() -> None:

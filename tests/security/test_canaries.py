@@ -252,10 +252,10 @@ def requests() -> Iterator[bytes]:
     wrong = f"Authorization: Bearer {CLIENT['wrong']}\r\n"
     bare = f"GET /header/x{_QUERY} HTTP/1.1\r\n"
     for broken in (
-        f"{bare}Host: localhost\r\n{wrong}\r\n",  # without the inbound token
-        f"{bare}Host: {CLIENT['bearer']}\r\n{common}\r\n",
-        f"{bare}Host: {CLIENT['bearer']}.test\r\n{inbound}\r\n",
-        f"{bare}{common}Origin: https://{CLIENT['bearer']}.test\r\n\r\n",
+        f"{bare}Host: localhost\r\nConnection: close\r\n{wrong}\r\n",  # without the inbound token
+        f"{bare}Host: user:{CLIENT['bearer']}@localhost\r\n{common}\r\n",
+        f"{bare}Host: evil.test\r\nConnection: close\r\n{inbound}\r\n",
+        f"{bare}{common}Origin: https://evil.test\r\n\r\n",
         f"{bare}{common}X: {CLIENT['header']}\0\r\n\r\n",
         f"{bare}{common}{CLIENT['header']}\r\n\r\n",
         f"{bare}{common} {CLIENT['header']}: x\r\n\r\n",
@@ -289,7 +289,7 @@ async def test_nothing_is_said_of_a_secret(
     capfd: pytest.CaptureFixture[str],
     as_json: bool,
 ) -> None:
-    """T37, T38, T45: requests that succeed and that fail in every way, with asyncio's debug mode on:
+    """T37, T38, T45: requests that succeed and that fail in every way, in asyncio debug mode:
     no answer to a client, no line of a log, no warning and no text of an object has a canary. The
     provider gets each secret of ours, and none of the client's.
     """
