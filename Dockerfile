@@ -28,12 +28,13 @@ ENV PATH=/opt/keyrelay/bin:$PATH \
     PYTHONSAFEPATH=1 \
     PYTHONNOUSERSITE=1
 COPY --from=build /opt/keyrelay /opt/keyrelay
-COPY config/routes.yaml /etc/keyrelay/routes.yaml
+# The mode that a checkout gave it may be one that keyrelay refuses.
+COPY --chmod=0644 config/routes.yaml /etc/keyrelay/routes.yaml
 # By number, so that Kubernetes' runAsNonRoot can tell. The number owns no file in the image.
 USER 65532:65532
 WORKDIR /etc/keyrelay
 # No port is published: keyrelay listens on the loopback of the network it shares with the
-# application (see docker-compose.yml).
+# application (see docker-compose.yml), and beyond it only with an inbound_token.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["keyrelay", "health"]
 ENTRYPOINT ["keyrelay"]

@@ -8,6 +8,8 @@ BIN := $(VENV)/bin
 CONFIG ?= config/routes.yaml
 # Further words for the proxy or for pytest: make test ARGS="-k guard -x"
 ARGS ?=
+# How long make fuzz may take, about
+SECONDS ?= 60
 # A given PYTHON is tried first: make run PYTHON=/usr/local/bin/python3.12
 PYTHON ?=
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
@@ -65,7 +67,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-browser test-clients bench-memory schema lock clean
+.PHONY: help run test check format test-long test-browser fuzz test-clients bench-memory schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -96,6 +98,9 @@ test-long: $(VENV)/.dev ## run the tests in which minutes of real time pass
 test-browser: $(VENV)/.dev ## drive a real Chromium against the proxy
 	$(need_browser)
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answers")
+	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz $(ARGS)
 
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
 	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)

@@ -53,6 +53,10 @@ class Crossing:
         dropped = DROPPED_FROM_ANSWERS if page is None else DROPPED_FOR_BROWSERS
         bodiless = incoming.method == "HEAD" or head.code in {101, 204, 304}
         length_known = "Content-Length" in head.headers
+        if head.code == 204:
+            # RFC 9110 section 8.6: there is no content whose length could be said.
+            dropped = dropped | {b"content-length"}
+            length_known = False
         self._mask: _BodyMask | None = None
         if masker and (head.code >= 400 or mask_all) and not bodiless:
             coding = ", ".join(head.headers.getall("Content-Encoding", ()))

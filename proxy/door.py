@@ -224,9 +224,12 @@ class ClientConnection(asyncio.Protocol):
         incoming = parsers.incoming(head)
         ended = body.is_eof()
         self._body = None if ended else body
-        # After an offer to change the protocol (h2c, WebSocket) or CONNECT the parser loses what
-        # follows, so nothing may.
-        self.keep_alive = not head.should_close and not head.upgrade and incoming.version == (1, 1)
+        # Nothing may follow where the parser would get it wrong: after an offer to change the
+        # protocol (h2c, WebSocket) or CONNECT it loses bytes, and the last trailer of a chunked
+        # body it takes for the first field of the next request, which may be somebody else's.
+        self.keep_alive = incoming.version == (1, 1) and not (
+            head.should_close or head.upgrade or head.chunked
+        )
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
 

@@ -146,8 +146,9 @@ class Forward:
         elif self._crossing is None:
             self._unsent += framed
 
-    def _keep(self, body: bytes) -> None:
-        self._copy = body if len(body) <= _REPLAY_LIMIT else None
+    def _keep(self, framed: bytes) -> None:
+        """Keep the body for a replay while its content, without framing, is small enough."""
+        self._copy = framed if self._note.sent <= _REPLAY_LIMIT else None
 
     def _framed(self, data: bytes, *, ended: bool) -> bytes:
         """RFC 9112 section 7.1, if the client sent chunks: they are made anew for each read."""

@@ -71,6 +71,7 @@ NOT_FORWARDED = frozenset(
         b"sec-fetch-site",
         b"sec-fetch-storage-access",
         b"sec-fetch-user",
+        b"sec-websocket-protocol",
         b"x-http-method",
         b"x-http-method-override",
         b"x-method-override",

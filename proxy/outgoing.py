@@ -76,12 +76,14 @@ class Outgoing:
 
     def _handshake_fields(self, incoming: Incoming, rules: Rules) -> bytes:
         """RFC 6455 section 4.1: key, version and extensions are the client's, end to end."""
-        raw, dropped = incoming.raw_headers, rules.dropped_headers
+        raw = incoming.raw_headers
+        # Dropped elsewhere, where it could only be a carrier of keys.
+        dropped = rules.dropped_headers - {b"sec-websocket-protocol"}
         offered, self.kept_subprotocols = split_subprotocols(raw, rules.subprotocols)
         fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
         if not self.kept_subprotocols:
             return fields + request_fields(raw, dropped)
-        fields += request_fields(raw, dropped | {b"sec-websocket-protocol"})
+        fields += request_fields(raw, rules.dropped_headers)
         if offered:
             fields += b"Sec-WebSocket-Protocol: %b\r\n" % b", ".join(offered)
         return fields

@@ -10,7 +10,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -100,6 +100,10 @@ class Process:
         return re.findall(r"http://[\d.\[\]:]+:\d+", self.err)
 
     @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
     def port(self) -> int:
         return int(self.urls[0].rpartition(":")[2])
 
@@ -145,9 +149,14 @@ async def running(
     variables: Mapping[str, str] | None = None,
     until: str = "keyrelay 0.",
     stdout: int = asyncio.subprocess.PIPE,
+    within: Sequence[str] = (),
 ) -> AsyncIterator[Process]:
-    """Run a command that serves; it has said ``until`` when the block begins."""
+    """Run a command that serves; it has said ``until`` when the block begins.
+
+    within  a command that becomes this one, such as setpriv
+    """
     child = await asyncio.create_subprocess_exec(
+        *within,
         *COMMAND,
         *arguments,
         cwd=cwd,

@@ -12,10 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from proxy.errors import KeyrelayError
+from proxy.peers import can_tell
 
 from .running import (
     RawClient,
@@ -40,7 +42,7 @@ HANDSHAKE = (
 )
 SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Accept: 5qfcVxAdh+SwGmRaBnWlC+27n2g=\r\n\r\n"
+    b"Sec-WebSocket-Accept: WY0Zo7RpAjdIt6MV+bEhWcO7FTA=\r\n\r\n"
 )
 
 
@@ -360,3 +362,129 @@ async def test_nothing_is_left(dummy_key: bytes) -> None:
         assert asyncio.all_tasks() == {asyncio.current_task()}
         gc.collect()
     assert [str(one.message) for one in complaints] == []
+
+
+# -- who may connect ---------------------------------------------------------------------------
+
+INBOUND = "dummy-inbound-0123456789"
+GUARDED: dict[str, Any] = {"inbound_token": "env:DUMMY_INBOUND", "listen": ["0.0.0.0:0"]}
+
+
+@pytest.fixture
+def inbound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The variable with the token that clients have to bring is set."""
+    monkeypatch.setenv("DUMMY_INBOUND", INBOUND)
+
+
+@pytest.mark.parametrize("place", ["main", "route"])
+async def test_nothing_listens_beyond_loopback_without_a_token(
+    dummy_key: bytes, place: str
+) -> None:
+    """However the settings were made, and for a route's own listener as well."""
+    own: dict[str, Any] = {"listen": ["0.0.0.0:0"]}
+    route = static_route("https://api.example", **(own if place == "route" else {}))
+    with pytest.raises(KeyrelayError, match="inbound_token"):
+        async with keyrelay({"api": route}, **(own if place == "main" else {})):
+            pass
+
+
+@pytest.mark.parametrize(
+    ("value", "words"), [(None, "set DUMMY_INBOUND"), ("short-dummy", "shorter than 16 bytes")]
+)
+async def test_no_start_without_the_token_itself(
+    dummy_key: bytes, monkeypatch: pytest.MonkeyPatch, value: str | None, words: str
+) -> None:
+    """A token that is named and not there, or could be guessed, opens nothing; on loopback too."""
+    monkeypatch.delenv("DUMMY_INBOUND", raising=False)
+    if value is not None:
+        monkeypatch.setenv("DUMMY_INBOUND", value)
+    route = static_route("https://api.example")
+    for listen in ("127.0.0.1:0", "0.0.0.0:0"):
+        with pytest.raises(KeyrelayError, match=words) as caught:
+            async with keyrelay({"api": route}, **GUARDED | {"listen": [listen]}):
+                pass
+        assert "short-dummy" not in str(caught.value)
+
+
+async def test_health_of_a_route_s_own_place_needs_the_token(
+    dummy_key: bytes, inbound: None
+) -> None:
+    """There the path is the provider's: without the token nothing is dialled."""
+    async with (
+        raw_provider(answering(OK)) as provider,
+        keyrelay({"api": static_route(provider.url, listen=["127.0.0.1:0"])}, **GUARDED) as running,
+    ):
+        main, own = (one.address.port for one in running.app.listeners)
+        assert (await exchange(main, HEALTH)).startswith(b"HTTP/1.1 200 ")
+        at_route = HEALTH.replace(b"localhost", b"api.localhost")
+        for port, request in ((own, HEALTH), (main, at_route)):
+            assert (await exchange(port, request)).startswith(b"HTTP/1.1 401 ")
+        assert provider.connections == 0
+        brought = HEALTH[:-2] + f"X-Keyrelay-Token: {INBOUND}\r\n\r\n".encode()
+        assert (await exchange(own, brought)).startswith(b"HTTP/1.1 200 ")
+        assert provider.connections == 1
+
+
+async def test_the_token_is_the_subprotocol_that_is_selected(
+    dummy_key: bytes, inbound: None
+) -> None:
+    """A page that offers nothing else gets its offer back, as browsers insist."""
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        seen.append(await read_head(reader))
+        writer.write(SWITCHING)
+        await reader.read()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": static_route(provider.url)}, **GUARDED) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        offer = f"keyrelay.token.{INBOUND}".encode()
+        client.send(HANDSHAKE[:-2] + b"Sec-WebSocket-Protocol: " + offer + b"\r\n\r\n")
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 101 ")
+        assert b"\r\nSec-WebSocket-Protocol: " + offer + b"\r\n" in head
+    (asked,) = seen
+    assert INBOUND.encode() not in asked
+    assert b"protocol" not in asked.lower()
+
+
+async def test_listed_hosts_and_own_addresses_are_served(dummy_key: bytes, inbound: None) -> None:
+    """Names under hosts, the literal address of a listener, and no wildcard."""
+    more = {"hosts": ["keyrelay"], "listen": ["0.0.0.0:0", "127.0.0.3:0"]}
+    async with keyrelay({"api": static_route("https://api.example")}, **GUARDED | more) as running:
+        for host, status in (
+            (b"keyrelay", 200),
+            (b"KEYRELAY:8080", 200),
+            (b"127.0.0.3:1", 200),
+            (b"0.0.0.0", 421),
+            (b"keyrelay.evil.test", 421),
+        ):
+            said = await exchange(running.port, HEALTH.replace(b"localhost", host))
+            assert said.startswith(b"HTTP/1.1 %d " % status), host
+
+
+async def test_others_on_other_machines_cannot_be_told(dummy_key: bytes, inbound: None) -> None:
+    """``enforce`` beyond loopback would refuse everybody there: it is refused itself."""
+    with pytest.raises(KeyrelayError, match="peer_uid: enforce"):
+        async with keyrelay(
+            {"api": static_route("https://api.example")}, **GUARDED | {"peer_uid": "enforce"}
+        ):
+            pass
+
+
+@pytest.mark.skipif(not can_tell(), reason="this system does not say who connects")
+async def test_who_cannot_be_told_is_refused_if_asked_for(dummy_key: bytes) -> None:
+    """The owner is served. A client that is gone before anybody looks gets nothing dialled."""
+    async with (
+        raw_provider(answering(OK)) as provider,
+        keyrelay({"api": static_route(provider.url)}, peer_uid="enforce") as running,
+    ):
+        with socket.create_connection(("127.0.0.1", running.port)) as gone:
+            gone.sendall(b"GET /api" + HEAD + b"\r\n")
+        assert (await exchange(running.port, HEALTH)).startswith(b"HTTP/1.1 200 ")
+        assert provider.connections == 0
+        said = await exchange(running.port, b"GET /api" + HEAD + b"\r\n")
+        assert said.startswith(b"HTTP/1.1 200 ")

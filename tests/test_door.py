@@ -12,7 +12,7 @@ import pytest
 
 from proxy.answers import plain
 from proxy.app import Times
-from proxy.door import ClientConnection
+from proxy.door import ClientConnection, Entrance
 from proxy.errors import Refusal
 from proxy.incoming import Incoming
 
@@ -33,6 +33,16 @@ pytestmark = both_loops
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEAD_SECONDS, KEEPALIVE_SECONDS = 15.0, 75.0
+DEMO = {
+    "upstream": "builtin:demo",
+    "secrets": {"key": "builtin:demo"},
+    "auth": [
+        {
+            "http": {"header": "X-Demo-Key", "value": "{key}"},
+            "websocket": {"query": "demo_key", "value": "{key}"},
+        }
+    ],
+}
 
 
 class Taken:
@@ -202,7 +212,9 @@ async def test_pipelined_bodies_stay_with_their_requests() -> None:
 
 
 async def test_a_body_streams_in() -> None:
-    """A body is passed on as it comes, its chunks decoded."""
+    """A body is passed on as it comes, its chunks decoded. Nothing is served behind it, because
+    the parser would mix its trailers into what follows.
+    """
     async with opened() as (door, client):
         client.send(b"POST /a" + HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         taken = await door.taken()
@@ -215,7 +227,7 @@ async def test_a_body_streams_in() -> None:
         assert taken.content == b"abcde"
         taken.answer()
         assert (await client.answer())[2] == b"ok"
-        assert (await client.answer())[2] == b"/local"
+        assert await client.rest() == b""
 
 
 async def test_a_flood_behind_a_request_is_not_read() -> None:
@@ -671,3 +683,108 @@ async def test_unix_sockets_serve_as_well() -> None:
     door.connection.abort()
     await until(lambda: not door.connections)
     client.close()
+
+
+# -- which connections may stay ----------------------------------------------------------------
+
+
+async def test_one_connection_too_many_is_told_so(dummy_key: bytes) -> None:
+    """It gets a 503 with Retry-After before it has said anything, and the end; the others go on.
+    When one of them leaves, the next may come.
+    """
+    async with keyrelay({"demo": DEMO}, max_connections=2) as running:
+        first = await RawClient.to(running.port)
+        second = await RawClient.to(running.port)
+        for one in (first, second):
+            one.send(b"GET /-/health" + HEAD + b"\r\n")
+            assert (await one.answer())[0] == 200
+        async with await RawClient.to(running.port) as third:
+            status, head, body = await third.answer()
+            assert status == 503
+            assert b"\r\nRetry-After: 1\r\n" in head
+            assert b"\r\nConnection: close\r\n" in head
+            assert json.loads(body)["type"] == "urn:keyrelay:problem:too-many-connections"
+            assert await third.rest() == b""
+        second.send(b"GET /-/health" + HEAD + b"\r\n")
+        assert (await second.answer())[0] == 200
+        first.reset()
+        await until(lambda: len(running.app._clients) == 1)
+        first = await RawClient.to(running.port)
+        first.send(b"GET /-/health" + HEAD + b"\r\n")
+        assert (await first.answer())[0] == 200
+        first.reset()
+        second.reset()
+
+
+async def test_open_websockets_do_not_count(dummy_key: bytes) -> None:
+    """They stay for hours: only what waits for requests has to make room."""
+    async with (
+        keyrelay({"demo": DEMO}, max_connections=1) as running,
+        running.websocket("/demo/ws"),
+    ):
+        await until(lambda: not running.app._clients)
+        said = await exchange(running.port, b"GET /-/health" + HEAD + b"\r\n")
+        assert said.startswith(b"HTTP/1.1 200 ")
+
+
+@asynccontextmanager
+async def closed(entrance: Entrance) -> AsyncIterator[Door]:
+    """A door with somebody at it."""
+    door = Door()
+    loop = asyncio.get_running_loop()
+    times = Times(HEAD_SECONDS, KEEPALIVE_SECONDS)
+    server = await loop.create_server(
+        lambda: ClientConnection(door.handle, door.connections, times, loop, entrance),
+        "127.0.0.1",
+        0,
+    )
+    door.port = server.sockets[0].getsockname()[1]
+    try:
+        yield door
+    finally:
+        server.close()
+        for connection in [*door.connections, *entrance.turned_away]:
+            connection.transport.abort()
+        await until(lambda: not door.connections and not entrance.turned_away)
+
+
+def never(_transport: asyncio.BaseTransport) -> Refusal:
+    return Refusal(403, "dummy-refusal", "No.")
+
+
+async def test_who_is_turned_away_is_not_read() -> None:
+    """Whatever it sends, no request begins, and it can take its answer before the end."""
+    entrance = Entrance(9, never)
+    async with closed(entrance) as door, await RawClient.to(door.port) as client:
+        client.send(b"POST /x" + HEAD + b"Content-Length: 200000\r\n\r\n" + b"x" * 100_000)
+        assert (await client.answer())[0] == 403
+        assert await client.rest() == b""
+        client.send(b"x" * 100_000)
+        assert (door.paths, door.connections) == ([], set())
+        assert len(entrance.turned_away) == 1
+
+
+async def test_who_is_turned_away_does_not_stay() -> None:
+    """A client that does not close is closed after some seconds."""
+    entrance = Entrance(9, never)
+    async with closed(entrance) as door, await RawClient.to(door.port) as client:
+        await client.answer()
+        (one,) = entrance.turned_away
+        now = asyncio.get_running_loop().time()
+        one.expire(now + 1)
+        assert entrance.turned_away
+        one.expire(now + 6)
+        await until(lambda: not entrance.turned_away)
+
+
+async def test_a_flood_is_not_answered() -> None:
+    """Of those turned away some may linger; the rest is reset, and nothing is left behind."""
+    entrance = Entrance(9, never)
+    async with closed(entrance) as door:
+        clients = [await RawClient.to(door.port) for _ in range(80)]
+        answers = await asyncio.gather(*(one.rest() for one in clients), return_exceptions=True)
+        assert sum(isinstance(one, bytes) and b" 403 " in one for one in answers) == 64
+        assert len(entrance.turned_away) <= 64
+        for one in clients:
+            one.reset()
+        await until(lambda: not entrance.turned_away)

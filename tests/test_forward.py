@@ -157,26 +157,31 @@ async def test_the_provider_gets_what_was_rendered(
     dummy_key: bytes, requests: list[tuple[bytes, bytes]]
 ) -> None:
     """Whatever a client writes, what reaches the provider is the rendered head and the body, to
-    the byte, request by request, on one connection.
+    the byte, request by request, on one connection. (One of the client's ends with chunks.)
     """
     recording = Recording()
     async with (
         raw_provider(recording.serve) as provider,
         keyrelay({"api": static_route(f"{provider.url}/base")}) as running,
-        await RawClient.to(running.port) as client,
     ):
         rules = running.app.routes[0].rules
         injection = Injection(headers=b"X-Api-Key: " + dummy_key + b"\r\n")
-        client.send(b"".join(data for data, _ in requests))
-        for data, content in requests:
-            status, _, _ = await client.answer()
-            assert status == 200
-            head, body = recording.requests.pop(0)
-            parser = parsers.request_parser(asyncio.get_running_loop())
-            incoming = parsers.incoming(parser.feed_data(data)[0][0][0])
-            rest = incoming.path.removeprefix(b"/api")
-            assert head == Outgoing(incoming, rest, rules).render(injection)
-            assert (unchunked(body) if incoming.chunked else body) == content
+        left = list(requests)
+        while left:
+            chunked = [b"Transfer-Encoding: chunked" in data for data, _ in left]
+            together = left[: chunked.index(True) + 1 if True in chunked else None]
+            del left[: len(together)]
+            async with await RawClient.to(running.port) as client:
+                client.send(b"".join(data for data, _ in together))
+                for data, content in together:
+                    status, _, _ = await client.answer()
+                    assert status == 200
+                    head, body = recording.requests.pop(0)
+                    parser = parsers.request_parser(asyncio.get_running_loop())
+                    incoming = parsers.incoming(parser.feed_data(data)[0][0][0])
+                    rest = incoming.path.removeprefix(b"/api")
+                    assert head == Outgoing(incoming, rest, rules).render(injection)
+                    assert (unchunked(body) if incoming.chunked else body) == content
         assert provider.connections == 1
 
 

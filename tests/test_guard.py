@@ -11,7 +11,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import Refusal
 from proxy.guard import LOOPBACK_NAMES, Guard, is_preflight
+from proxy.inbound import InboundToken
 from proxy.incoming import Incoming
+from proxy.secret import Secret
 
 Fields = list[tuple[str, str]]
 
@@ -695,3 +697,84 @@ def test_a_preflight_asks_for_names_only(names: str) -> None:
     with pytest.raises(Refusal) as caught:
         is_preflight(incoming)
     assert caught.value.status == 400
+
+
+# -- step 4: the inbound token -----------------------------------------------------------------
+
+TOKEN = "dummy-inbound-0123456789"
+TOKEN_FIELD = ("X-Keyrelay-Token", TOKEN)
+LOCKED = Guard(
+    LOOPBACK_NAMES | {"acme.localhost"},
+    frozenset({PAGE}),
+    InboundToken(Secret("inbound_token", TOKEN.encode())),
+    lambda host: host != "acme.localhost",
+)
+PREFLIGHT = [HOST, ("Origin", PAGE), ("Access-Control-Request-Method", "POST")]
+
+
+def locked(incoming: Incoming) -> int:
+    """The status; 200 stands for admitted."""
+    try:
+        LOCKED.admit(incoming)
+    except Refusal as refusal:
+        return refusal.status
+    return 200
+
+
+@pytest.mark.parametrize(
+    ("fields", "status"),
+    [
+        ([HOST], 401),
+        ([HOST, TOKEN_FIELD], 200),
+        ([HOST, ("Authorization", f"Bearer {TOKEN}")], 200),
+        ([HOST, ("Origin", PAGE)], 401),
+        ([HOST, ("Origin", PAGE), TOKEN_FIELD], 200),
+        ([HOST, ("Origin", "http://evil.test"), TOKEN_FIELD], 403),
+        ([("Host", "evil.test"), TOKEN_FIELD], 421),
+        ([("Host", "evil.test")], 421),
+    ],
+)
+def test_the_token_comes_after_host_and_browser(fields: Fields, status: int) -> None:
+    """It opens nothing that they close, and whoever they stop is not told that there is one."""
+    assert locked(request(fields=fields)) == status
+
+
+def test_a_websocket_needs_the_token_as_well() -> None:
+    """In a header or as a subprotocol, before anything is dialled."""
+    assert locked(request(fields=HANDSHAKE, websocket=True)) == 401
+    assert locked(request(fields=[*HANDSHAKE, TOKEN_FIELD], websocket=True)) == 200
+    offer = ("Sec-WebSocket-Protocol", f"chat, keyrelay.token.{TOKEN}")
+    assert locked(request(fields=[*HANDSHAKE, offer], websocket=True)) == 200
+
+
+def test_a_preflight_needs_none_but_all_the_rest() -> None:
+    """Browsers send no token with it. Nothing else that looks like it is exempt."""
+    assert locked(request(fields=PREFLIGHT, method="OPTIONS")) == 200
+    assert locked(request(fields=[("Host", "evil.test"), *PREFLIGHT[1:]], method="OPTIONS")) == 421
+    evil = [HOST, ("Origin", "http://evil.test"), PREFLIGHT[2]]
+    assert locked(request(fields=evil, method="OPTIONS")) == 403
+    assert locked(request(fields=[HOST, PREFLIGHT[2]], method="OPTIONS")) == 401
+    assert locked(request(fields=PREFLIGHT[:2], method="OPTIONS")) == 401
+    assert locked(request(fields=PREFLIGHT, method="POST")) == 401
+    assert locked(request("*", method="OPTIONS")) == 401
+
+
+@pytest.mark.parametrize("path", ["/-/health", "/-/ready", "/-/health?x=1"])
+def test_health_needs_none_where_it_is_ours(path: str) -> None:
+    """Supervisors have no token. At a route's own host the same path is the provider's."""
+    assert locked(request(path)) == 200
+    assert locked(request(f"http://localhost:8080{path}")) == 200
+    assert locked(request(path, [("Host", "acme.localhost")])) == 401
+
+
+@pytest.mark.parametrize(
+    "path", ["/-/token/acme", "/-/health/", "/-/healthy", "/-/", "/x/-/health", "/-/%68ealth"]
+)
+def test_nothing_else_of_ours_is_open(path: str) -> None:
+    """Tokens of providers least of all."""
+    assert locked(request(path)) == 401
+
+
+def test_without_a_token_to_ask_for_none_is_asked() -> None:
+    """What clients bring then is theirs."""
+    assert status_of(request(fields=[HOST, TOKEN_FIELD])) == 200

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
+import resource
 import subprocess
 import sys
 import tomllib
@@ -17,7 +19,6 @@ from .commands import CANARY, COMMAND, ROOT, Process, environment, keyrelay, run
 
 LISTEN = ("--listen", "127.0.0.1:0")
 linux = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="root's mark on /proc shows with root only")
 
 
 @pytest.mark.parametrize("command", [("run", "demo"), ("demo",)])
@@ -44,9 +45,7 @@ def test_what_leaks_is_refused(
 
 def test_every_leak_is_said_at_once() -> None:
     """Two reasons, two findings."""
-    done = keyrelay(
-        "demo", *LISTEN, variables={"SSLKEYLOGFILE": "/x", "PYTHONASYNCIODEBUG": "1"}
-    )
+    done = keyrelay("demo", *LISTEN, variables={"SSLKEYLOGFILE": "/x", "PYTHONASYNCIODEBUG": "1"})
     assert done.code == 2
     assert "2 findings" in done.err
 
@@ -78,33 +77,55 @@ def test_the_least_aiohttp_is_that_of_the_package() -> None:
     assert tuple(map(int, found.groups())) == LEAST_AIOHTTP
 
 
-def limits(process: Process) -> str:
-    return Path(f"/proc/{process.pid}/limits").read_text()
+def core_limits(process: Process) -> list[str]:
+    """Soft and hard limit of a core's size, as the system keeps them."""
+    text = Path(f"/proc/{process.pid}/limits").read_text(encoding="ascii")
+    (line,) = (line for line in text.splitlines() if line.startswith("Max core file size"))
+    return line.split()[4:6]
 
 
 @linux
-@as_root
 @pytest.mark.parametrize("command", [("run", "demo"), ("demo",)])
-async def test_memory_is_closed(command: tuple[str, ...]) -> None:
-    """No core, and /proc shows what only a process has that may not be dumped."""
+async def test_a_process_with_keys_dumps_no_core(command: tuple[str, ...]) -> None:
+    """Neither limit lets one byte of a core be written, and none can be raised again."""
     async with running(*command, *LISTEN) as process:
-        assert re.search(r"Max core file size +0 +0 ", limits(process))
-        assert not dumpable(process)
+        assert core_limits(process) == ["0", "0"]
 
 
 @linux
-@as_root
-async def test_memory_stays_open_if_asked_for() -> None:
-    """``--debuggable`` leaves debuggers and cores as they were."""
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may look into every process")
+async def test_its_environment_is_closed() -> None:
+    """Another program of the same user cannot read it where keys often are."""
+    async with running("demo", *LISTEN) as process:
+        path = Path(f"/proc/{process.pid}/environ")
+        with pytest.raises(PermissionError):
+            await asyncio.to_thread(path.read_bytes)
+
+
+@linux
+async def test_it_stays_open_if_asked_for() -> None:
+    """``--debuggable`` leaves the limits, and with them debuggers, as they were."""
+    here = [
+        "unlimited" if one < 0 else str(one) for one in resource.getrlimit(resource.RLIMIT_CORE)
+    ]
     async with running("demo", *LISTEN, "--debuggable") as process:
-        assert dumpable(process)
+        assert core_limits(process) == here
 
 
-def dumpable(process: Process) -> bool:
-    """Whether this user's other programs may look into the process.
-
-    Asked by a program that is another user's for a moment: root may look into everything.
-    """
-    uid = 65534
-    pid = os.fork()
-    raise NotImplementedError(uid, pid)
+@linux
+def test_memory_is_sealed_against_the_same_user() -> None:
+    """The kernel says of the process that it may not be dumped, which closes /proc and ptrace."""
+    code = (
+        "import ctypes\n"
+        "from proxy.hardening import seal_memory\n"
+        "get = lambda: ctypes.CDLL(None).prctl(3, 0, 0, 0, 0)\n"
+        "before = get(); seal_memory(); print(before, get())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=environment(),
+        capture_output=True,
+        timeout=10,
+        check=True,
+    )
+    assert done.stdout.split() == [b"1", b"0"]

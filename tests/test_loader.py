@@ -476,3 +476,61 @@ def test_no_text_raises_anything_else(lines: list[str]) -> None:
     """Whatever a file holds, loading gives settings or a ConfigError with places."""
     try_to_load("\n".join(lines))
     try_to_load("".join(lines))
+
+
+# -- who may connect ---------------------------------------------------------------------------
+
+DEMO_ROUTE = "routes: {a: {provider: demo}}"
+LEADING = "routes: {a: {provider: demo, upstream: '%s'}}"
+
+
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (f"listen: 0.0.0.0:80\n{DEMO_ROUTE}", "1:9: this would listen on every network"),
+        (f"listen: ['127.0.0.1:1', '[::]:80']\n{DEMO_ROUTE}", "1:25: this would listen on every"),
+        (f"listen: 192.0.2.1:80\n{DEMO_ROUTE}", "1:9: this address is not loopback"),
+        ("routes: {a: {provider: demo, listen: 0.0.0.0:80}}", "1:38: this would listen on every"),
+        (
+            f"inbound_token: env:T\npeer_uid: enforce\nlisten: 0.0.0.0:80\n{DEMO_ROUTE}",
+            "3:9: peer_uid: enforce refuses whoever",
+        ),
+        (f"hosts: [0.0.0.0]\n{DEMO_ROUTE}", "1:9: this names no machine"),
+        (f"hosts: [a, '127.1']\n{DEMO_ROUTE}", "1:12: this is an address in an unusual"),
+        (
+            f"inbound_token: env:T\nlisten: ['0.0.0.0:80', '127.0.0.1:80']\n{DEMO_ROUTE}",
+            "2:24: the main listener listens there already",
+        ),
+        (
+            f"inbound_token: env:T\nlisten: 0.0.0.0:80\n{LEADING % 'http://localhost:80'}",
+            "3:40: the route would lead back to keyrelay itself",
+        ),
+        (
+            f"inbound_token: env:T\nlisten: 192.0.2.1:443\n{LEADING % 'https://192.0.2.1'}",
+            "3:40: the route would lead back to keyrelay itself",
+        ),
+    ],
+)
+def test_listening_where_others_are_is_looked_at(text: str, place: str) -> None:
+    """Without a token nobody else may connect; with one, nothing else may go wrong by it."""
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, "r.yaml")
+    (one,) = caught.value.findings
+    assert str(one).startswith(f"r.yaml:{place}")
+    assert one.advice
+
+
+@pytest.mark.parametrize("listen", ["0.0.0.0:80", "'[::]:80'", "192.0.2.1:80"])
+def test_with_a_token_others_may_connect(listen: str) -> None:
+    """It is not read here: whether it is there is asked at the start."""
+    settings = load_text(f"inbound_token: env:T\nlisten: {listen}\n{DEMO_ROUTE}", "r.yaml")
+    assert settings.listen == (listen.strip("'"),)
+
+
+def test_a_wrong_token_is_one_finding() -> None:
+    """Not a second one that there is none."""
+    with pytest.raises(ConfigError) as caught:
+        load_text(f"inbound_token: dummy-inline\nlisten: 0.0.0.0:80\n{DEMO_ROUTE}", "r.yaml")
+    (one,) = caught.value.findings
+    assert one.line == 1
+    assert "dummy-inline" not in str(one)

@@ -35,7 +35,7 @@ class Server:
 
     def __init__(self) -> None:
         self.accepted: asyncio.Queue[asyncio.BaseTransport] = asyncio.Queue()
-        self.address: tuple[str, int] | str = ""
+        self.address: tuple[str, int] = ("", 0)
 
     def protocol(self) -> asyncio.Protocol:
         server = self
@@ -57,7 +57,6 @@ async def serving(where: str | Path = "127.0.0.1") -> AsyncIterator[Server]:
     loop = asyncio.get_running_loop()
     if isinstance(where, Path):
         opened = await loop.create_unix_server(server.protocol, str(where))
-        server.address = str(where)
     else:
         opened = await loop.create_server(server.protocol, where, 0)
         server.address = opened.sockets[0].getsockname()[:2]
@@ -147,7 +146,7 @@ async def test_another_user_over_tcp_is_known() -> None:
 async def test_another_user_of_a_unix_socket_is_known() -> None:
     """The same where the socket's directory and mode let him in."""
     with TemporaryDirectory() as name:
-        Path(name).chmod(0o711)
+        os.chmod(name, 0o711)  # noqa: PTH101
         path = Path(name) / "s"
         async with serving(path) as server:
             path.chmod(0o666)

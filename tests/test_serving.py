@@ -353,3 +353,21 @@ async def test_the_demo_s_three_commands_work_as_printed(kind: str, tmp_path: Pa
         assert echo == "hello"
         process.signal(signal.SIGINT)
         assert await process.ended(2) == 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+async def test_another_user_is_mentioned_once() -> None:
+    """On stderr, by name or number, and he is served as anybody; ``enforce`` would refuse him."""
+    async with running("run", "demo", *LISTEN) as process:
+        for _ in range(3):
+            os.seteuid(65534)
+            try:
+                sock = socket.create_connection(("127.0.0.1", process.port))
+            finally:
+                os.seteuid(0)
+            reader, writer = await asyncio.open_connection(sock=sock)
+            writer.write(get("/-/health"))
+            assert (await read_head(reader)).startswith(b"HTTP/1.1 200 ")
+            writer.close()
+        await process.said("peer_uid: enforce")
+        assert process.err.count("uid 65534") == 1

@@ -17,7 +17,7 @@ from ..placements import (
     Placement,
     QueryPlacement,
 )
-from ..templates import parse_template
+from ..templates import Template, parse_template
 
 # RFC 9110 section 5.5: anything else would end the field.
 _FIELD_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -52,8 +52,7 @@ def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Inje
                 value = _quoted(_render(placement.value, values), "")
                 query.append(b"%b=%b" % (_quoted(placement.query.encode(), "$:"), value))
             case PathPlacement():
-                quoted = {name: _quoted(value, _SEGMENT_SAFE) for name, value in values.items()}
-                path = _render(placement.path, quoted)
+                path = b"".join(_segment(piece, values) for piece in _pieces(placement.path))
             case CookiePlacement():
                 value = _render(placement.value, values)
                 if _COOKIE.fullmatch(value) is None:
@@ -74,6 +73,17 @@ def _basic(placement: BasicPlacement, values: Mapping[str, bytes]) -> bytes:
     if b":" in username:
         raise ValueError("the user name of Basic authorization holds a colon")
     return base64.b64encode(username + b":" + _render(placement.basic.password, values))
+
+
+def _pieces(template: str) -> tuple[bytes | str, ...]:
+    return parse_template(template).pieces
+
+
+def _segment(piece: bytes | str, values: Mapping[str, bytes]) -> bytes:
+    """Part of a path; each value is encoded by itself, after a field of it has been found."""
+    if isinstance(piece, bytes):
+        return piece
+    return _quoted(Template((piece,)).render(values), _SEGMENT_SAFE)
 
 
 def _quoted(value: bytes, safe: str) -> bytes:

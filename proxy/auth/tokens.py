@@ -183,7 +183,8 @@ class TokenKeeper:
 
     def seconds_left(self, token: Token) -> float:
         """How long a token can still be used."""
-        return max(0.0, token.unusable_at - self._clock.monotonic())
+        by_age = token.unusable_at - self._clock.monotonic()
+        return max(0.0, min(by_age, token.wall_end - self._clock.wall()))
 
     def describe(self) -> str:
         """Age and next renewal for a person, or why there is no token. Never the value."""

@@ -1,4 +1,4 @@
-"""No secret of ours and no credential of a client is anywhere but where it belongs: at the provider.
+"""No secret of ours and no credential of a client is anywhere but where it belongs.
 
 Each has a value of its own. Keyrelay is led through what can happen to it, with asyncio's debug
 mode and all logging on, and then everything that it said, logged or could print is searched for
@@ -30,7 +30,7 @@ from proxy.serving import banner
 
 from .. import commands
 from ..commands import running as process
-from ..running import RawClient, both_loops, raw_provider, read_head
+from ..running import RawClient, both_loops, exchange, keyrelay, raw_provider, read_head
 
 # Characters that every encoding changes, and a header, a query, a path and a cookie can carry.
 _MARK = "zq7~+/="
@@ -314,7 +314,7 @@ async def test_nothing_is_said_of_a_secret(
             feed(data)
 
         received.extend(bytes(reader._buffer))  # type: ignore[attr-defined]
-        reader.feed_data = noting  # type: ignore[method-assign]
+        reader.feed_data = noting  # type: ignore[method-assign,assignment]
         await provide(reader, writer)
 
     with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
@@ -373,6 +373,31 @@ async def test_nothing_is_said_of_a_secret(
     # A JWT has no value of its key in it, and the inbound token is for keyrelay itself.
     ours = {*SECRETS.values(), ACCESS_TOKEN} - {SECRETS["DUMMY_SIGNING"], SECRETS["DUMMY_INBOUND"]}
     assert arrived - {NEW_REFRESH} == ours
+
+
+@pytest.mark.xfail(
+    strict=True,
+    reason="outgoing.py takes key subprotocols out of handshakes only: without Upgrade the field "
+    "crosses as it is",
+)
+async def test_a_key_subprotocol_outside_a_handshake(secrets: None) -> None:
+    """T45, default 9: ``Sec-WebSocket-Protocol`` of a request that is no handshake carries the
+    client's key as well, and it stays here too.
+    """
+    heads: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heads.append(await read_head(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"header": routes(provider.url, provider.url)["header"]}) as running,
+    ):
+        offer = f"Sec-WebSocket-Protocol: chat, bearer_{CLIENT['subprotocol']}"
+        request = f"GET /header/x HTTP/1.1\r\nHost: localhost\r\n{offer}\r\n\r\n"
+        assert (await exchange(running.port, request.encode())).startswith(b"HTTP/1.1 200")
+    assert CLIENT["subprotocol"] not in heads[0].decode("latin-1")
 
 
 def routes_file(folder: Path, document: dict[str, Any]) -> Path:

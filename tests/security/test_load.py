@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -52,7 +52,6 @@ MINTED = GET.replace(b"/api", b"/minted")
 @pytest.mark.seconds
 async def test_t42_slow_heads_and_idle_connections(secrets: None) -> None:
     """Both end after their time, however the head dribbles in; one under way stays."""
-    times = {"head_timeout_seconds": 0.05, "keepalive_seconds": 0.05}
     hold = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -65,7 +64,7 @@ async def test_t42_slow_heads_and_idle_connections(secrets: None) -> None:
         both = routes(place.url, place.url)
         del both["minted"]
         async with (
-            keyrelay(both, **times) as running,
+            keyrelay(both, head_timeout_seconds=0.05, keepalive_seconds=0.05) as running,
             raw_client(running.port) as slow,
             raw_client(running.port) as idle,
             raw_client(running.port) as busy,
@@ -99,9 +98,8 @@ async def test_t42_too_many_connections(secrets: None) -> None:
         clients[0].send(GET + b"\r\n")
         assert (await clients[0].answer())[0] == 200
         clients[1].close()
-        async with asyncio.timeout(5):
-            while status(await one.everything(GET + b"Connection: close\r\n")) == 503:
-                await asyncio.sleep(0)
+        await until(lambda: len(one.running.app._clients) < 3)
+        assert status(await one.ask(GET)) == 200
 
 
 @asynccontextmanager
@@ -198,9 +196,7 @@ async def test_t42_a_body_that_is_too_large(secrets: None, chunked: bool) -> Non
 
 @both_loops
 @pytest.mark.parametrize("begun", ["before the answer", "in the stream", "websocket"])
-async def test_t43_a_client_that_leaves_ends_the_provider_s_work(
-    secrets: None, begun: str
-) -> None:
+async def test_t43_a_client_that_leaves_ends_the_provider_s_work(secrets: None, begun: str) -> None:
     """The provider sees its connection end within a second: what nobody reads is not paid for."""
     ended, started = asyncio.Event(), asyncio.Event()
 
@@ -211,10 +207,8 @@ async def test_t43_a_client_that_leaves_ends_the_provider_s_work(
         elif begun == "websocket":
             writer.write(SWITCHING + b"\r\n")
         started.set()
-        try:
+        with suppress(ConnectionResetError):
             assert await reader.read() == b""
-        except ConnectionResetError:
-            pass
         ended.set()
 
     async with raw_provider(serve) as place:
@@ -263,7 +257,9 @@ async def spliced() -> AsyncIterator[tuple[RawClient, asyncio.StreamReader, asyn
         pytest.param(b"\x81\x05hello", id="unmasked"),
         pytest.param(b"\xff\x85\0\0\0\0hello", id="reserved bits and opcode"),
         pytest.param(b"\x01\x82\0\0\0\0he\x80\x83\0\0\0\0llo", id="fragments"),
-        pytest.param(b"\x82\xff" + (5 * MEBIBYTE).to_bytes(8) + bytes(4 + 5 * MEBIBYTE), id="5 MiB"),
+        pytest.param(
+            b"\x82\xff" + (5 * MEBIBYTE).to_bytes(8) + bytes(4 + 5 * MEBIBYTE), id="5 MiB"
+        ),
     ],
 )
 async def test_t44_frames_are_the_two_ends_business(secrets: None, frame: bytes) -> None:
@@ -285,7 +281,7 @@ async def test_t44_frames_are_the_two_ends_business(secrets: None, frame: bytes)
     "fields",
     [
         HANDSHAKE.replace(b"13", b"8"),
-        HANDSHAKE.replace(b"ZWY=", b"ZWY"),
+        HANDSHAKE.replace(b"Zg==", b"Zg="),
         HANDSHAKE + b"Content-Length: 5\r\n",
         HANDSHAKE + b"Transfer-Encoding: chunked\r\n",
     ],

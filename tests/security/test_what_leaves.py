@@ -16,7 +16,6 @@ from .stage import (
     SWITCHING,
     TOKEN,
     Stage,
-    fields_of,
     line,
     problem,
     raw_client,
@@ -57,6 +56,15 @@ async def test_t16_a_client_s_own_credential(open_stage: Stage, fields: str) -> 
     head = await open_stage.reaches(GET.replace(b"/api", b"/minted") + fields.encode())
     assert values(head, "Authorization") == [f"Bearer {TOKEN}"]
     assert MINE.encode() not in head
+
+
+@pytest.mark.parametrize("name", ["Authorization", "X-Api-Key", "api-key", "Cookie", "X-Token"])
+async def test_t16_wherever_ours_is_placed(secrets: None, name: str) -> None:
+    """Ours in the query does not leave room for the client's in a header; ``strip`` names more."""
+    async with stage(api={**QUERY_PLACED, "strip": {"headers": ["X-Token"]}}) as one:
+        head = await one.reaches(GET + f"{name}: {MINE}\r\n{name.lower()}: {MINE}\r\n".encode())
+        assert MINE.encode() not in head
+        assert line(head) == f"GET /v1/x?key={KEY} HTTP/1.1"
 
 
 @pytest.mark.parametrize(
@@ -274,9 +282,7 @@ POST = b"POST /api/x HTTP/1.1\r\n" + HOST
         POST.replace(b"1.1", b"1.0") + b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     ],
 )
-async def test_t23_framing_that_contradicts_itself(
-    open_stage: Stage, request_bytes: bytes
-) -> None:
+async def test_t23_framing_that_contradicts_itself(open_stage: Stage, request_bytes: bytes) -> None:
     """400 or 501 and the end of the connection: what follows is never a request."""
     async with raw_client(open_stage.port) as client:
         client.send(request_bytes + SMUGGLED)
@@ -318,9 +324,11 @@ async def test_t45_a_key_in_a_subprotocol(
 ) -> None:
     """It neither reaches the provider nor any log; the answer selects what the provider chose."""
     chosen = passed[0].split(", ")[:1] if passed else []
-    open_stage.provider.answer = SWITCHING + b"".join(
-        f"Sec-WebSocket-Protocol: {one}\r\n".encode() for one in chosen
-    ) + b"\r\n"
+    open_stage.provider.answer = (
+        SWITCHING
+        + b"".join(f"Sec-WebSocket-Protocol: {one}\r\n".encode() for one in chosen)
+        + b"\r\n"
+    )
     request = GET + HANDSHAKE + f"Sec-WebSocket-Protocol: {offered}\r\n".encode()
     async with raw_client(open_stage.port) as client:
         client.send(request + b"\r\n")

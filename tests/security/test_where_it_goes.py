@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from proxy import loader
 from proxy.errors import ConfigError
 from tests.certificates import Authority
 from tests.running import (
-    Running,
     answering,
     both_loops,
     exchange,
@@ -33,7 +31,6 @@ from .stage import (
     routes,
     stage,
     status,
-    token_answer,
     values,
 )
 
@@ -79,12 +76,14 @@ async def test_t27_a_redirect_within_the_provider_stays_with_us(
 
 @both_loops
 async def test_t28_a_redirected_handshake(open_stage: Stage) -> None:
-    """A provider that sends a WebSocket elsewhere opens none; nobody goes there."""
+    """Done differently: the client gets the redirect as the answer that it is; no WebSocket opens,
+    and nobody goes there.
+    """
     async with raw_provider(answering(GATEWAY)) as evil:
         place = f"Location: {evil.url}/steal"
         open_stage.provider.answer = answer(b"", place, status="302 Found")
         got = await open_stage.ask(SOCKET)
-        assert status(got) in {302, 502}
+        assert status(got) == 302
         assert values(got, "Sec-WebSocket-Accept") == []
         assert evil.connections == 0
 
@@ -265,8 +264,9 @@ async def test_t32_a_certificate_that_is_not_valid(
     authority = Authority(tmp_path)
     if fault != "authority":
         monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    tls = authority.server("other.test" if fault == "name" else "localhost",
-                           expired=fault == "expired")
+    tls = authority.server(
+        "other.test" if fault == "name" else "localhost", expired=fault == "expired"
+    )
     provider = Provider()
     async with (
         raw_provider(provider.serve, tls) as place,

@@ -1,0 +1,1 @@
+"""Random bytes against everything that reads what others wrote (make fuzz)."""
