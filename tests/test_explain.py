@@ -272,7 +272,7 @@ def test_the_steps_say_which_route_and_rule(settings: Settings) -> None:
         "guard": "admitted: host 127.0.0.1, no browser",
         "route": "acme, mounted at /acme",
         "rules": "GET is served, not denied, allowed by GET /v1/**",
-        "strategy": "only",
+        "strategy": "only, for every path",
         "sent to": "https://api.acme.example",
     }
     assert dict(ask(settings, "/demo/x").steps)["sent to"] == "the built-in provider"

@@ -163,7 +163,9 @@ def test_fields_keep_order_repetitions_and_bytes(fields: list[tuple[str, str]]) 
 def test_exactly_one_credential_leaves(data: st.DataObject) -> None:
     """T16 to T19, T45: whatever a client leaves in all places at once, only ours leaves."""
     mine = "dummy-mine"
-    names = sorted(name.decode() for name in DROPPED_FROM_REQUESTS | {b"x-acme-key"})
+    # Offers of subprotocols cross in a handshake; what of them is a key is asked for below.
+    carriers = (DROPPED_FROM_REQUESTS | {b"x-acme-key"}) - {b"sec-websocket-protocol"}
+    names = sorted(name.decode() for name in carriers)
     spellings = st.sampled_from(names).flatmap(
         lambda name: st.sampled_from(
             (name, name.upper(), name.title(), name.replace("-", "_"), name.replace("-", "_", 1))

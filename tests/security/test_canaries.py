@@ -375,11 +375,6 @@ async def test_nothing_is_said_of_a_secret(
     assert arrived - {NEW_REFRESH} == ours
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="outgoing.py takes key subprotocols out of handshakes only: without Upgrade the field "
-    "crosses as it is",
-)
 async def test_a_key_subprotocol_outside_a_handshake(secrets: None) -> None:
     """T45, default 9: ``Sec-WebSocket-Protocol`` of a request that is no handshake carries the
     client's key as well, and it stays here too.

@@ -179,7 +179,7 @@ def test_t32_no_start_with_a_key_log(tmp_path: Path) -> None:
 def as_equals() -> tuple[str, ...]:
     """What makes programs equals of each other, as those of one user are: for root, setpriv.
 
-    Root may look into any process by these capabilities, the second and third since Linux 6.13.
+    Root may look into any process by each of these capabilities, on recent Linux.
     """
     if os.geteuid() != 0:
         return ()
