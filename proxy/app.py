@@ -7,14 +7,9 @@ closes what must be opened and closed.
 from __future__ import annotations
 
 import asyncio
-import errno
-import os
-import socket
-import stat
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -31,7 +26,8 @@ from .gateway import Gateway
 from .guard import LOOPBACK_NAMES, Guard
 from .inbound import InboundToken
 from .journal import Journal
-from .origins import ListenAddress, check_guarded, parse_listen
+from .listening import Listener, listen
+from .origins import check_guarded, parse_listen
 from .peers import Peers, can_tell
 from .pool import Pool
 from .routes import Route, RouteTable
@@ -40,8 +36,6 @@ from .settings import Settings
 # How often deadlines are looked at (seconds). One timer for all connections costs less than one
 # for each, and no deadline here needs to be more exact.
 _TICK = 1.0
-# Clients that connect at the same moment and wait to be accepted.
-_BACKLOG = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,20 +44,6 @@ class Times:
 
     head_seconds: float
     keepalive_seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Listener:
-    """A place where requests come in. ``route`` is set if it belongs to one route alone."""
-
-    address: ListenAddress
-    route: str | None
-    server: asyncio.Server
-
-    @property
-    def url(self) -> str:
-        """What clients write before a path; for a unix socket, what names it."""
-        return str(self.address) if self.address.unix_path else f"http://{self.address}"
 
 
 class App:
@@ -210,22 +190,9 @@ class App:
                 gateway.handle, self._clients, self._times, loop, self._entrance
             )
 
-        address = parse_listen(text)
-        try:
-            if address.unix_path is not None:
-                path = Path(address.unix_path)
-                server = await _listen_on_path(loop, accept, path)
-                self._stack.callback(_remover(path))
-            else:
-                server = await loop.create_server(
-                    accept, address.host, address.port, backlog=_BACKLOG
-                )
-                port = server.sockets[0].getsockname()[1]
-                address = ListenAddress(address.host, port, None)
-        except OSError as error:
-            raise KeyrelayError(_why_not(error, address)) from None
-        self._stack.callback(server.close)
-        return Listener(address, only.name if only else None, server)
+        listener = await listen(text, accept, only.name if only else None)
+        self._stack.callback(listener.close)
+        return listener
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         """Where requests come in, so that no route leads there."""
@@ -269,7 +236,7 @@ class App:
         if drain_seconds is None:
             drain_seconds = self._settings.drain_seconds
         for listener in self.listeners:
-            listener.server.close()
+            listener.stop()
         for relay in list(self._around.relays):
             relay.close()
         loop = self._around.loop
@@ -324,44 +291,3 @@ def served_hosts(settings: Settings) -> frozenset[str]:
         if one.host is not None and not one.wildcard
     }
     return LOOPBACK_NAMES | literals | frozenset(settings.hosts)
-
-
-async def _listen_on_path(
-    loop: asyncio.AbstractEventLoop, accept: Callable[[], ClientConnection], path: Path
-) -> asyncio.Server:
-    """A unix socket that only its owner can connect to. Raises OSError."""
-    _clear_path(path)
-    old = os.umask(0o177)
-    try:
-        return await loop.create_unix_server(accept, str(path), backlog=_BACKLOG)
-    finally:
-        os.umask(old)
-
-
-def _clear_path(path: Path) -> None:
-    """Remove a socket file that a killed process left behind; raise OSError if it is in use."""
-    if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
-        with socket.socket(socket.AF_UNIX) as probe:
-            probe.settimeout(1)
-            if probe.connect_ex(str(path)) == 0:
-                raise OSError(errno.EADDRINUSE, "in use")
-        path.unlink()
-
-
-def _remover(path: Path) -> Callable[[], None]:
-    """Removes the socket file that is there now, unless another is in its place by then."""
-    inode = path.stat().st_ino
-
-    def remove() -> None:
-        if path.exists() and path.stat().st_ino == inode:
-            path.unlink()
-
-    return remove
-
-
-def _why_not(error: OSError, address: ListenAddress) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{address} is in use by another program; stop it or choose another with --listen"
-    if error.errno == errno.EACCES:
-        return f"listening on {address} is not permitted; ports below 1024 need privileges"
-    return f"cannot listen on {address}: {os.strerror(error.errno or 0)}"

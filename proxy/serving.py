@@ -11,9 +11,10 @@ from collections.abc import Callable
 import click
 
 from . import __version__, hardening
-from .app import App, Listener
+from .app import App
 from .auth.base import EVERY_PATH
 from .errors import KeyrelayError
+from .listening import Listener
 from .routes import Route
 from .settings import Settings
 
