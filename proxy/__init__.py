@@ -19,8 +19,9 @@ outgoing    the request as the provider will see it
 exchange    one request and its answer, or one WebSocket session, as the journal notes it
 
 Reading order, which is the way of a request: ``gateway`` (read it first), ``door``, ``guard``,
-``routes``, ``outgoing``, ``auth.base``, ``forward``, ``upstream``, ``relay``, ``journal``; then how
-it is put together: ``settings``, ``loader``, ``app``, ``cli``.
+``routes``, ``outgoing``, ``auth.base``, ``forward``, ``pool`` and ``upstream``, ``crossing``,
+``relay``, ``journal``; then credentials that expire: ``auth.fresh``, ``auth.tokens``; then how it is
+put together: ``settings``, ``loader``, ``compiling``, ``app``, ``serving``, ``cli``.
 """
 
 __version__ = "0.1.0"
