@@ -76,7 +76,7 @@ run: $(VENV)/.run ## start the proxy on config/routes.yaml (CONFIG=… for anoth
 	@exec $(BIN)/python -m proxy run --config $(CONFIG) $(ARGS)
 
 test: $(VENV)/.dev ## run the tests
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest -n auto $(ARGS)
 
 check: $(VENV)/.dev ## everything a change must pass: format, lint, types, imports, tests
 	$(BIN)/ruff format --check .
@@ -84,7 +84,7 @@ check: $(VENV)/.dev ## everything a change must pass: format, lint, types, impor
 	$(BIN)/mypy --strict proxy tests
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest $(ARGS)
+	$(BIN)/coverage run -m pytest -n auto $(ARGS)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 
