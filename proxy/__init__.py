@@ -20,8 +20,8 @@ exchange    one request and its answer, or one WebSocket session, as the journal
 
 Reading order, which is the way of a request: ``gateway`` (read it first), ``door``, ``guard``,
 ``routes``, ``outgoing``, ``auth.base``, ``forward``, ``pool`` and ``upstream``, ``crossing``,
-``relay``, ``journal``; then credentials that expire: ``auth.fresh``, ``auth.tokens``; then how it is
-put together: ``settings``, ``loader``, ``compiling``, ``app``, ``serving``, ``cli``.
+``relay``, ``journal``; then credentials that expire: ``auth.fresh``, ``auth.tokens``; then how it
+is put together: ``settings``, ``loader``, ``compiling``, ``app``, ``serving``, ``cli``.
 """
 
 __version__ = "0.1.0"
