@@ -45,9 +45,11 @@ def sdk() -> Any:
 @pytest.fixture
 async def inworld(tmp_path: Path) -> AsyncIterator[Routed]:
     header = Carrier("header", "authorization", f"Basic {INWORLD_PORTAL}")
+    # The router takes the key alone; without a session token every call is a client's.
+    said = {"provider": "inworld", "strategy": "api_key"}
     async with (
         InworldEmulator(accepts=("basic",)) as provider,
-        routed("inworld", provider, tmp_path, http=header, key=INWORLD_PORTAL) as one,
+        routed("inworld", provider, tmp_path, http=header, key=INWORLD_PORTAL, route=said) as one,
     ):
         yield one
 
