@@ -215,8 +215,8 @@ class Forward:
     def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """The head of the provider's answer, with what came of its body."""
         if self._strategy.renewable and self._mends(head.code):
-            if not ended and self._connection is not None:
-                self._connection.abort()
+            if not ended:
+                self._drop_connection()
             self._replayed = True
             self._replay()
             return
@@ -369,8 +369,7 @@ class Forward:
         """The client is gone: so is the provider's request, at once."""
         if self._task is not None:
             self._task.cancel()
-        if self._connection is not None:
-            self._connection.abort()
+        self._drop_connection()
         self._end("client-left")
 
     def client_full(self) -> None:
@@ -381,13 +380,17 @@ class Forward:
         if self._connection is not None:
             self._connection.resume_reading()
 
+    def _drop_connection(self) -> None:
+        """End the provider's side now; it will tell nothing more."""
+        if self._connection is not None:
+            self._connection.abort()
+            self._connection = None
+
     def _fail(self, failure: UpstreamFailure) -> None:
         self._refuse(as_refusal(failure))
 
     def _refuse(self, refusal: Refusal) -> None:
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        self._drop_connection()
         self._note.answered(refusal.status)
         self._end(refusal.proxy_error)
         self._client.refuse(refusal, origin=self._page, head_only=self._incoming.method == "HEAD")
@@ -399,9 +402,7 @@ class Forward:
         if self._crossing is None:
             self._refuse(body_too_large(self._note.route))
             return
-        if self._connection is not None:
-            self._connection.abort()
-            self._connection = None
+        self._drop_connection()
         self._end("body-too-large")
         self._client.abort()
 

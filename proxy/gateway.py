@@ -109,9 +109,10 @@ class Gateway:
         ``arrived`` is how much of the body has come with the head.
         """
         limit = route.max_body_bytes
-        announced = int(incoming.headers.get("Content-Length", "0"))
-        if limit is not None and max(announced, arrived) > limit:
-            raise body_too_large(route.name)
+        if limit is not None:
+            announced = int(incoming.headers.get("Content-Length", "0"))
+            if max(announced, arrived) > limit:
+                raise body_too_large(route.name)
         if route.name in self._allowances:
             self._allowances[route.name].enter()
         return self._bounds[route.name]

@@ -64,7 +64,7 @@ class Incoming:
     def of(
         cls, method: str, target: str, fields: list[tuple[str, str]], *, websocket: bool = False
     ) -> Incoming:
-        """The same from text, for ``explain`` and for tests."""
+        """The same from text, where no parser has read it."""
         raw = tuple((name.encode("latin-1"), value.encode("utf-8")) for name, value in fields)
         return cls(
             method,

@@ -85,11 +85,6 @@ class PatternSet:
         return None
 
 
-def compile_patterns(texts: Iterable[str]) -> PatternSet:
-    """The patterns as one set. Raises ValueError as ``check_pattern`` does."""
-    return PatternSet(texts)
-
-
 def _split(text: str) -> tuple[str, str]:
     """Method (empty: any) and path of a pattern."""
     method, blank, path = text.partition(" ")

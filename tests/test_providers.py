@@ -34,7 +34,7 @@ from proxy.incoming import Incoming
 from proxy.mints import Inworld
 from proxy.origins import DEMO_UPSTREAM, parse_upstream
 from proxy.outgoing import Outgoing
-from proxy.patterns import compile_patterns
+from proxy.patterns import PatternSet
 from proxy.placements import BasicPlacement, HeaderPlacement, PathPlacement, QueryPlacement
 from proxy.presets import presets, read_preset
 from proxy.routes import Route
@@ -533,7 +533,7 @@ def check_rules(name: str, settings: RouteSettings, route: Route) -> None:
                 route.admit(Incoming.of(method, spelt, []), spelt.encode())
             assert refused.value.kind == "path-not-allowed", spelt
     for pattern in settings.deny:
-        assert any(compile_patterns([pattern]).catches(*one) for one in mints), pattern
+        assert any(PatternSet([pattern]).catches(*one) for one in mints), pattern
     calls = [*CALLS.get(name, ()), *([settings.verify] if settings.verify else [])]
     for method, _, target in (one.partition(" ") for one in calls):
         incoming = Incoming.of(method, target, [])
