@@ -137,6 +137,7 @@ def test_every_body_is_masked_where_the_route_says_so() -> None:
         ("gzip", gzip.compress(b"<" + SECRET + b">")),
         ("deflate", zlib.compress(b"<" + SECRET + b">")),
     ],
+    ids=["gzip", "deflate"],
 )
 def test_a_compressed_error_is_looked_into(coding: str, body: bytes) -> None:
     """It is passed on without its coding, since its length is another one then."""
