@@ -2,6 +2,7 @@
 
 VENV := .venv
 CLIENTS := .venv-clients
+PEERS := .venv-bench
 # Compiling the pinned requirements is the one thing that wants a tool outside the pins.
 LOCK := .venv-lock
 BIN := $(VENV)/bin
@@ -67,7 +68,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-browser fuzz test-clients bench-memory schema lock clean
+.PHONY: help run test check format test-long test-browser fuzz test-clients bench bench-peers bench-cold bench-memory schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -105,6 +106,15 @@ fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answ
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
 	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)
 
+bench: $(VENV)/.run ## measure keyrelay beside its peers (ARGS="--quick" or "--help")
+	@$(BIN)/python -m benchmarks $(ARGS)
+
+bench-peers: $(PEERS)/bin/python ## install the peers for make bench: apt-get, npm, pip
+	@sh benchmarks/install_peers.sh $(PEERS)
+
+bench-cold: $(VENV)/.run ## measure what a client waits after a pause (ARGS="--quick")
+	@$(BIN)/python -m benchmarks.cold $(ARGS)
+
 bench-memory: $(VENV)/.run ## measure memory while large bodies pass (ARGS="--size 64")
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
 
@@ -121,8 +131,8 @@ lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for ne
 	  pyproject.toml --group clients
 
 clean: ## remove what make has made
-	rm -rf $(VENV) $(CLIENTS) $(LOCK) build dist keyrelay.egg-info htmlcov
-	rm -rf .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) $(CLIENTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
+	rm -rf examples/browser/node_modules examples/browser/dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment whose Python is gone (the system's was replaced) is made anew. Its stamps go first:
@@ -135,6 +145,9 @@ $(VENV)/bin/python:
 
 $(CLIENTS)/bin/python:
 	$(call new_venv,$(CLIENTS))
+
+$(PEERS)/bin/python:
+	$(call new_venv,$(PEERS))
 
 $(LOCK)/bin/python:
 	$(call new_venv,$(LOCK))
