@@ -11,9 +11,9 @@ from collections.abc import Callable
 from .answers import page_fields
 from .decoding import decoder
 from .headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answer_fields
+from .heads import ResponseHead
 from .incoming import Incoming
 from .masking import Masker, StreamMasker
-from .parsers import ResponseHead
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -52,36 +52,34 @@ class Crossing:
     ) -> None:
         dropped = DROPPED_FROM_ANSWERS if page is None else DROPPED_FOR_BROWSERS
         bodiless = incoming.method == "HEAD" or head.code in {101, 204, 304}
-        length_known = "Content-Length" in head.headers
+        length_known = head.length is not None
         if head.code == 204:
             # RFC 9110 section 8.6: there is no content whose length could be said.
             dropped = dropped | {b"content-length"}
             length_known = False
         self._mask: _BodyMask | None = None
         if masker and (head.code >= 400 or mask_all) and not bodiless:
-            coding = ", ".join(head.headers.getall("Content-Encoding", ()))
+            coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
             self._mask = _BodyMask(masker, coding)
             if coding:
                 # It is passed on decoded, so neither coding nor length is what it was.
                 dropped = dropped | _CHANGED_LENGTH
                 length_known = False
-        if "\0" in head.reason:
-            raise ValueError("the reason phrase holds NUL")
-        fields = answer_fields(head.raw_headers, dropped, relocate)
-        masked = masker.mask(fields)
-        if masked is not fields and length_known:
+        told = b"%b\r\n%b" % (head.reason, answer_fields(head.fields, dropped, relocate))
+        masked = masker.mask(told)
+        if masked is not told and length_known and head.length is not None:
             # A credential of digits must not blot out the length.
-            fields = answer_fields(head.raw_headers, dropped | {b"content-length"}, relocate)
-            length = head.headers["Content-Length"].encode("ascii")
-            masked = masker.mask(fields) + b"Content-Length: %b\r\n" % length
+            fields = answer_fields(head.fields, dropped | {b"content-length"}, relocate)
+            masked = masker.mask(b"%b\r\n%b" % (head.reason, fields))
+            masked += b"Content-Length: %d\r\n" % head.length
         self._chunked = not bodiless and not length_known and incoming.version == (1, 1)
         self.unframed = not bodiless and not length_known and not self._chunked
         if self._chunked:
             masked += b"Transfer-Encoding: chunked\r\n"
         if page is not None:
-            masked += page_fields(page, head.headers.get("Cache-Control", ""))
-        reason = masker.mask(head.reason.encode("utf-8", "surrogateescape"))
-        self._head = b"HTTP/1.1 %d %b\r\n%b" % (head.code, reason, masked)
+            said = b", ".join(head.values(b"cache-control")).decode("latin-1")
+            masked += page_fields(page, said)
+        self._head = b"HTTP/1.1 %d %b" % (head.code, masked)
 
     def head(self, *more: bytes) -> bytes:
         """The head, with further field lines, each ended with CRLF."""

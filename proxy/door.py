@@ -17,6 +17,7 @@ from . import parsers
 from .answers import problem
 from .errors import Refusal
 from .incoming import Incoming
+from .requestids import request_id
 
 # Bytes that may wait behind a request under way before reading stops. Reading goes on that long so
 # that a client which leaves is noticed.
@@ -31,6 +32,7 @@ _BODY_SILENCE = 300.0
 # reads no answers.
 _MOST_TURNED_AWAY = 64
 _NEVER = float("inf")
+_BLANK_LINE = b"\r\n\r\n"
 # SO_LINGER, on, with zero seconds: closing the socket sends a reset.
 _RESET = struct.pack("ii", 1, 0)
 
@@ -68,22 +70,22 @@ class Entrance:
         max_connections: int,
         refusal: Callable[[asyncio.BaseTransport], Refusal | None] | None = None,
     ) -> None:
-        self._max_connections = max_connections
-        self._refusal = refusal
+        self.max_connections = max_connections
+        self.refusal = refusal
         self.turned_away: set[ClientConnection] = set()
 
     def look(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
         """Why this connection cannot stay beside ``connections`` others, None if it can."""
-        if connections >= self._max_connections:
+        if connections >= self.max_connections:
             return Refusal(
                 503,
                 "too-many-connections",
-                f"Keyrelay keeps {self._max_connections} connections at a time.",
+                f"Keyrelay keeps {self.max_connections} connections at a time.",
                 "Try again, close unused connections, or raise max_connections in the routes file.",
                 proxy_error="connection_limit_reached",
                 headers=(("Retry-After", "1"),),
             )
-        return None if self._refusal is None else self._refusal(transport)
+        return None if self.refusal is None else self.refusal(transport)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -91,10 +93,12 @@ class ClientConnection(asyncio.Protocol):
 
     ``handle`` is called for each request with what of its body is there. It answers at once
     (``answer``) and returns None, or returns an Exchange that will call ``write`` and ``done``.
-    ``entrance`` says whether the connection may stay at all; None lets all in.
+    ``entrance`` says whether the connection may stay at all; None lets all in. ``request_id`` names
+    the current request in answers of ours.
     """
 
     __slots__ = (
+        "_alone",
         "_backlog",
         "_body",
         "_closing",
@@ -111,6 +115,7 @@ class ClientConnection(asyncio.Protocol):
         "_waiting",
         "deadline",
         "keep_alive",
+        "request_id",
         "transport",
     )
 
@@ -131,12 +136,14 @@ class ClientConnection(asyncio.Protocol):
         self._exchange: Exchange | None = None
         self._body: parsers.Body | None = None
         self._backlog = b""
+        self._alone = False
         self._pumping = False
         self._closing = False
         self._reading_paused = False
         self._full = False
         self._waiting = False
         self.keep_alive = True
+        self.request_id = ""
         self.deadline = _NEVER
         self.transport: asyncio.Transport
 
@@ -159,7 +166,7 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
             return
         registry.add(self)
-        self.transport.write(problem(refusal, close=True))
+        self.transport.write(problem(refusal, close=True, request_id=request_id(None)))
         self._linger()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -207,7 +214,11 @@ class ClientConnection(asyncio.Protocol):
                     self._read_body(self._body)
                 if not messages:
                     break
-                self._begin(*messages[0])
+                head, body = messages[0]
+                # Where a head without a body ends with the read, nothing can have come behind it.
+                end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
+                self._alone = end == len(data) and body.is_eof()
+                self._begin(head, body)
                 if self._exchange is not None or self._closing or self._waiting:
                     break
                 self._parser.message_consumed()
@@ -248,7 +259,7 @@ class ClientConnection(asyncio.Protocol):
             exchange.client_lost()
             self.abort()
         else:
-            self.transport.write(problem(refusal, close=True))
+            self.transport.write(problem(refusal, close=True, request_id=request_id(None)))
             self.done(close=True)
 
     def take_early_bytes(self) -> bytes:
@@ -273,7 +284,14 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         """Answer with a problem, from within ``handle`` or for an exchange that has failed."""
         close = self.must_close
-        self.transport.write(problem(refusal, origin=origin, head_only=head_only, close=close))
+        answer = problem(
+            refusal,
+            origin=origin,
+            head_only=head_only,
+            close=close,
+            request_id=self.request_id,
+        )
+        self.transport.write(answer)
         self.done(close=close)
 
     def done(self, *, close: bool = False) -> None:
@@ -307,7 +325,8 @@ class ClientConnection(asyncio.Protocol):
         self._parser.message_consumed()
         backlog, self._backlog = self._backlog, b""
         self.resume_reading()
-        self._pump(backlog)
+        if backlog or not self._alone:
+            self._pump(backlog)
 
     def _linger(self) -> None:
         """End our side and swallow what still comes, for a while: see _LINGER."""

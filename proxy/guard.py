@@ -21,6 +21,9 @@ from .errors import Refusal
 from .inbound import InboundToken
 from .incoming import Incoming
 
+# How many spellings of Host are remembered; a port can be written in very many ways.
+_MOST_SPELLINGS = 64
+
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})
 
 # RFC 3986 section 3.2.2, narrowed to what can name this machine; the port does not matter.
@@ -64,6 +67,8 @@ class Guard:
         self._origins = origins
         self._token = token
         self._own_pages = own_pages
+        # Fields that were found good before: clients write the same one again and again.
+        self._admitted: dict[str, str] = {}
         self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
 
     def admit(self, incoming: Incoming) -> tuple[str, str | None]:
@@ -91,11 +96,15 @@ class Guard:
 
     def _host(self, incoming: Incoming) -> str:
         values = incoming.headers.getall("Host", [])
-        if len(values) != 1 or (match := _HOST.fullmatch(values[0])) is None:
-            raise Refusal(400, "bad-host", "The request needs exactly one valid Host field.")
-        host = match[1].lower()
-        if host not in self._hosts:
-            raise _wrong_host(values[0])
+        host = self._admitted.get(values[0]) if len(values) == 1 else None
+        if host is None:
+            if len(values) != 1 or (match := _HOST.fullmatch(values[0])) is None:
+                raise Refusal(400, "bad-host", "The request needs exactly one valid Host field.")
+            host = match[1].lower()
+            if host not in self._hosts:
+                raise _wrong_host(values[0])
+            if len(self._admitted) < _MOST_SPELLINGS:
+                self._admitted[values[0]] = host
         if not incoming.target.startswith(b"/") and incoming.target != b"*":
             absolute = _ABSOLUTE.fullmatch(incoming.target)
             if absolute is None:

@@ -5,12 +5,15 @@ Works on bytes as they came: order, case, duplicates and odd values survive (RFC
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
 from .inbound import HEADER as INBOUND_HEADER
 from .inbound import SUBPROTOCOL as INBOUND_SUBPROTOCOL
 from .incoming import RawHeaders
+from .requestids import FIELD as REQUEST_ID
 
 # RFC 9110 section 7.6.1: about this connection, not about the message. Content-Length stays: it is
 # the framing both sides use; Transfer-Encoding is set anew by whoever sends a body.
@@ -76,6 +79,7 @@ NOT_FORWARDED = frozenset(
         b"x-http-method-override",
         b"x-method-override",
         b"x-original-url",
+        REQUEST_ID,
         b"x-rewrite-url",
     }
 )
@@ -112,6 +116,8 @@ DROPPED_FOR_BROWSERS = DROPPED_FROM_ANSWERS | {
 }
 
 _ABOUT_CONNECTION = frozenset({b"", b"close"})
+# What nearly every ``Connection`` says; it names no field that would cross otherwise.
+_ORDINARY = frozenset({b"keep-alive", b"Keep-Alive", b"close"})
 _FRAMING = frozenset({b"content-length"})
 # What was checked or rewritten under its right name only: a twin with ``_`` could say otherwise.
 _IN_ONE_SPELLING = _FRAMING | {
@@ -150,7 +156,7 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
     for name, value in raw:
         lower = name.lower()
         if lower in dropped:
-            if lower == b"connection":
+            if lower == b"connection" and value not in _ORDINARY:
                 named = named_by_connection(value) - dropped
                 if not named <= _ABOUT_CONNECTION:
                     return request_fields(*_without_connection(raw, dropped))
@@ -164,33 +170,43 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
 
 
 def answer_fields(
-    raw: RawHeaders, dropped: frozenset[bytes], relocate: Callable[[bytes], bytes]
+    fields: bytes, dropped: frozenset[bytes], relocate: Callable[[bytes], bytes]
 ) -> bytes:
     """The field lines that go back to the client, as one block of CRLF-ended lines.
 
-    ``relocate`` gets the value of ``Location`` and says what the client may follow instead.
-
-    Raises ValueError for a value that would end its line early, and for a name with a blank behind
-    it: the parser of answers is lenient, and what it let through must not become a second field
-    here, nor a Content-Length that only some clients see (RFC 9112 section 5.1).
+    ``fields`` as in ``ResponseHead``, ``dropped`` lower-case names. ``relocate`` gets the value of
+    ``Location`` and says what the client may follow instead. Raises ValueError if that would end
+    its line early.
     """
     parts: list[bytes] = []
-    for name, value in raw:
-        if b" " in name:
-            raise ValueError("the name of a header field holds a blank")
-        lower = name.lower()
-        if lower in dropped:
-            if lower == b"connection":
-                named = named_by_connection(value) - dropped
-                if not named <= _ABOUT_CONNECTION:
-                    return answer_fields(*_without_connection(raw, dropped), relocate)
-            continue
-        parts += (name, b": ", relocate(value) if lower == b"location" else value, b"\r\n")
-    block = b"".join(parts)
-    lines = len(parts) // 4
-    if block.count(b"\r") != lines or block.count(b"\n") != lines or b"\0" in block:
-        raise ValueError("a header field holds CR, LF or NUL")
-    return block
+    at = 1
+    for found in _special(dropped).finditer(fields):
+        begin, end = found.span()
+        parts.append(fields[at : begin + 1])
+        at = end + 2
+        if found.lastgroup == "location":
+            location = relocate(found["location"])
+            if any(one in location for one in b"\r\n\0"):
+                raise ValueError("a Location holds CR, LF or NUL")
+            parts += (fields[begin + 1 : found.start("location")], location, b"\r\n")
+        elif found.lastgroup == "connection" and found["connection"].strip() not in _ORDINARY:
+            # Content-Length is framing: nobody can talk us out of it.
+            named = named_by_connection(found["connection"]) - dropped - _FRAMING
+            if not named <= _ABOUT_CONNECTION:
+                return answer_fields(fields, dropped | named, relocate)
+    parts.append(fields[at:])
+    return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _special(dropped: frozenset[bytes]) -> re.Pattern[bytes]:
+    """Finds the fields that do not simply go on, from the LF before their name to their CR."""
+    names = b"|".join(map(re.escape, sorted(dropped - {b"connection", b"location", b""})))
+    return re.compile(
+        rb"\n(?:location:[\t ]*(?P<location>[^\r]*)|connection:(?P<connection>[^\r]*)"
+        rb"|(?:" + names + rb"):[^\r]*)",
+        re.IGNORECASE,
+    )
 
 
 def strip_query(query: bytes, names: frozenset[bytes]) -> bytes:

@@ -18,17 +18,19 @@ from aiohttp.http_parser import HttpRequestParser, HttpResponseParser
 from multidict import CIMultiDictProxy
 
 from .errors import KeyrelayError, Refusal
+from .heads import ResponseHead
 from .incoming import Incoming, RawHeaders
 
 __all__ = [
     "Body",
     "HttpProcessingError",
+    "ParsedAnswer",
     "RequestHead",
-    "ResponseHead",
     "incoming",
     "refusal",
     "request_parser",
     "require_c_parser",
+    "response_head",
     "response_parser",
 ]
 
@@ -55,7 +57,7 @@ class RequestHead(Protocol):
     chunked: bool
 
 
-class ResponseHead(Protocol):
+class ParsedAnswer(Protocol):
     """What the response parser says of a message."""
 
     code: int
@@ -159,6 +161,35 @@ def incoming(head: RequestHead) -> Incoming:
         version=head.version,
         chunked=head.chunked,
         websocket=head.upgrade and head.headers.get("Upgrade", "").lower() == "websocket",
+    )
+
+
+def response_head(message: ParsedAnswer) -> ResponseHead:
+    """The parser's message as the rest of keyrelay knows it.
+
+    Raises ValueError for what would end its line early, and for a name with a blank behind it: the
+    parser of answers is lenient, and what it let through must not become a second field at the
+    client, nor a Content-Length that only some clients see (RFC 9112 section 5.1).
+    """
+    lines = []
+    for name, value in message.raw_headers:
+        if b" " in name:
+            raise ValueError("the name of a header field holds a blank")
+        lines.append(b"%b: %b\r\n" % (name, value))
+    fields = b"\n" + b"".join(lines)
+    count = len(lines)
+    if fields.count(b"\r") != count or fields.count(b"\n") != count + 1 or b"\0" in fields:
+        raise ValueError("a header field holds CR, LF or NUL")
+    reason = message.reason.encode("utf-8", "surrogateescape")
+    if b"\0" in reason:
+        raise ValueError("the reason phrase holds NUL")
+    length = message.headers.get("Content-Length")
+    return ResponseHead(
+        message.code,
+        reason,
+        fields,
+        None if length is None else int(length),
+        closing=message.should_close,
     )
 
 

@@ -110,7 +110,7 @@ class Route:
         )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: one is made for each request, and that would cost twice
 class Match:
     """A route found for a request.
 
@@ -194,10 +194,15 @@ class RouteTable:
             return Match(route, b"", path)
         for depth in self._depths:
             # Longest prefix first, cut at segment boundaries: "/hume" is not "/humex".
-            segments = path.split(b"/", depth + 1)
-            prefix = b"/".join(segments[: depth + 1])
+            end = 0
+            for _ in range(depth):
+                end = path.find(b"/", end + 1)
+                if end < 0:
+                    end = len(path)
+                    break
+            prefix = path[:end]
             route = self._by_prefix.get(prefix)
             if route is not None:
-                return Match(route, prefix, path[len(prefix) :])
+                return Match(route, prefix, path[end:])
         names = ", ".join(sorted(prefix.decode() for prefix in self._by_prefix))
         raise Refusal(404, "no-route", "No route has this path.", f"The routes are: {names}.")

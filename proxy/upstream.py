@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from . import parsers
 from .errors import UpstreamFailure
+from .heads import ResponseHead, scan
 
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
@@ -24,7 +25,7 @@ class Receiver(Protocol):
     ``ended`` comes with the last bytes of an answer; the connection is the receiver's no more.
     """
 
-    def answer_begun(self, head: parsers.ResponseHead, body: bytes, *, ended: bool) -> None: ...
+    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
     def answer_more(self, body: bytes, *, ended: bool) -> None: ...
     def answer_lost(self, failure: UpstreamFailure) -> None: ...
     def provider_full(self) -> None: ...
@@ -55,6 +56,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_owner",
         "_parser",
         "_payload",
+        "_poll",
         "_reading_paused",
         "_receiver",
         "_remaining",
@@ -78,6 +80,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._receiver: Receiver | None = None
         self._parser: parsers.Parser | None = None
         self._payload: parsers.Body | None = None
+        self._poll: select.poll | None = None
         self._remaining = 0
         self._until_close = False
         self._head_only = False
@@ -111,10 +114,6 @@ class UpstreamConnection(asyncio.Protocol):
         self._request_ended = ended
         self._head_only = head_only
         self._upgrading = upgrading
-        self._parser = parsers.response_parser(self._loop, head_only=head_only)
-        self._payload = None
-        self._remaining = 0
-        self._until_close = False
         self.answered = False
         self.deadline = self._loop.time() + self._silence
         self.transport.write(data)
@@ -145,9 +144,10 @@ class UpstreamConnection(asyncio.Protocol):
 
         They came before the next request, so they cannot belong to its answer.
         """
-        poll = select.poll()
-        poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
-        return bool(poll.poll(0))
+        if self._poll is None:
+            self._poll = select.poll()
+            self._poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+        return bool(self._poll.poll(0))
 
     def abort(self) -> None:
         """Drop the connection now; the receiver hears nothing more."""
@@ -203,13 +203,36 @@ class UpstreamConnection(asyncio.Protocol):
                 self._end(data[: self._remaining], exact=left == 0)
         elif self._until_close:
             receiver.answer_more(data, ended=False)
-        else:
+        elif (
+            self._parser is not None
+            or self._head_only
+            or (ordinary := scan(data)) is None
+            or not self._begin_ordinary(receiver, *ordinary, data)
+        ):
             self._parse(receiver, data)
 
     # -- reading the answer --------------------------------------------------------------------
 
+    def _begin_ordinary(
+        self, receiver: Receiver, head: ResponseHead, size: int, data: bytes
+    ) -> bool:
+        """The head is complete, and its body has a length. False if more came than that."""
+        assert head.length is not None
+        left = size + head.length - len(data)
+        if left < 0:
+            return False
+        self.answered = True
+        self._close_after = head.closing
+        if left:
+            self._remaining = left
+            receiver.answer_begun(head, data[size:], ended=False)
+        else:
+            self._end(data[size:], head, exact=True)
+        return True
+
     def _parse(self, receiver: Receiver, data: bytes) -> None:
-        assert self._parser is not None
+        if self._parser is None:
+            self._parser = parsers.response_parser(self._loop, head_only=self._head_only)
         self.answered = True
         try:
             messages, _, tail = self._parser.feed_data(data)
@@ -223,7 +246,12 @@ class UpstreamConnection(asyncio.Protocol):
             elif body:
                 receiver.answer_more(body, ended=False)
             return
-        for position, (head, payload) in enumerate(messages, 1):
+        for position, (message, payload) in enumerate(messages, 1):
+            try:
+                head = parsers.response_head(message)
+            except ValueError:
+                self._fail("http_protocol_error", "The provider's answer is invalid.")
+                return
             if head.code == 101:
                 if self._upgrading:
                     receiver.answer_begun(head, tail, ended=False)
@@ -232,7 +260,8 @@ class UpstreamConnection(asyncio.Protocol):
                 return
             # Interim answers may be left out (RFC 9110 section 15.2).
             if head.code >= 200:
-                self._begin(receiver, head, payload, data, last=position == len(messages))
+                last = position == len(messages)
+                self._begin(receiver, message, head, payload, data, last=last)
                 return
             if head.code < 100 or payload.read_nowait() or not payload.is_eof():
                 # None has a body (RFC 9112 section 6.3), and nobody would empty it.
@@ -242,22 +271,23 @@ class UpstreamConnection(asyncio.Protocol):
     def _begin(
         self,
         receiver: Receiver,
-        head: parsers.ResponseHead,
+        message: parsers.ParsedAnswer,
+        head: ResponseHead,
         payload: parsers.Body,
         data: bytes,
         *,
         last: bool,
     ) -> None:
         """The head is complete: find out how the body ends (RFC 9112 section 6.3)."""
-        if head.version not in _VERSIONS:
+        if message.version not in _VERSIONS:
             self._fail("http_protocol_error", "The provider does not speak HTTP/1.1.")
             return
-        codings = head.headers.getall("Transfer-Encoding", ())
-        if codings and (head.version == (1, 0) or [one.lower() for one in codings] != ["chunked"]):
+        codings = [coding.lower() for coding in head.values(b"transfer-encoding")]
+        if codings and (message.version == (1, 0) or codings != [b"chunked"]):
             # In HTTP/1.0 it means that the framing is faulty (RFC 9112 section 6.1).
             self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
             return
-        self._close_after = head.should_close
+        self._close_after = head.closing
         body = payload.read_nowait()
         if payload.is_eof():
             rest = _BLANK_LINE if codings else _BLANK_LINE + body
@@ -265,13 +295,13 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if codings:
             self._payload = payload
-        elif "Content-Length" in head.headers:
-            self._remaining = int(head.headers["Content-Length"]) - len(body)
+        elif head.length is not None:
+            self._remaining = head.length - len(body)
         else:
             self._until_close = True
         receiver.answer_begun(head, body, ended=False)
 
-    def _end(self, body: bytes, head: parsers.ResponseHead | None = None, *, exact: bool) -> None:
+    def _end(self, body: bytes, head: ResponseHead | None = None, *, exact: bool) -> None:
         """The answer is complete. ``exact``: nothing came behind it, so the connection is clean."""
         receiver, self._receiver = self._receiver, None
         assert receiver is not None

