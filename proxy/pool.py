@@ -1,7 +1,9 @@
 """The connections of one route to its provider.
 
 A pool belongs to one route and so to one credential: no connection is ever shared between two.
-Idle connections are handed out last in, first out, so that a quiet pool shrinks.
+Idle connections are handed out last in, first out, so that a quiet pool shrinks; a *spare*, which
+was dialled ahead of need, only when none is idle. One is as fast as the other, and a spare that is
+kept serves the WebSocket that will take its connection away for good.
 """
 
 from __future__ import annotations
@@ -9,6 +11,9 @@ from __future__ import annotations
 import asyncio
 
 from .dialling import Dialler
+from .errors import UpstreamFailure
+from .spares import PoolCounts, Spares
+from .sparing import Sparing
 from .upstream import UpstreamConnection
 
 _NEVER = float("inf")
@@ -21,6 +26,9 @@ class Pool:
                       front ends have (60 s is the shortest common one), so that a request does not
                       meet a connection that is just being closed
     silence_seconds   how long a provider that owes an answer may send nothing
+    sparing           when spares are dialled; None for no spares
+
+    ``counts`` only ever grow.
     """
 
     def __init__(
@@ -30,6 +38,7 @@ class Pool:
         *,
         idle_seconds: float,
         silence_seconds: float,
+        sparing: Sparing | None = None,
     ) -> None:
         self._dialler = dialler
         self._loop = loop
@@ -37,9 +46,18 @@ class Pool:
         self._silence_seconds = silence_seconds
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
+        self.counts = PoolCounts()
+        self._spares: Spares | None = None
+        if sparing is not None:
+            self._spares = Spares(self._connect, loop, sparing, self._idle, self.counts)
+
+    # -- for requests --------------------------------------------------------------------------
 
     def take(self) -> UpstreamConnection | None:
-        """An idle connection, the one used last, or None."""
+        """A connection that is ready: the idle one used last, else the newest spare, else None."""
+        spares = self._spares
+        if spares is not None:
+            spares.sparing.used = True
         while self._idle:
             connection = self._idle.pop()
             if connection.closed or connection.transport.is_closing():
@@ -48,14 +66,23 @@ class Pool:
                 connection.abort()
                 continue
             connection.deadline = _NEVER
+            self.counts.reused += 1
             return connection
-        return None
+        return None if spares is None else spares.take()
 
     async def dial(self) -> UpstreamConnection:
         """A new connection, TLS included. Raises UpstreamFailure. Cancelling leaves nothing."""
+        self.counts.dialled += 1
+        return await self._connect()
+
+    async def _connect(self) -> UpstreamConnection:
         connection = await self._dialler.dial(
             lambda: UpstreamConnection(self, self._loop, self._silence_seconds)
         )
+        if connection.closed:
+            raise UpstreamFailure(
+                "connection_terminated", "The provider closed the connection at once."
+            )
         self._open.add(connection)
         return connection
 
@@ -72,19 +99,51 @@ class Pool:
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
+        if self._spares is not None:
+            self._spares.forget(connection)
+
+    # -- for the owner -------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Close what has been idle or silent for too long. To be called about once a second."""
+        """Close what has been idle or silent for too long, and see to the spares.
+
+        To be called about once a second with the loop's time.
+        """
         for connection in list(self._open):
             connection.expire(now)
+        if self._spares is not None:
+            self._spares.expire(now)
+
+    def retire(self) -> None:
+        """Serve what is under way and nothing more: a reload has put another pool in place.
+
+        What waits for requests is closed now, what serves one when its answer ends. A request that
+        found this pool earlier may still dial.
+        """
+        self._idle_seconds = 0
+        for connection in list(self._idle):
+            connection.abort()
+        self._idle.clear()
+        if self._spares is not None:
+            self._spares.retire()
 
     def close(self) -> None:
         """Drop every connection."""
+        self.retire()
         for connection in list(self._open):
             connection.abort()
-        self._idle.clear()
 
     @property
     def idle(self) -> int:
-        """How many connections wait for a request."""
+        """How many connections have served and wait for another request."""
         return len(self._idle)
+
+    @property
+    def spares(self) -> int:
+        """How many connections wait for their first request."""
+        return 0 if self._spares is None else len(self._spares)
+
+    @property
+    def open(self) -> int:
+        """How many connections there are, those in use among them; a WebSocket's is not ours."""
+        return len(self._open)
