@@ -8,9 +8,7 @@ Nothing is buffered beyond one read; a side that cannot take more stops the othe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable
 
 from .allowance import Bounds
 from .auth.base import Strategy
@@ -18,32 +16,21 @@ from .crossing import LAST_CHUNK, Crossing, chunk
 from .door import ClientConnection
 from .errors import Refusal, UpstreamFailure
 from .failures import as_refusal, body_too_large
+from .heads import ResponseHead
+from .hearing import EventStream
 from .incoming import Incoming
-from .journal import Exchange, Journal
+from .journal import Exchange
 from .outgoing import Injection, Outgoing
-from .parsers import ResponseHead
 from .pool import Pool
-from .relay import Relay, accepts
+from .relay import accepts
+from .session import SessionEnd, answer, begin, heard
+from .surroundings import Surroundings
 from .upstream import UpstreamConnection
 
 # Bodies up to this size (bytes) are kept until the answer begins, in case a token is refused or a
 # kept connection turns out to be closed.
 _REPLAY_LIMIT = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
-
-
-@dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What all forwards of a listener share.
-
-    relays  the open WebSocket sessions
-    spawn   starts a task that somebody owns
-    """
-
-    loop: asyncio.AbstractEventLoop
-    journal: Journal
-    relays: set[Relay]
-    spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 
 
 class Forward:
@@ -64,6 +51,7 @@ class Forward:
         "_connection",
         "_copy",
         "_crossing",
+        "_events",
         "_incoming",
         "_injection",
         "_note",
@@ -71,7 +59,7 @@ class Forward:
         "_page",
         "_pool",
         "_relocate",
-        "_replayed",
+        "_replays",
         "_request_ended",
         "_strategy",
         "_task",
@@ -109,9 +97,11 @@ class Forward:
         self._unsent = b""
         # The body so far, as long as the request might have to be sent again.
         self._copy: bytes | None = None
-        self._replayed = False
+        self._replays = 0
         self._request_ended = False
         self._crossing: Crossing | None = None
+        # Whoever reads along, while somebody watches.
+        self._events: EventStream | None = None
         self.finished = False
 
     # -- the request ---------------------------------------------------------------------------
@@ -217,11 +207,11 @@ class Forward:
         if self._strategy.renewable and self._mends(head.code):
             if not ended:
                 self._drop_connection()
-            self._replayed = True
+            self._replays += 1
             self._replay()
             return
         if head.code == 101:
-            self._open_relay(head, body)
+            self._open_session(head, body)
             return
         if ended:
             self._connection = None
@@ -234,6 +224,8 @@ class Forward:
         self._copy = None
         self._note.answered(head.code)
         self._note.received += len(body)
+        if self._around.watchers.active:
+            self._watched(head, body)
         if crossing.unframed:
             self._client.keep_alive = False
         close = self._client.must_close
@@ -249,6 +241,8 @@ class Forward:
         """More of the answer's body."""
         assert self._crossing is not None
         self._note.received += len(body)
+        if self._events is not None:
+            self._events.feed(body)
         data = self._passed(self._crossing, body, ended=ended)
         if data is None:
             if self._connection is not None:
@@ -261,6 +255,15 @@ class Forward:
             self._finish(data)
         elif data:
             self._client.write(data)
+
+    def _watched(self, head: ResponseHead, body: bytes) -> None:
+        """Somebody watches: tell of the answer, and let events be read along."""
+        assert self._injection is not None
+        watchers = self._around.watchers
+        watchers.answered(self._note)
+        self._events = watchers.stream(self._note, head, self._injection.masker)
+        if self._events is not None:
+            self._events.feed(body)
 
     @staticmethod
     def _passed(crossing: Crossing, body: bytes, *, ended: bool) -> bytes | None:
@@ -283,7 +286,7 @@ class Forward:
             self._strategy.refused(self._injection, status)
             and self._request_ended
             and self._copy is not None
-            and not self._replayed
+            and self._replays < self._strategy.replays
         )
 
     def _crossed(self, head: ResponseHead) -> Crossing | None:
@@ -301,10 +304,11 @@ class Forward:
         except ValueError:
             return None
 
-    def _open_relay(self, head: ResponseHead, early: bytes) -> None:
+    def _open_session(self, head: ResponseHead, early: bytes) -> None:
         """The provider agreed to the WebSocket: pass its answer on, then only bytes."""
         connection, self._connection = self._connection, None
         assert connection is not None
+        assert self._injection is not None
         crossing = self._crossed(head)
         if crossing is None or not accepts(self._incoming, head):
             connection.abort()
@@ -314,26 +318,16 @@ class Forward:
                 )
             )
             return
-        more = [b"Upgrade: websocket\r\nConnection: Upgrade\r\n"]
-        kept = self._outgoing.kept_subprotocols
-        if kept and "Sec-WebSocket-Protocol" not in head.headers:
-            # The client offered a key as subprotocol, which stayed here; browsers and strict
-            # clients insist that one of their offers is selected (RFC 6455 section 4.1).
-            more.append(b"Sec-WebSocket-Protocol: %b\r\n" % kept[0])
         self._note.answered(101)
-        self._client.write(crossing.head(*more))
-        from_client = self._client.take_early_bytes()
-        self._client.release()
-        relay = Relay(
-            self._client.transport, connection.release(), self._around.loop, self._relay_ended
+        self._client.write(answer(crossing, head, self._outgoing.kept_subprotocols))
+        begin(
+            self._client,
+            connection,
+            self._around,
+            SessionEnd(self._around, self._note, self._bounds.leave),
+            early=early,
+            tap=heard(self._around, self._note, head, self._injection.masker),
         )
-        self._around.relays.add(relay)
-        relay.start(from_client=from_client, from_provider=early)
-
-    def _relay_ended(self, relay: Relay, sent: int, received: int) -> None:
-        self._around.relays.discard(relay)
-        self._note.sent, self._note.received = sent, received
-        self._end("")
 
     # -- when it goes wrong --------------------------------------------------------------------
 
@@ -409,6 +403,8 @@ class Forward:
     def _end(self, outcome: str) -> None:
         if not self.finished:
             self.finished = True
+            if self._events is not None:
+                self._events.ended()
             if self._bounds.leave is not None:
                 self._bounds.leave()
             self._note.outcome = outcome

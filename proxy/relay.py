@@ -10,9 +10,11 @@ import asyncio
 import base64
 import hashlib
 from collections.abc import Callable
+from typing import Protocol
 
+from .farewell import Farewell
+from .heads import ResponseHead
 from .incoming import Incoming
-from .parsers import ResponseHead
 
 # RFC 6455 section 1.3.
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
@@ -24,22 +26,33 @@ def accepts(incoming: Incoming, head: ResponseHead) -> bool:
     """Whether a 101 answers this very handshake (RFC 6455 section 4.1, items 2 to 4)."""
     key = incoming.headers["Sec-WebSocket-Key"].encode("ascii")
     digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
-    connection = head.headers.get("Connection", "").lower().split(",")
+    connection = b",".join(head.values(b"connection")).lower().split(b",")
     return (
-        head.headers.get("Upgrade", "").lower() == "websocket"
-        and "upgrade" in [token.strip() for token in connection]
-        and head.headers.getall("Sec-WebSocket-Accept", ()) == [base64.b64encode(digest).decode()]
+        [value.lower() for value in head.values(b"upgrade")] == [b"websocket"]
+        and b"upgrade" in [token.strip() for token in connection]
+        and head.values(b"sec-websocket-accept") == [base64.b64encode(digest)]
     )
+
+
+class Tap(Protocol):
+    """Gets a copy of all that crosses, in the order in which it came. None of it may raise.
+
+    ``ended`` comes once, when both connections are gone.
+    """
+
+    def from_client(self, data: bytes) -> None: ...
+    def from_provider(self, data: bytes) -> None: ...
+    def ended(self) -> None: ...
 
 
 class Relay:
     """One WebSocket session.
 
     ``ended`` is called once, when both connections are gone, with the relay, the bytes to the
-    provider and those to the client.
+    provider and those to the client. ``tap`` is somebody who watches.
     """
 
-    __slots__ = ("_client", "_ended", "_loop", "_provider", "_timer")
+    __slots__ = ("_client", "_ended", "_farewell", "_loop", "_provider", "_tap", "_timer")
 
     def __init__(
         self,
@@ -47,12 +60,19 @@ class Relay:
         provider: asyncio.Transport,
         loop: asyncio.AbstractEventLoop,
         ended: Callable[[Relay, int, int], None],
+        tap: Tap | None = None,
     ) -> None:
         self._loop = loop
         self._ended = ended
+        self._tap = tap
         self._timer: asyncio.TimerHandle | None = None
-        self._client = _Side(self, client)
-        self._provider = _Side(self, provider)
+        self._farewell: Farewell | None = None
+        if tap is None:
+            self._client = _Side(self, client)
+            self._provider = _Side(self, provider)
+        else:
+            self._client = _TappedSide(self, client, tap.from_client)
+            self._provider = _TappedSide(self, provider, tap.from_provider)
         self._client.far, self._provider.far = self._provider, self._client
 
     def start(self, *, from_client: bytes, from_provider: bytes) -> None:
@@ -65,11 +85,14 @@ class Relay:
         if from_provider:
             self._provider.data_received(from_provider)
 
-    def close(self) -> None:
-        """End both sides; what was written still goes out, if it is taken in time."""
-        self._client.transport.close()
-        self._provider.transport.close()
-        self.end_soon()
+    def say_goodbye(self, grace_seconds: float) -> None:
+        """End the session within that time, so that both sides know why: see ``farewell``.
+
+        Returns at once. ``ended`` tells when it is over, at the latest a second after the time. A
+        session that has lost a side is already ending.
+        """
+        if self._farewell is None and not (self._client.lost or self._provider.lost):
+            self._farewell = Farewell(self._client, self._provider, self._loop, grace_seconds)
 
     def abort(self) -> None:
         """Drop both connections now."""
@@ -87,6 +110,8 @@ class Relay:
             return
         if self._timer is not None:
             self._timer.cancel()
+        if self._tap is not None:
+            self._tap.ended()
         self._ended(self, self._client.moved, self._provider.moved)
 
     def end_soon(self) -> None:
@@ -99,17 +124,19 @@ class _Side(asyncio.Protocol):
     """One of the two connections.
 
     moved   how many bytes came from it
+    full    it takes nothing more for now, so the far side is not read
     silent  it will send nothing more
     lost    it is gone
     """
 
-    __slots__ = ("_relay", "far", "lost", "moved", "silent", "transport")
+    __slots__ = ("_relay", "far", "full", "lost", "moved", "silent", "transport")
 
     def __init__(self, relay: Relay, transport: asyncio.Transport) -> None:
         self._relay = relay
         self.transport = transport
         self.far: _Side
         self.moved = 0
+        self.full = False
         self.silent = False
         self.lost = False
 
@@ -129,13 +156,31 @@ class _Side(asyncio.Protocol):
         return True
 
     def pause_writing(self) -> None:
+        self.full = True
         if not self.far.transport.is_closing():
             self.far.transport.pause_reading()
 
     def resume_writing(self) -> None:
+        self.full = False
         if not self.far.transport.is_closing():
             self.far.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True
         self._relay.side_lost(self, exc)
+
+
+class _TappedSide(_Side):
+    """The same while somebody watches."""
+
+    __slots__ = ("_copy",)
+
+    def __init__(
+        self, relay: Relay, transport: asyncio.Transport, copy: Callable[[bytes], None]
+    ) -> None:
+        super().__init__(relay, transport)
+        self._copy = copy
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._copy(data)

@@ -28,6 +28,7 @@ from .running import (
     keyrelay,
     raw_provider,
     read_head,
+    request_id_line,
     reset,
     static_route,
     until,
@@ -104,7 +105,7 @@ def problem(answer: bytes) -> dict[str, Any]:
 def expire(running: Running, seconds: float) -> None:
     """What the ticker does, ``seconds`` from now."""
     now = asyncio.get_running_loop().time() + seconds
-    for pool in running.app._pools.values():
+    for pool in running.app.pools.values():
         pool.expire(now)
 
 
@@ -156,8 +157,9 @@ def _requests(draw: st.DrawFn) -> tuple[bytes, bytes]:
 async def test_the_provider_gets_what_was_rendered(
     dummy_key: bytes, requests: list[tuple[bytes, bytes]]
 ) -> None:
-    """Whatever a client writes, what reaches the provider is the rendered head and the body, to
-    the byte, request by request, on one connection. (One of the client's ends with chunks.)
+    """Whatever a client writes, what reaches the provider is the rendered head with a request id,
+    and the body, to the byte, request by request, on one connection. (One of the client's ends with
+    chunks.)
     """
     recording = Recording()
     async with (
@@ -180,14 +182,15 @@ async def test_the_provider_gets_what_was_rendered(
                     parser = parsers.request_parser(asyncio.get_running_loop())
                     incoming = parsers.incoming(parser.feed_data(data)[0][0][0])
                     rest = incoming.path.removeprefix(b"/api")
-                    assert head == Outgoing(incoming, rest, rules).render(injection)
+                    added = request_id_line(head)
+                    assert head == Outgoing(incoming, rest, rules, added).render(injection)
                     assert (unchunked(body) if incoming.chunked else body) == content
         assert provider.connections == 1
 
 
 async def test_nothing_is_added_to_a_request(dummy_key: bytes) -> None:
-    """No Accept, no User-Agent, no Via: the provider sees the client's fields, its own Host and the
-    credential.
+    """No Accept, no User-Agent, no Via: the provider sees the client's fields, its own Host, a
+    request id and the credential.
     """
     recording = Recording()
     async with (
@@ -195,10 +198,49 @@ async def test_nothing_is_added_to_a_request(dummy_key: bytes) -> None:
         keyrelay({"api": static_route(provider.url)}) as running,
     ):
         await exchange(running.port, b"GET /api/x?y=%20" + HEAD + b"x-Odd:  a b \r\n\r\n")
-        assert recording.requests[0][0] == (
-            b"GET /x?y=%%20 HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nx-Odd: a b\r\nX-Api-Key: %b\r\n\r\n"
-            % (provider.port, SECRET)
+        head = recording.requests[0][0]
+        assert head == (
+            b"GET /x?y=%%20 HTTP/1.1\r\nHost: 127.0.0.1:%d\r\nx-Odd: a b\r\n%bX-Api-Key: %b\r\n\r\n"
+            % (provider.port, request_id_line(head), SECRET)
         )
+
+
+@pytest.mark.parametrize(
+    ("fields", "crosses"),
+    [
+        (b"X-Request-Id: client-1\r\n", True),
+        (b"x-request-id:  A.b_c~1:/+=@-  \r\n", True),
+        (b"X-Request-Id: " + b"a" * 128 + b"\r\n", True),
+        (b"", False),
+        (b"X-Request-Id:\r\n", False),
+        (b"X-Request-Id: " + b"a" * 129 + b"\r\n", False),
+        (b"X-Request-Id: client 1\r\n", False),
+        (b"X-Request-Id: client-1, 2\r\n", False),
+        (b"X-Request-Id: client-\xe9\r\n", False),
+        (b"X_Request_Id: client-1\r\n", False),
+    ],
+)
+async def test_a_request_has_one_id(dummy_key: bytes, fields: bytes, crosses: bool) -> None:
+    """The client's if it is a valid one, else a new one for each request: one line behind the
+    client's fields, and the same in an answer of ours.
+    """
+    given = fields.partition(b":")[2].strip()
+    recording = Recording(OK, OK, None)
+    async with (
+        raw_provider(recording.serve) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+    ):
+        request = b"POST /api/x" + HEAD + fields + b"Content-Length: 0\r\n\r\n"
+        answers = [await exchange(running.port, request) for _ in range(3)]
+        heads = [head for head, _ in recording.requests]
+        ids = [request_id_line(head) for head in heads]
+        for head, line in zip(heads, ids, strict=True):
+            end = b"\r\nContent-Length: 0\r\n%bX-Api-Key: %b\r\n\r\n" % (line, SECRET)
+            assert head.endswith(end)
+        assert answers[2].startswith(b"HTTP/1.1 502 ")
+        assert request_id_line(answers[2]) == ids[-1]
+        assert (set(ids) == {b"X-Request-Id: %b\r\n" % given}) is crosses
+        assert len(set(ids)) == (1 if crosses else len(ids))
 
 
 async def test_one_connection_for_many_requests(dummy_key: bytes) -> None:
@@ -733,7 +775,7 @@ async def test_unasked_answers_reach_nobody(dummy_key: bytes) -> None:
         assert (await exchange(running.port, GET)).endswith(b"\r\nok")
         assert (await exchange(running.port, GET)).endswith(b"\r\nok")
         assert provider.connections == 2
-        idle = running.app._pools["api"]
+        idle = running.app.pools["api"]
         assert idle.idle == 1
         recording.writers[1].write(poison)
         await until(lambda: idle.idle == 0)

@@ -9,8 +9,9 @@ import asyncio
 import base64
 import hashlib
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from http import HTTPStatus
 from pathlib import Path
 from ssl import SSLContext
@@ -20,6 +21,8 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
+
+from proxy.relay import Relay
 
 from .certificates import Authority
 from .running import (
@@ -640,6 +643,69 @@ async def test_the_slow_side_slows_the_other(
             assert sent < total // 2
             read_on.set()
         await until(lambda: received == total)
+
+
+# -- somebody watches --------------------------------------------------------------------------
+
+
+class Watcher:
+    """A tap that keeps all it gets."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, bytes]] = []
+        self.ends = 0
+
+    def from_client(self, data: bytes) -> None:
+        self.heard.append(("client", data))
+
+    def from_provider(self, data: bytes) -> None:
+        self.heard.append(("provider", data))
+
+    def ended(self) -> None:
+        self.ends += 1
+
+
+async def test_a_tap_hears_all() -> None:
+    """Whoever watches a session gets a copy of all that crosses, what came early too, and its end
+    once; what crosses is no other.
+    """
+    loop = asyncio.get_running_loop()
+    watcher = Watcher()
+    ends: list[tuple[int, int]] = []
+    async with AsyncExitStack() as stack:
+        transports, peers = [], []
+        for _ in range(2):
+            near, far = socket.socketpair()
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
+            transports.append(transport)
+            peers.append(RawClient(*await asyncio.open_connection(sock=far)))
+            await stack.enter_async_context(peers[-1])
+        client, provider = peers
+        relay = Relay(
+            transports[0],
+            transports[1],
+            loop,
+            lambda _, sent, received: ends.append((sent, received)),
+            watcher,
+        )
+        relay.start(from_client=b"early", from_provider=b"")
+        assert await provider.exactly(5) == b"early"
+        provider.send(b"answer")
+        assert await client.exactly(6) == b"answer"
+        client.send(b"more")
+        assert await provider.exactly(4) == b"more"
+        assert watcher.heard == [
+            ("client", b"early"),
+            ("provider", b"answer"),
+            ("client", b"more"),
+        ]
+        assert watcher.ends == 0
+        client.close()
+        assert await provider.rest() == b""
+        provider.close()
+        await until(lambda: ends)
+        assert watcher.ends == 1
+        assert ends == [(9, 6)]
 
 
 # -- TLS ---------------------------------------------------------------------------------------
