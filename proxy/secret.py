@@ -14,13 +14,15 @@ from typing import NoReturn, final
 class Secret:
     """One secret value under its configured name. Immutable.
 
-    ``reveal`` is the only way to the value; the linter allows calling it in ``auth`` alone.
+    ``reference`` says where it is from, in words that may be shown: ``env:NEW``. ``reveal`` is the
+    only way to the value; a test allows calling it where it is placed alone.
     """
 
-    __slots__ = ("__value", "name")
+    __slots__ = ("__value", "name", "reference")
 
-    def __init__(self, name: str, value: bytes) -> None:
+    def __init__(self, name: str, value: bytes, reference: str = "") -> None:
         self.name = name
+        self.reference = reference
         self.__value = value
 
     def reveal(self) -> bytes:

@@ -1,0 +1,124 @@
+"""The only place that reads secret values: variables, files, keyrings, programs, sealed values.
+
+Each source is a function of its own module; it returns the bytes or raises ``Unusable`` with what
+to do about it, in words that may be shown to anybody. What it returns is checked once for all by
+``base.check``. Nothing is kept: every call reads. All functions may be called from any thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from ..envelopes import Place
+from ..errors import SecretUnavailable
+from ..references import SecretSettings, shown_reference
+from ..secret import Secret
+from .base import LIMIT_BYTES, Unusable, check
+from .command import read_command
+from .files import credential_path, read_credential, read_file, watched
+from .keyrings import read_keyring
+from .own import read_own
+from .sealed import read_sealed
+from .variables import read_variable
+
+__all__ = [
+    "DEMO_KEY",
+    "FILE_LIMIT_BYTES",
+    "Unusable",
+    "resolve",
+    "resolve_all",
+    "ttl",
+    "watched_files",
+]
+
+DEMO_KEY = b"dummy-demo-key"
+"""The key of the built-in demo provider. Public: it opens nothing."""
+
+FILE_LIMIT_BYTES = LIMIT_BYTES
+"""Largest file that is read as a secret, and largest value of any other source."""
+
+
+def resolve(name: str, settings: SecretSettings, place: Place | None = None) -> Secret:
+    """The value of the secret ``name``: the first of its references that is there.
+
+    ``place`` is the route and origin that it is for; sealed values open for no other. Raises
+    SecretUnavailable, with a remedy for each reference, if none is usable. Blocking: a program or
+    keyring may take ``timeout_seconds``, everything else is a small file on a local disk.
+    """
+    remedies: list[str] = []
+    for found in _usable(name, settings, place, remedies):
+        return found
+    raise SecretUnavailable(name, ", or ".join(remedies))
+
+
+def resolve_all(
+    name: str, settings: SecretSettings, place: Place | None = None
+) -> tuple[Secret, ...]:
+    """As ``resolve``, but every reference that is there, in order: two while a key is rotated."""
+    remedies: list[str] = []
+    found = tuple(_usable(name, settings, place, remedies))
+    if not found:
+        raise SecretUnavailable(name, ", or ".join(remedies))
+    return found
+
+
+def watched_files(settings: SecretSettings) -> frozenset[Path]:
+    """The files by whose change a secret may get another value, links and their targets included.
+
+    They need not exist. What is mounted is swapped by its links; watch those, not what they are.
+    """
+    found: frozenset[Path] = frozenset()
+    for reference in settings.references:
+        source, _, rest = reference.partition(":")
+        if source == "file":
+            found |= watched(rest)
+        elif source == "credential" and (path := credential_path(rest)) is not None:
+            found |= watched(path)
+        elif source == "sealed":
+            from .keys import key_file
+
+            file = key_file()
+            found |= watched(str(file.absolute())) if file is not None else frozenset()
+    return found
+
+
+def ttl(settings: SecretSettings) -> float | None:
+    """Seconds after which a secret is to be read again although no file has changed, or None."""
+    return settings.ttl_seconds if settings.asks else None
+
+
+def _usable(
+    name: str, settings: SecretSettings, place: Place | None, remedies: list[str]
+) -> Iterator[Secret]:
+    """Each reference that gives a value, read when asked for; what the others need is noted."""
+    for reference in settings.references:
+        shown = shown_reference(reference)
+        try:
+            value = _read(reference, name, settings, place)
+            check(value, f"the value from {shown}", multiline=settings.multiline)
+        except Unusable as missing:
+            remedies.append(str(missing))
+        else:
+            yield Secret(name, value, shown)
+
+
+def _read(reference: str, slot: str, settings: SecretSettings, place: Place | None) -> bytes:
+    source, _, rest = reference.partition(":")
+    match source:
+        case "env":
+            return read_variable(rest)
+        case "file":
+            return read_file(rest)
+        case "credential":
+            return read_credential(rest)
+        case "keyring":
+            return read_keyring(rest, settings.timeout_seconds)
+        case "exec":
+            return read_command(rest, settings.timeout_seconds)
+        case "sealed":
+            return read_sealed(reference, slot, place)
+        case "builtin":
+            return DEMO_KEY
+        case _:
+            return read_own(source, rest, settings.timeout_seconds)
