@@ -1,0 +1,35 @@
+"""The running app as the admin listener asks for it, where one process does everything."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from .app import App
+from .journal import Journal
+from .reloading import Reloader
+from .status import Reload, snapshot
+from .watching import Watchers
+
+
+class Operating:
+    """An ``Administered``: one app and what keeps it on its configuration."""
+
+    def __init__(self, app: App, reloader: Reloader) -> None:
+        self._app = app
+        self._reloader = reloader
+
+    @property
+    def journal(self) -> Journal:
+        return self._app.journal
+
+    @property
+    def watchers(self) -> Watchers:
+        return self._app.watchers
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """How this process is."""
+        return [snapshot(self._app)]
+
+    async def reload(self) -> Reload:
+        """As ``Reloader.reload``."""
+        return await self._reloader.reload()

@@ -1,0 +1,302 @@
+// The inspector: what comes from the stream, what somebody presses, and what is then to be seen.
+
+import { Detail } from "./detail.js";
+import { parse } from "./filter.js";
+import { curl } from "./format.js";
+import { List } from "./list.js";
+import { Routes } from "./routes.js";
+import { ask, listen, Refused, takeToken } from "./stream.js";
+
+// Exchanges in this page; older ones go.
+const KEPT = 2000;
+const AGAIN_MS = 1500;
+
+const $ = (id) => document.getElementById(id);
+const known = new Map();
+let order = []; // numbers of what is known, ascending
+let clearedTo = 0;
+let frozen = null; // what is shown while paused
+let arrivedMeanwhile = 0;
+let matches = null;
+let status = null;
+let selected = null;
+let drawing = false;
+
+const list = new List($("list"), $("space"), (number) => { select(number); openDetail(); });
+const detail = new Detail($("detail"), { copy: () => copy(), close: () => closeDetail() });
+const routes = new Routes($("routes"), () => reload());
+
+// -- what is known --------------------------------------------------------------------------------
+
+function take(one) {
+  const before = known.get(one.number);
+  if (!before) {
+    if (one.number <= clearedTo) return;
+    if (!order.length || one.number > order.at(-1)) order.push(one.number);
+    else order.splice(order.findIndex((number) => number > one.number), 0, one.number);
+    arrivedMeanwhile += 1;
+  } else if (!before.open && one.open) {
+    return;
+  }
+  // The stream knows it first, from what it hears.
+  if (before && before.kind === "sse" && one.kind === "http") one.kind = "sse";
+  known.set(one.number, one);
+  if (order.length > KEPT * 1.1) forget(order.length - KEPT);
+  if (one.number === detail.number) detail.update(one);
+}
+
+function forget(count) {
+  for (const number of order.splice(0, count)) known.delete(number);
+}
+
+function newestFirst() {
+  return order.slice(-KEPT).reverse().map((number) => known.get(number));
+}
+
+function heard(name, said) {
+  if (name === "exchanges") said.exchanges.forEach(take);
+  else if (name === "status") showStatus(said);
+  else if (name === "message") message(said);
+  else if (name === "gap") resync(said.lost);
+  else take(said);
+  drawSoon();
+}
+
+function message(said) {
+  const one = known.get(said.number);
+  if (one && one.kind !== said.conversation) take({ ...one, kind: said.conversation });
+  if (said.number === detail.number) detail.hear(said);
+}
+
+async function resync(lost) {
+  toast(`${lost} events came too fast for this page and were left out.`);
+  try {
+    const { exchanges } = await (await ask("/api/exchanges")).json();
+    exchanges.forEach(take);
+  } catch (error) {
+    return toast(error.message);
+  }
+  if (detail.number !== null) await fetchDetail(detail.number);
+  drawSoon();
+}
+
+// -- what is seen ---------------------------------------------------------------------------------
+
+function drawSoon() {
+  if (drawing) return;
+  drawing = true;
+  requestAnimationFrame(() => { drawing = false; draw(); });
+}
+
+function draw() {
+  const all = frozen ?? newestFirst();
+  const shown = matches ? all.filter(matches) : all;
+  list.show(shown, selected);
+  const waiting = frozen && arrivedMeanwhile ? `, ${arrivedMeanwhile} more since` : "";
+  $("count").value = (matches ? `${shown.length} of ${all.length}` : `${all.length}`) + waiting;
+  const empty = $("empty");
+  empty.hidden = shown.length > 0;
+  if (!shown.length) showEmpty(empty, all.length > 0);
+}
+
+function showEmpty(empty, filtered) {
+  const url = status?.listeners.find((one) => one.route === null)?.url;
+  const text = filtered ? "Nothing matches the filter." : url ? `Waiting for the first request to ${url}` : "Waiting for the first request.";
+  if (empty.textContent !== text) empty.textContent = text;
+}
+
+function showStatus(said) {
+  status = said;
+  $("version").textContent = said.version;
+  const unready = Object.values(said.routes).filter((route) => route.unready).length;
+  $("unready").hidden = !unready;
+  $("unready").textContent = unready;
+  $("unready").title = `${unready} not ready`;
+  routes.show(said);
+}
+
+function link(state, text) {
+  if ($("link").textContent === text) return;
+  $("link").dataset.state = state;
+  $("link").textContent = text;
+}
+
+let hiding;
+function toast(text) {
+  $("toast").textContent = text;
+  $("toast").hidden = false;
+  clearTimeout(hiding);
+  hiding = setTimeout(() => { $("toast").hidden = true; }, 3500);
+}
+
+function gate(title, text) {
+  $("gate").hidden = !title;
+  document.querySelector("main").hidden = Boolean(title);
+  $("gate-title").textContent = title;
+  $("gate-text").textContent = text;
+}
+
+function view(name) {
+  for (const one of ["traffic", "routes"]) {
+    $(one).hidden = one !== name;
+    $(`tab-${one}`).ariaSelected = String(one === name);
+    $(`tab-${one}`).tabIndex = one === name ? 0 : -1;
+  }
+  drawSoon();
+}
+
+// -- what somebody does -------------------------------------------------------------------------
+
+function select(number) {
+  selected = number;
+  drawSoon();
+}
+
+function move(steps) {
+  const { shown } = list;
+  if (!shown.length) return;
+  const now = shown.findIndex((one) => one.number === selected);
+  const place = Math.min(shown.length - 1, Math.max(0, now < 0 ? 0 : now + steps));
+  list.reveal(place);
+  select(shown[place].number);
+  if (detail.number !== null) openDetail();
+}
+
+function openDetail() {
+  const one = known.get(selected) ?? list.shown.find(({ number }) => number === selected);
+  if (!one || one.number === detail.number) return;
+  detail.open(one);
+  fetchDetail(one.number);
+}
+
+async function fetchDetail(number) {
+  try {
+    const { exchange, conversation } = await (await ask(`/api/exchanges/${number}`)).json();
+    take(exchange);
+    if (detail.number === number) detail.tell(exchange, conversation);
+  } catch (error) {
+    toast(error.message); // it ended too long ago, while this page kept it, or keyrelay ended
+  }
+}
+
+function closeDetail() {
+  if (detail.number === null) return;
+  detail.close();
+  $("list").focus({ preventScroll: true });
+}
+
+async function copy() {
+  const one = known.get(selected) ?? list.shown.find(({ number }) => number === selected);
+  const text = one && curl(one, status);
+  if (!text) return toast("There is no route to copy a call of.");
+  try {
+    await navigator.clipboard.writeText(text);
+  } catch {
+    return toast(text); // the browser does not let this page copy, so it is there to be selected
+  }
+  const without = ["query", "headers", ...(one.sent && one.kind !== "websocket" ? ["body"] : [])];
+  toast(`Copied. Not in it, as not recorded: ${without.join(", ")}.`);
+}
+
+async function reload() {
+  routes.busy(true);
+  try {
+    const report = await (await ask("/api/reload", { method: "POST" })).json();
+    toast(report.findings.length ? "Not taken: see what was found." : "Reloaded.");
+    showStatus(await (await ask("/api/status")).json());
+  } catch (error) {
+    toast(error.message);
+  } finally {
+    routes.busy(false);
+  }
+}
+
+function pause() {
+  frozen = frozen ? null : newestFirst();
+  arrivedMeanwhile = 0;
+  $("pause").ariaPressed = String(Boolean(frozen));
+  $("pause").textContent = frozen ? "Resume" : "Pause";
+  drawSoon();
+}
+
+function clear() {
+  clearedTo = order.at(-1) ?? clearedTo;
+  forget(order.length);
+  if (frozen) frozen = [];
+  selected = null;
+  detail.close();
+  drawSoon();
+}
+
+const KEYS = {
+  j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
+  PageDown: () => move(list.page), PageUp: () => move(-list.page),
+  Home: () => move(-KEPT * 2), End: () => move(KEPT * 2),
+  Enter: () => openDetail(), c: () => copy(), "/": () => $("filter").focus(), Escape: () => closeDetail(),
+};
+
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || $("traffic").hidden) return;
+  const { target } = event;
+  if (target === $("filter")) {
+    if (event.key === "Escape" && !target.value) $("list").focus();
+    if (event.key === "Enter" || event.key === "ArrowDown") { $("list").focus(); move(0); }
+    return;
+  }
+  // Enter presses a button that has the focus.
+  if (event.key === "Enter" && target.closest("button")) return;
+  const act = KEYS[event.key];
+  if (!act) return;
+  event.preventDefault();
+  act();
+});
+
+$("filter").addEventListener("input", () => { matches = parse($("filter").value); drawSoon(); });
+$("pause").addEventListener("click", pause);
+$("clear").addEventListener("click", clear);
+for (const one of ["traffic", "routes"]) $(`tab-${one}`).addEventListener("click", () => view(one));
+document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
+  if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
+  const other = $("traffic").hidden ? "traffic" : "routes";
+  view(other);
+  $(`tab-${other}`).focus();
+});
+setInterval(() => {
+  routes.tick();
+  if (!document.hidden) list.draw();
+  const one = known.get(detail.number);
+  if (one?.open) detail.update(one);
+}, 1000);
+
+// -- the stream -----------------------------------------------------------------------------------
+
+// Only a request that this page made has a right to say that the token is wrong.
+async function watch() {
+  for (;;) {
+    const again = new Promise((resolve) => { addEventListener("hashchange", resolve, { once: true }); });
+    if (!takeToken()) {
+      link("lost", "no token");
+      gate("This address has no token", TOKEN_HELP);
+      await again;
+      continue;
+    }
+    try {
+      await listen((name, said) => { gate("", ""); link("live", "live"); heard(name, said); });
+      link("lost", "ended, trying again");
+    } catch (error) {
+      if (error instanceof Refused && error.status === 401) {
+        link("lost", "wrong token");
+        gate("The token is not the right one", TOKEN_HELP);
+        await again;
+        continue;
+      }
+      link("lost", error instanceof Refused ? error.message : "not reached, trying again");
+    }
+    await Promise.race([again, new Promise((resolve) => { setTimeout(resolve, AGAIN_MS); })]);
+  }
+}
+
+const TOKEN_HELP = "keyrelay makes a new token at every start and prints it once, within the address of this page:\n\n" +
+  `${location.origin}/#token=…\n\nOpen that address as a whole, from the terminal in which keyrelay runs.`;
+
+watch();
