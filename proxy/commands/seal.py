@@ -1,0 +1,141 @@
+"""Commands for sealed values: make keys, seal, seal anew."""
+
+from __future__ import annotations
+
+import datetime
+import sys
+from pathlib import Path
+
+import click
+
+from ..envelopes import place_of
+from ..errors import KeyrelayError
+from ..sources.base import LIMIT_BYTES, Unusable, check, without_line_end
+from ..wording import advise
+from .options import CONFIG, load
+
+# cryptography is imported in the functions: it takes long to load.
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  keyrelay keygen                   make the first key
+  keyrelay keygen --public          print what others need to seal for you
+  keyrelay keygen --add && keyrelay reseal routes.yaml
+"""
+)
+@click.option(
+    "--file",
+    type=_FILE,
+    metavar="PATH",
+    help="File of keys. Without it: $KEYRELAY_KEYS, else ~/.config/keyrelay/keys.",
+)
+@click.option("--add", is_flag=True, help="Add a key to the file; it becomes the one to seal with.")
+@click.option("--public", is_flag=True, help="Make nothing; print the public parts that are there.")
+def keygen(file: Path | None, add: bool, public: bool) -> None:
+    """Make a key for sealed values.
+
+    Prints its id and its public part, which suffices to seal. The private part goes to a file that
+    only you can read; whoever has it, and the routes file, has the secrets. Keep a copy: without it
+    nothing opens. An existing file is never overwritten.
+    """
+    from ..sealing import SealingKey
+    from ..sources import keys
+
+    if public:
+        if add:
+            raise click.UsageError("Add a key or print the public parts, not both.")
+        for one in keys.read_keys(file).keys:
+            click.echo(f"{one.key_id} {one.public}")
+        return
+    path = file or keys.default_file()
+    key = SealingKey.generate(datetime.datetime.now(datetime.UTC).date())
+    (keys.add_key if add else keys.write_key)(path, key)
+    click.echo(f"{key.key_id} {key.public}")
+    click.echo(f"The private part is in {path}; keep a copy.", err=True)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  keyrelay seal hume api_key -c routes.yaml        asks for the value
+  op read op://dev/hume/key | keyrelay seal hume api_key -c routes.yaml
+  keyrelay seal hume api_key --to keyrelay-public-…
+"""
+)
+@click.argument("route")
+@click.argument("secret")
+@CONFIG
+@click.option(
+    "--to",
+    metavar="PUBLICKEY",
+    help="Seal with this public part. Without it: with the newest key of yours.",
+)
+def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
+    """Seal a value for the SECRET of a ROUTE, and print the reference to paste.
+
+    The value comes from stdin, without the line break at its end, or is asked for; never write it
+    into the command, which others can see. It will open for this secret of this route alone, and
+    only while the route leads to the host that it leads to now.
+    """
+    from ..sealing import PublicKey
+    from ..sources.keys import read_keys
+
+    settings = load(config)
+    if route not in settings.routes:
+        raise click.UsageError(f"There is no route {route}; {advise(route, settings.routes)}")
+    upstream, secrets = settings.routes[route].upstream, settings.routes[route].secrets
+    assert upstream is not None, "the loader lets no route without upstream pass"
+    if secret not in secrets:
+        raise click.UsageError(
+            f"The route {route} has no secret {secret}; {advise(secret, secrets)}"
+        )
+    try:
+        public = PublicKey.parse(to) if to is not None else read_keys().newest.public
+    except ValueError as error:
+        raise click.BadParameter(": ".join(str(error).splitlines()), param_hint="--to") from None
+    value = _value(f"Value of {secret} for {route}")
+    try:
+        check(value, "the value", multiline=secrets[secret].multiline)
+    except Unusable as error:
+        raise KeyrelayError(str(error)) from None
+    click.echo(str(public.seal(value, place_of(route, upstream), secret)))
+    click.echo(f"Paste it as the secret {secret} of the route {route}.", err=True)
+
+
+def _value(question: str) -> bytes:
+    if sys.stdin.isatty():
+        return str(click.prompt(question, hide_input=True, err=True)).encode()
+    # One byte more than a line end beyond the limit tells that it is too long.
+    return without_line_end(sys.stdin.buffer.read(LIMIT_BYTES + 3))
+
+
+@click.command(
+    epilog="""\b
+Example, to change the key:
+  keyrelay keygen --add
+  keyrelay reseal routes.yaml
+  then remove the old key's line from the file of keys
+"""
+)
+@click.argument("file", type=_FILE)
+@click.option("--to", metavar="KEYID", help="Seal with this key of yours. Without it: the newest.")
+def reseal(file: Path, to: str | None) -> None:
+    """Seal all sealed values of a routes FILE anew, with another key.
+
+    Comments and layout stay as they are. If one value does not open, all that do not are listed and
+    nothing is changed.
+    """
+    from ..resealing import reseal as reseal_file
+    from ..sources.keys import read_keys
+
+    keys = read_keys()
+    key = keys.newest if to is None else keys.find(to)
+    done = reseal_file(file, keys, key.public)
+    values = f"{done.changed} value{'s' if done.changed != 1 else ''}"
+    click.echo(f"Sealed {values} of {file} anew with the key {key.key_id}.")
+    if done.kept:
+        click.echo(f"{done.kept} had that key already.")

@@ -1,0 +1,24 @@
+"""The commands that serve: what of their options reaches the server.
+
+How it serves, and how it ends, is tested in test_serving.
+"""
+
+from __future__ import annotations
+
+from .commands import keyrelay, running
+from .running import exchange
+
+
+async def test_the_demo_prints_what_to_paste() -> None:
+    """demo: one route, no key, three commands that hold the port it got."""
+    async with running("demo", "--listen", "127.0.0.1:0", until="A WebSocket:") as process:
+        assert f"{process.urls[0]}/demo/echo/hello" in process.err
+        request = b"GET /demo/echo/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        assert (await exchange(process.port, request)).startswith(b"HTTP/1.1 200 ")
+
+
+def test_providers_and_a_file_exclude_each_other() -> None:
+    """Which of them would win is not for anybody to guess."""
+    done = keyrelay("run", "hume", "-c", "routes.yaml")
+    assert done.code == 2
+    assert "Name providers or give a file, not both." in done.err
