@@ -1,0 +1,4 @@
+// The port is part of the page's origin, which routes.yaml lists: if it is taken, say so and stop.
+export default {
+  server: { host: "localhost", port: 5173, strictPort: true },
+};
