@@ -21,7 +21,11 @@ exchange    one request and its answer, or one WebSocket session, as the journal
 Reading order, which is the way of a request: ``gateway`` (read it first), ``door``, ``guard``,
 ``routes``, ``outgoing``, ``auth.base``, ``forward``, ``pool`` and ``upstream``, ``crossing``,
 ``relay``, ``journal``; then credentials that expire: ``auth.fresh``, ``auth.tokens``; then how it
-is put together: ``settings``, ``loader``, ``compiling``, ``app``, ``serving``, ``cli``.
+is put together: ``settings``, ``loader``, ``compiling``, ``service``, ``services``, ``places``,
+``app``, ``reloading``, ``serving``, ``cli``. Beside that way stand ``sources`` and ``sealing``
+(where secrets come from), ``tally``, ``status``, ``metrics`` and ``tracing`` (what is counted),
+``admin``, ``watching`` and ``hearing`` (the inspector), ``farewell`` (how WebSockets end), and
+``doctor`` and ``child`` (commands of their own).
 """
 
 __version__ = "0.1.0"

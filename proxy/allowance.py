@@ -10,12 +10,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-
-from limits import parse
-from limits.storage import MemoryStorage
-from limits.strategies import MovingWindowRateLimiter
+from typing import TYPE_CHECKING
 
 from .errors import Refusal
+
+# `limits` is loaded with the first route that has a rate: 3 MB that most do without.
+if TYPE_CHECKING:
+    from limits import RateLimitItem
+    from limits.strategies import MovingWindowRateLimiter
 
 # When another request has a chance once the bound of parallel ones is reached (seconds): nobody
 # knows, but SDKs wait at least this long before they try again.
@@ -43,8 +45,15 @@ class Allowance:
         self._route = route
         self._concurrency = concurrency
         self._under_way = 0
-        self._rate = None if rate is None else parse(rate)
-        self._window = None if rate is None else MovingWindowRateLimiter(MemoryStorage())
+        self._rate: RateLimitItem | None = None
+        self._window: MovingWindowRateLimiter | None = None
+        if rate is not None:
+            from limits import parse
+            from limits.storage import MemoryStorage
+            from limits.strategies import MovingWindowRateLimiter
+
+            self._rate = parse(rate)
+            self._window = MovingWindowRateLimiter(MemoryStorage())
 
     def enter(self) -> None:
         """A request begins; ``leave`` must follow. Raises Refusal if it may not."""

@@ -71,7 +71,12 @@ def plain(
 
 
 def problem(
-    refusal: Refusal, *, origin: str | None = None, head_only: bool = False, close: bool = False
+    refusal: Refusal,
+    *,
+    origin: str | None = None,
+    head_only: bool = False,
+    close: bool = False,
+    request_id: str = "",
 ) -> bytes:
     """The refusal as an answer. ``origin`` is the allowed page's, if a page asked."""
     document = {
@@ -87,6 +92,8 @@ def problem(
         refusal.proxy_error.encode(),
         _quoted(refusal.kind),
     )
+    if request_id:
+        fields += b"X-Request-Id: %b\r\n" % request_id.encode("ascii")
     for name, value in refusal.headers:
         fields += f"{name}: {value}\r\n".encode("latin-1")
     if origin is not None:

@@ -7,52 +7,90 @@ closes what must be opened and closed.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator
+import time
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
 
-from . import demo, parsers, sources
-from .allowance import Allowance
-from .auth.base import Means, Strategy
+from . import demo, parsers, sources, tracing
+from .auth.base import Means
+from .auth.tokens import Mint
 from .clock import Clock, SystemClock
-from .compiling import compile_route
-from .dialling import Dialler, tls_context
+from .compiling import Found
+from .dialling import tls_context
 from .door import ClientConnection, Entrance
-from .errors import KeyrelayError
-from .forward import Surroundings
-from .gateway import Gateway
-from .guard import LOOPBACK_NAMES, Guard
+from .errors import Refusal
+from .gateway import Gateway, InForce
 from .inbound import InboundToken
 from .journal import Journal
-from .listening import Listener, listen
-from .origins import check_guarded, parse_listen
+from .listening import Listener
+from .origins import DEMO_UPSTREAM, ListenAddress
 from .peers import Peers, can_tell
+from .places import Places, check_who_may_connect
 from .pool import Pool
-from .routes import Route, RouteTable
+from .routes import Route
+from .secret import Secret
+from .services import Services, keep_last, read_secrets
 from .settings import Settings
+from .status import Reloads
+from .surroundings import Surroundings
+from .tally import Tally
+from .tracing import Tracer
+from .watching import Watchers
 
 # How often deadlines are looked at (seconds). One timer for all connections costs less than one
 # for each, and no deadline here needs to be more exact.
 _TICK = 1.0
 
 
-@dataclass(frozen=True, slots=True)
+def read_all(settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+    """Every secret that the settings name. Blocking. Raises SecretUnavailable."""
+    found = read_secrets(settings)
+    if settings.inbound_token is None:
+        return found, None
+    return found, sources.resolve("inbound_token", settings.inbound_token)
+
+
+@dataclass(slots=True)
 class Times:
     """What client connections are told of time, in seconds."""
 
-    head_seconds: float
-    keepalive_seconds: float
+    head_seconds: float = 0.0
+    keepalive_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Where secrets, tokens and sockets come from; one of several processes is given them.
+
+    read    the secrets of every route, by its name, and the inbound token if there shall be one:
+            blocking, raises KeyrelayError
+    share   as of ``Means``
+    places  makes the ``Places``
+    """
+
+    read: Callable[[Settings], tuple[Mapping[str, Found], Secret | None]] = read_all
+    share: Callable[[str, Mint], Mint] | None = None
+    places: Callable[
+        [Callable[[InForce], Gateway], Callable[[Gateway], ClientConnection]], Places
+    ] = Places
 
 
 class App:
-    """Keyrelay, running on one configuration. An async context manager.
+    """Keyrelay, running. An async context manager.
 
     write_log  gets access-log lines; None for no access log
     json_log   lines as JSON
     warn       gets what the operator should know, a line each
     clock      for tokens; the real one by default
+    strict     do not start while a route lacks a secret
+    supply     for one of several processes
+
+    tally, reloads, started   what the status tells; ``started`` in seconds since the epoch
+    watchers                  tell of exchanges as they happen
+    also_own                  further addresses at which this process listens: no route leads there
     """
 
     def __init__(
@@ -63,34 +101,41 @@ class App:
         json_log: bool = False,
         warn: Callable[[str], object] | None = None,
         clock: Clock | None = None,
+        strict: bool = False,
+        supply: Supply | None = None,
     ) -> None:
         parsers.require_c_parser()
         self._settings = settings
         self._write_log = write_log
         self._json_log = json_log
-        self._warn = warn
-        self._times = Times(settings.head_timeout_seconds, settings.keepalive_seconds)
+        self._warn = warn or (lambda _line: None)
+        self._look_at_peers = warn is not None
+        self._strict = strict
+        self._supply = supply or Supply()
+        self._times = Times()
+        self._entrance = Entrance(settings.max_connections)
         self._clients: set[ClientConnection] = set()
-        self._pools: dict[str, Pool] = {}
-        self._allowances: dict[str, Allowance] = {}
+        self._demo_address: tuple[str, int] | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._tls = tls_context()
-        means = Means(clock or SystemClock(), self._tls, self._spawn)
-        self.routes: tuple[Route, ...] = tuple(
-            compile_route(name, one, sources.resolve, means)
-            for name, one in settings.routes.items()
+        self._means = Means(
+            clock or SystemClock(), tls_context(), self._spawn, self._warn, self._supply.share
         )
-        self.listeners: tuple[Listener, ...] = ()
-        self._token: InboundToken | None = None
-        self._entrance = Entrance(settings.max_connections)
+        self.tally = Tally()
+        self.reloads = Reloads()
+        self.also_own: list[ListenAddress] = []
+        self.watchers = Watchers(lambda route: self._services.maskers(route))
+        self.started = time.time()
         self.journal: Journal
         self._around: Surroundings
+        self._services: Services
+        self._places: Places
 
     async def __aenter__(self) -> App:
         try:
             await self._start()
         except BaseException:
+            await self._end_tasks()
             await self._stack.aclose()
             raise
         return self
@@ -106,102 +151,116 @@ class App:
     async def _start(self) -> None:
         """Open everything. Raises KeyrelayError if an address cannot be, or must not be, opened."""
         loop = asyncio.get_running_loop()
-        self._check_who_may_connect()
-        self.journal = Journal(loop, self._write_log, as_json=self._json_log)
+        self.journal = Journal(loop, self._write_log, as_json=self._json_log, warn=self._warn)
+        self.journal.sinks += [self.tally.feed, self.watchers.ended]
+        tracer = Tracer() if self._settings.tracing else None
+        if tracer is not None:
+            self.journal.sinks.append(tracer.end)
+            # Before the journal's flush is, so that it comes after it.
+            self._stack.push_async_callback(tracer.close)
         self._stack.callback(self.journal.flush)
+        self._around = Surroundings(loop, self.journal, set(), self._spawn, self.watchers, tracer)
+        withheld = frozenset() if tracer is None else tracing.FIELDS
+        self._services = Services(self._means, loop, self._own_addresses, withheld)
+        self._stack.callback(self._services.close)
+        self._places = self._supply.places(lambda now: Gateway(now, self._around), self._accept)
+        self._stack.callback(self._places.close)
         self._stack.push_async_callback(self._end_tasks)
-        self._around = Surroundings(loop, self.journal, set(), self._spawn)
-        await self._open_pools(loop)
-        self.listeners = (
-            *[await self._listen(text, None) for text in self._settings.listen],
-            *[
-                await self._listen(text, route)
-                for route in self.routes
-                for text in self._settings.routes[route.name].listen
-            ],
-        )
+        await self.adopt(self._settings)
         self._spawn(self._tick(loop))
-        for strategy in self._strategies():
-            strategy.start()
 
-    def _check_who_may_connect(self) -> None:
-        """Decide on it before anybody can. Raises KeyrelayError if that is not possible."""
-        settings = self._settings
-        if settings.inbound_token is not None:
-            self._token = InboundToken(sources.resolve("inbound_token", settings.inbound_token))
-        for text in listen_texts(settings):
-            if self._token is None:
-                try:
-                    check_guarded(text)
-                except ValueError as error:
-                    raise KeyrelayError(": ".join(str(error).splitlines())) from None
-            elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
-                raise KeyrelayError(
-                    "peer_uid: enforce refuses whoever connects from another machine; "
-                    "listen on loopback, or set peer_uid: warn"
-                )
-        enforce = settings.peer_uid == "enforce"
-        if enforce or (settings.peer_uid == "warn" and self._warn is not None and can_tell()):
-            peers = Peers(enforce=enforce, warn=self._warn or (lambda _line: None))
-            self._entrance = Entrance(settings.max_connections, peers.refusal)
-
-    async def _open_pools(self, loop: asyncio.AbstractEventLoop) -> None:
-        demo_address: tuple[str, int] | None = None
-        for route in self.routes:
-            if route.origin.builtin and demo_address is None:
-                provider = await demo.start(sources.DEMO_KEY)
-                self._stack.push_async_callback(provider.close)
-                demo_address = provider.address
-            settings = self._settings.routes[route.name]
-            dialler = Dialler(
-                route.origin,
-                connect_seconds=settings.connect_timeout_seconds,
-                allow_private=settings.allow_private,
-                tls=self._tls,
-                address=demo_address if route.origin.builtin else None,
-                own=self._own_addresses,
-            )
-            pool = Pool(
-                dialler,
-                loop,
-                idle_seconds=settings.idle_seconds,
-                silence_seconds=settings.answer_timeout_seconds,
-            )
-            self._pools[route.name] = pool
-            if settings.concurrency is not None or settings.rate is not None:
-                self._allowances[route.name] = Allowance(
-                    route.name, concurrency=settings.concurrency, rate=settings.rate
-                )
-            self._stack.callback(pool.close)
-
-    async def _listen(self, text: str, only: Route | None) -> Listener:
-        loop = self._around.loop
-        table = RouteTable(self.routes, only)
-        guard = Guard(
-            served_hosts(self._settings) | table.hosts,
-            frozenset(self._settings.browsers.origins),
-            self._token,
-            table.shares,
+    def _accept(self, gateway: Gateway) -> ClientConnection:
+        return ClientConnection(
+            gateway.handle, self._clients, self._times, self._around.loop, self._entrance
         )
-        gateway = Gateway(guard, table, self._pools, self._allowances, self._around)
 
-        def accept() -> ClientConnection:
-            return ClientConnection(
-                gateway.handle, self._clients, self._times, loop, self._entrance
-            )
+    # -- configurations ------------------------------------------------------------------------
 
-        listener = await listen(text, accept, only.name if only else None)
-        self._stack.callback(listener.close)
-        return listener
+    async def adopt(self, settings: Settings) -> tuple[str, ...]:
+        """Serve by these settings from now on. What is different, for a person.
+
+        Raises KeyrelayError and leaves everything as it was if they cannot be served by. What is
+        under way goes on as it began; where nothing is different, connections, tokens and counts
+        stay. Not to be called twice at a time.
+        """
+        read, inbound = await asyncio.to_thread(self._supply.read, settings)
+        found = keep_last(read, settings, self._services.in_force, self._warn)
+        token = None if inbound is None else InboundToken(inbound)
+        check_who_may_connect(settings, token)
+        await self._start_demo(settings)
+        services = self._services.prepare(settings, found, self._demo_address)
+        try:
+            self._services.check_ready(services, strict=self._strict)
+            places = await self._places.prepare(settings)
+        except BaseException:
+            self._services.discard(services)
+            raise
+        changed = (*self._services.differences(services), *self._places.differences(places))
+        if _general(settings) != _general(self._settings):
+            changed = (*changed, "general settings are different")
+        if _at_start(settings) != _at_start(self._settings):
+            changed = (*changed, "admin, tracing and workers change at the next start")
+        # From here on nothing waits and nothing fails: requests see the old or the new.
+        self._settings = settings
+        self._times.head_seconds = settings.head_timeout_seconds
+        self._times.keepalive_seconds = settings.keepalive_seconds
+        self._entrance.max_connections = settings.max_connections
+        self._entrance.refusal = self._peers(settings)
+        self._places.put_in_force(places, settings, services, token)
+        self._services.put_in_force(services)
+        return changed
+
+    async def _start_demo(self, settings: Settings) -> None:
+        """The built-in provider, once a route leads to it."""
+        upstreams = [route.upstream for route in settings.routes.values()]
+        if self._demo_address is None and DEMO_UPSTREAM in upstreams:
+            provider = await demo.start(sources.DEMO_KEY)
+            self._stack.push_async_callback(provider.close)
+            self._demo_address = provider.address
+
+    def _peers(
+        self, settings: Settings
+    ) -> Callable[[asyncio.BaseTransport], Refusal | None] | None:
+        enforce = settings.peer_uid == "enforce"
+        if enforce or (settings.peer_uid == "warn" and self._look_at_peers and can_tell()):
+            return Peers(enforce=enforce, warn=self._warn).refusal
+        return None
+
+    async def add_own(self, address: ListenAddress) -> None:
+        """Something of keyrelay's own listens there as well; no route leads to it from now on."""
+        self.also_own.append(address)
+
+    def reconsider(self) -> None:
+        """Let every route try the first value of its secrets again."""
+        for strategy in self._services.strategies():
+            strategy.reconsider()
+
+    # -- what runs -----------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(service.route for service in self._services.in_force.values())
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        return {name: service.pool for name, service in self._services.in_force.items()}
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return self._places.listeners
 
     def _own_addresses(self) -> list[tuple[str, int]]:
         """Where requests come in, so that no route leads there."""
-        places = [listener.address for listener in self.listeners]
-        return [(place.host, place.port) for place in places if place.host is not None]
+        addresses = [*self.also_own, *(listener.address for listener in self.listeners)]
+        return [(one.host, one.port) for one in addresses if one.host is not None]
 
     async def settle(self, seconds: float) -> None:
         """Wait until every strategy has its first credential or knows why not, at most so long."""
-        waits = [self._spawn(strategy.settle()) for strategy in self._strategies()]
+        waits = [self._spawn(strategy.settle()) for strategy in self._services.strategies()]
         if waits:
             await asyncio.wait(waits, timeout=seconds)
 
@@ -218,8 +277,7 @@ class App:
             now = loop.time()
             for client in [*self._clients, *self._entrance.turned_away]:
                 client.expire(now)
-            for pool in self._pools.values():
-                pool.expire(now)
+            self._services.expire(now, self.journal.open)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)
@@ -230,21 +288,23 @@ class App:
     async def close(self, drain_seconds: float | None = None) -> None:
         """Stop accepting, let what is in flight end, close the rest.
 
-        ``drain_seconds`` None takes the configured time. WebSockets are closed at once, but what
-        was read from one side may still reach the other.
+        ``drain_seconds`` None takes the configured time. WebSockets are told with 1001 that it is
+        over, and have that time to answer.
         """
         if drain_seconds is None:
             drain_seconds = self._settings.drain_seconds
-        for listener in self.listeners:
-            listener.stop()
+        self._places.stop()
+        self._services.retire()
         for relay in list(self._around.relays):
-            relay.close()
+            relay.say_goodbye(drain_seconds)
         loop = self._around.loop
         until = loop.time() + drain_seconds
+        # Even without any time what has been written goes out.
+        await asyncio.sleep(0)
         # Many may end, and none is waited for by itself.
         while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
-        for strategy in self._strategies():
+        for strategy in self._services.strategies():
             strategy.close()
         await self._end_tasks()
         # Transports tell their protocols of the end in a later turn of the loop.
@@ -257,10 +317,6 @@ class App:
         await self._stack.aclose()
         await asyncio.sleep(0)
 
-    def _strategies(self) -> Iterator[Strategy]:
-        for route in self.routes:
-            yield from route.strategies
-
     def _drop_idle(self) -> bool:
         """Close connections without a request; whether any is left.
 
@@ -272,22 +328,11 @@ class App:
         return bool(self._clients)
 
 
-def listen_texts(settings: Settings) -> Iterator[str]:
-    """Every address at which something listens."""
-    yield from settings.listen
-    for route in settings.routes.values():
-        yield from route.listen
+def _at_start(settings: Settings) -> tuple[object, ...]:
+    """What is looked at when keyrelay starts, and not again."""
+    return settings.admin, settings.tracing, settings.workers
 
 
-def served_hosts(settings: Settings) -> frozenset[str]:
-    """The host names that stand for this keyrelay, beside those of routes.
-
-    The addresses that were written as listeners too: no page's own name can be one of them.
-    """
-    addresses = [parse_listen(text) for text in listen_texts(settings)]
-    literals = {
-        f"[{one.host}]" if ":" in one.host else one.host
-        for one in addresses
-        if one.host is not None and not one.wildcard
-    }
-    return LOOPBACK_NAMES | literals | frozenset(settings.hosts)
+def _general(settings: Settings) -> Settings:
+    """What concerns neither routes nor listeners."""
+    return settings.model_copy(update={"routes": {}, "listen": ()})

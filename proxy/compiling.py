@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 
 from .auth.base import Means
 from .auth.building import build_strategies
@@ -17,29 +18,64 @@ from .routes import Route
 from .secret import Secret
 from .settings import RouteSettings, SecretSettings
 
-Resolve = Callable[[str, SecretSettings], Secret]
+Resolve = Callable[[str, SecretSettings], tuple[Secret, ...]]
+"""Reads a secret: every value of it that is there, or raises SecretUnavailable."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The secrets of a route as they were read.
+
+    secrets  those that are there; several values of one while it is rotated, the first to be used
+    lacking  what to do about each of the others, by its name
+    """
+
+    secrets: Mapping[str, tuple[Secret, ...]]
+    lacking: Mapping[str, str]
+
+    def same(self, other: Found) -> bool:
+        """Whether ``other`` has the same values from the same places."""
+        return self._prints() == other._prints() and self.lacking.keys() == other.lacking.keys()
+
+    def _prints(self) -> dict[str, list[tuple[str, str]]]:
+        return {
+            name: [(one.reference, one.fingerprint()) for one in values]
+            for name, values in self.secrets.items()
+        }
+
+
+def find_secrets(settings: RouteSettings, resolve: Resolve) -> Found:
+    """Read the secrets of a route. Blocking, if ``resolve`` is."""
+    secrets: dict[str, tuple[Secret, ...]] = {}
+    lacking: dict[str, str] = {}
+    for name, source in settings.secrets.items():
+        try:
+            secrets[name] = resolve(name, source)
+        except SecretUnavailable as error:
+            lacking[name] = error.remedy
+    return Found(secrets, lacking)
 
 
 def compile_route(
-    name: str, settings: RouteSettings, resolve: Resolve, means: Means | None = None
+    name: str,
+    settings: RouteSettings,
+    found: Found,
+    means: Means | None = None,
+    withheld: frozenset[bytes] = frozenset(),
 ) -> Route:
-    """The route of checked settings. ``resolve`` reads a secret or raises SecretUnavailable.
+    """The route of checked settings, with the secrets that were found for it.
 
-    Without ``means`` the route is only for showing what it would do. A secret that is missing makes
+    Fields ``withheld`` are dropped from requests as well. Without ``means`` the route is only for
+    showing what it would do. A secret that is missing makes
     the route unready, not the start fail: the others still serve.
     """
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
     origin, base_path = parse_upstream(settings.upstream)
-    secrets: dict[str, Secret] = {}
-    missing: list[str] = []
-    for secret_name, source in settings.secrets.items():
-        try:
-            secrets[secret_name] = resolve(secret_name, source)
-        except SecretUnavailable as error:
-            if not source.optional:
-                missing.append(error.remedy)
+    missing = [
+        remedy for one, remedy in found.lacking.items() if not settings.secrets[one].optional
+    ]
     try:
-        strategies = () if missing else build_strategies(settings, secrets, means)
+        strategies = () if missing else build_strategies(name, settings, found.secrets, means)
         if not strategies and not missing:
             missing.append("no strategy under auth has all of its secrets")
     except SecretUnavailable as error:
@@ -56,6 +92,7 @@ def compile_route(
             host=origin.authority.encode("ascii"),
             base_path=base_path.encode("ascii"),
             dropped_headers=DROPPED_FROM_REQUESTS
+            | withheld
             # A body that is to be looked into had better not be compressed.
             | ({b"accept-encoding"} if settings.mask_bodies else frozenset())
             | {header.lower().encode() for header in carriers}

@@ -1,7 +1,8 @@
 """What keyrelay would do with a request, found out by running the server's own code.
 
 Nothing is sent. Secrets are replaced by their names in angle brackets before the routes are built,
-so the rest of what is shown is exactly what would leave.
+and so is a request id that would be a new one; the rest of what is shown is exactly what would
+leave.
 """
 
 from __future__ import annotations
@@ -10,19 +11,26 @@ import asyncio
 import base64
 import dataclasses
 import re
+from collections.abc import Coroutine
 from dataclasses import dataclass
+from typing import Any, NoReturn
 
-from . import parsers, sources
-from .app import App, served_hosts
-from .compiling import compile_route
+from . import parsers, tracing
+from .auth.base import Means
+from .clock import SystemClock
+from .compiling import Found, compile_route
+from .dialling import tls_context
 from .errors import Refusal
 from .guard import Guard, is_preflight
 from .incoming import Incoming
 from .origins import parse_listen
 from .outgoing import Injection, Outgoing
+from .places import served_hosts
+from .requestids import request_id
 from .routes import Match, Route, RouteTable
 from .secret import Secret
-from .settings import SecretSettings, Settings
+from .services import read_secrets
+from .settings import Settings
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
 _HANDSHAKE = [
@@ -110,8 +118,17 @@ def _follow(
     steps.append(("sent to", where))
     injection = strategy.ready(websocket=incoming.websocket)
     assert injection is not None
-    request = Outgoing(incoming, match.rest, route.rules).render(_readable(injection))
-    return request.decode("utf-8", "backslashreplace")
+    added = _request_id(incoming) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
+    outgoing = Outgoing(incoming, match.rest, route.rules, added)
+    return outgoing.render(_readable(injection)).decode("utf-8", "backslashreplace")
+
+
+def _request_id(incoming: Incoming) -> bytes:
+    """The line that names the request: with the client's id if that one will be used."""
+    given = incoming.headers.get("X-Request-Id")
+    # A new one is another each time, so what is shown only says that there will be one.
+    shown = given if given is not None and request_id(given) == given else "<request id>"
+    return b"X-Request-Id: %b\r\n" % shown.encode("ascii")
 
 
 def _owner(settings: Settings, routes: list[Route], incoming: Incoming) -> Route | None:
@@ -137,16 +154,20 @@ def _rules(match: Match, incoming: Incoming) -> str:
 
 def _shown(settings: Settings) -> list[Route]:
     """The routes with names for secrets; unready if those with the secrets themselves are."""
-    return [
-        dataclasses.replace(compile_route(real.name, one, _masked), unready=real.unready)
-        for one, real in zip(settings.routes.values(), App(settings).routes, strict=True)
-    ]
+    means = Means(SystemClock(), tls_context(), _never)
+    shown = []
+    for name, found in read_secrets(settings).items():
+        route = settings.routes[name]
+        real = compile_route(name, route, found, means)
+        names = {one: (Secret(one, f"<{one}>".encode("ascii")),) for one in found.secrets}
+        withheld = tracing.FIELDS if settings.tracing else frozenset()
+        masked = compile_route(name, route, Found(names, found.lacking), withheld=withheld)
+        shown.append(dataclasses.replace(masked, unready=real.unready))
+    return shown
 
 
-def _masked(name: str, settings: SecretSettings) -> Secret:
-    """Stands for the secret if there is one. Raises SecretUnavailable as the real one does."""
-    sources.resolve(name, settings)
-    return Secret(name, f"<{name}>".encode("ascii"))
+def _never(_coroutine: Coroutine[Any, Any, None]) -> NoReturn:
+    raise AssertionError("nothing is obtained for showing")
 
 
 def _readable(injection: Injection) -> Injection:

@@ -15,19 +15,20 @@ is answered here, with the reason and the remedy.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from .allowance import Allowance, Bounds
 from .answers import plain, preflight
 from .door import ClientConnection
 from .errors import Refusal
-from .failures import body_too_large
-from .forward import Forward, Surroundings
+from .forward import Forward
 from .guard import Guard, is_preflight
 from .incoming import Incoming
 from .journal import Exchange
 from .outgoing import Outgoing
-from .pool import Pool
-from .routes import Route, RouteTable
+from .requestids import request_id
+from .routes import RouteTable
+from .service import Service
+from .surroundings import Surroundings
 from .vending import PREFIX as VENDING
 from .vending import Vending, vendor
 
@@ -35,33 +36,28 @@ from .vending import Vending, vendor
 _OWN_PREFIX = b"/-/"
 
 
+@dataclass(frozen=True, slots=True)
+class InForce:
+    """What a listener serves by, until a reload puts another in its place.
+
+    services  by the route's name
+    """
+
+    guard: Guard
+    table: RouteTable
+    services: Mapping[str, Service]
+
+
 class Gateway:
     """Serves the requests of one listener.
 
-    pools       the connections of each route, by the route's name
-    allowances  how much the routes may do, of those that are bounded
+    ``in_force`` may be replaced at any time: each request is served by what it finds.
     """
 
-    def __init__(
-        self,
-        guard: Guard,
-        table: RouteTable,
-        pools: Mapping[str, Pool],
-        allowances: Mapping[str, Allowance],
-        around: Surroundings,
-    ) -> None:
-        self._guard = guard
-        self._table = table
-        self._pools = pools
-        self._allowances = allowances
-        self._bounds = {
-            route.name: Bounds(
-                leave=allowances[route.name].leave if route.name in allowances else None,
-                max_body_bytes=route.max_body_bytes,
-                mask_bodies=route.mask_bodies,
-            )
-            for route in table.routes
-        }
+    __slots__ = ("_around", "in_force")
+
+    def __init__(self, in_force: InForce, around: Surroundings) -> None:
+        self.in_force = in_force
         self._around = around
 
     def handle(
@@ -69,17 +65,22 @@ class Gateway:
     ) -> Forward | Vending | None:
         """Serve one request. None if it has been answered already. Never waits."""
         note = Exchange("-", incoming.method, "-", incoming.websocket)
+        note.request_id = client.request_id = request_id(incoming.headers.get("X-Request-Id"))
         page: str | None = None
+        now = self.in_force
         try:
-            host, page = self._guard.admit(incoming)
-            if self._answer_locally(incoming, client, host, page):
-                return None
-            if incoming.path.startswith(VENDING) and self._table.shares(host):
-                return self._vend(incoming, client, page, note)
-            match = self._table.find(host, incoming)
-            note.route, note.path = match.route.name, match.rest.decode("ascii")
-            strategy = match.route.admit(incoming, match.rest)
-            bounds = self._enter(match.route, incoming, len(body))
+            host, page = now.guard.admit(incoming)
+            if page is not None or incoming.target == b"*" or incoming.path[:3] == _OWN_PREFIX:
+                if self._answer_locally(incoming, client, host, page):
+                    return None
+                if incoming.path.startswith(VENDING) and now.table.shares(host):
+                    return self._vend(incoming, client, page, note)
+            match = now.table.find(host, incoming)
+            route = match.route
+            note.route, note.path = route.name, match.rest.decode("ascii")
+            strategy = route.admit(incoming, match.rest)
+            service = now.services[route.name]
+            bounds = service.enter(incoming, len(body))
         except Refusal as refusal:
             self._refuse(refusal, incoming, client, page, note)
             return None
@@ -88,34 +89,27 @@ class Gateway:
             # RFC 9110 section 10.1.1: by now we know that the body is wanted. HTTP/1.0 knows no
             # interim answers.
             client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        added = b"X-Request-Id: %b\r\n" % note.request_id.encode("ascii")
+        tracer, watchers = self._around.tracer, self._around.watchers
+        if tracer is not None:
+            added += tracer.begin(incoming, note, route.origin)
         forward = Forward(
             client,
             incoming,
-            Outgoing(incoming, match.rest, match.route.rules),
+            Outgoing(incoming, match.rest, route.rules, added),
             strategy,
-            self._pools[match.route.name],
+            service.pool,
             self._around,
             note,
             page=page,
             relocate=match.relocate,
             bounds=bounds,
         )
+        self._around.journal.begin(note)
+        if watchers.active:
+            watchers.begun(note)
         forward.begin(body, ended=ended)
         return None if forward.finished else forward
-
-    def _enter(self, route: Route, incoming: Incoming, arrived: int) -> Bounds:
-        """What the route lets this exchange do, counted as begun. Raises Refusal.
-
-        ``arrived`` is how much of the body has come with the head.
-        """
-        limit = route.max_body_bytes
-        if limit is not None:
-            announced = int(incoming.headers.get("Content-Length", "0"))
-            if max(announced, arrived) > limit:
-                raise body_too_large(route.name)
-        if route.name in self._allowances:
-            self._allowances[route.name].enter()
-        return self._bounds[route.name]
 
     def _answer_locally(
         self, incoming: Incoming, client: ClientConnection, host: str, page: str | None
@@ -135,7 +129,7 @@ class Gateway:
             client.write(plain(204, close=client.must_close))
         elif incoming.path.startswith(VENDING):
             return False
-        elif incoming.path.startswith(_OWN_PREFIX) and self._table.shares(host):
+        elif incoming.path.startswith(_OWN_PREFIX) and self.in_force.table.shares(host):
             if incoming.path not in {b"/-/health", b"/-/ready"}:
                 raise Refusal(404, "no-such-page", "Keyrelay has no page of this name.")
             if incoming.method not in {"GET", "HEAD"}:
@@ -153,11 +147,13 @@ class Gateway:
         if incoming.method != "POST":
             raise Refusal(405, "method-refused", "Use POST.", headers=(("Allow", "POST"),))
         name = incoming.path.removeprefix(VENDING).decode("ascii")
-        route = next((one for one in self._table.routes if one.name == name), None)
+        routes = self.in_force.table.routes
+        route = next((one for one in routes if one.name == name), None)
         if route is None:
             raise Refusal(404, "no-route", "No route has this name.")
         strategy = vendor(route)
         note.route, note.path, note.strategy = name, incoming.path.decode("ascii"), strategy.name
+        self._around.journal.begin(note)
         return Vending(client, strategy, self._around, note, page=page)
 
     def _refuse(

@@ -7,15 +7,24 @@ import errno
 import os
 import socket
 import stat
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+from .activation import passed_socket
 from .errors import KeyrelayError
 from .origins import ListenAddress, parse_listen
 
 # Clients that connect at the same moment and wait to be accepted.
 _BACKLOG = 512
+
+
+class Closable(Protocol):
+    """What accepts: a server, or a socket that other processes accept from."""
+
+    def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +37,7 @@ class Listener:
 
     address: ListenAddress
     route: str | None
-    server: asyncio.Server
+    server: Closable
     remove: Callable[[], None] | None = None
 
     @property
@@ -47,34 +56,85 @@ class Listener:
             self.remove()
 
 
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """A socket that listens already: whoever connects waits until somebody accepts.
+
+    address  where, with the port that was taken
+    remove   as of ``Listener``
+    """
+
+    address: ListenAddress
+    sock: socket.socket
+    remove: Callable[[], None] | None = None
+
+
 async def listen(text: str, accept: Callable[[], asyncio.Protocol], route: str | None) -> Listener:
     """Listen at the address ``text``; ``accept`` makes the protocol of each connection.
 
-    Raises KeyrelayError, with what to do, if that is not possible.
+    A socket that a service manager has passed for it is used. Raises KeyrelayError, with what to
+    do, if that is not possible.
     """
+    return await serve_at(open_at(text), accept, route)
+
+
+def open_at(text: str) -> Opened:
+    """Begin to listen at the address ``text``. Raises KeyrelayError, as ``listen``."""
     address = parse_listen(text)
+    passed = passed_socket(address)
     try:
+        if passed is not None:
+            # Its file, if it has one, is the service manager's.
+            return Opened(address, passed)
         if address.unix_path is not None:
             path = Path(address.unix_path)
-            return Listener(address, route, await _on_path(accept, path), _remover(path))
-        server = await asyncio.get_running_loop().create_server(
-            accept, address.host, address.port, backlog=_BACKLOG
-        )
+            return Opened(address, _on_path(path), _remover(path))
+        assert address.host is not None
+        family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
+        sock = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise KeyrelayError(_why_not(error, address)) from None
-    port = server.sockets[0].getsockname()[1]
-    return Listener(ListenAddress(address.host, port, None), route, server)
+    return Opened(ListenAddress(address.host, sock.getsockname()[1], None), sock)
 
 
-async def _on_path(accept: Callable[[], asyncio.Protocol], path: Path) -> asyncio.Server:
+async def serve_at(
+    opened: Opened, accept: Callable[[], asyncio.Protocol], route: str | None
+) -> Listener:
+    """Accept what connects. Raises KeyrelayError, with the socket closed, if that fails."""
+    loop = asyncio.get_running_loop()
+    sock = opened.sock
+    try:
+        if sock.family != socket.AF_UNIX:
+            server = await loop.create_server(accept, sock=sock, backlog=_BACKLOG)
+        else:
+            # From 3.13 on asyncio would remove the file, whoever's it is; uvloop does not, and
+            # does not know the word.
+            keep: dict[str, Any] = {}
+            if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
+                keep["cleanup_socket"] = False
+            server = await loop.create_unix_server(accept, sock=sock, backlog=_BACKLOG, **keep)
+    except OSError as error:
+        sock.close()
+        if opened.remove is not None:
+            opened.remove()
+        raise KeyrelayError(_why_not(error, opened.address)) from None
+    return Listener(opened.address, route, server, opened.remove)
+
+
+def _on_path(path: Path) -> socket.socket:
     """A unix socket that only its owner can connect to. Raises OSError."""
     _clear_path(path)
+    sock = socket.socket(socket.AF_UNIX)
     old = os.umask(0o177)
     try:
-        loop = asyncio.get_running_loop()
-        return await loop.create_unix_server(accept, str(path), backlog=_BACKLOG)
+        sock.bind(str(path))
+        sock.listen(_BACKLOG)
+    except BaseException:
+        sock.close()
+        raise
     finally:
         os.umask(old)
+    return sock
 
 
 def _clear_path(path: Path) -> None:

@@ -6,7 +6,7 @@ that is wanted. Blocking; meant for the start and for a reload.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,17 @@ def load(path: Path, *, ours: bool = False) -> Settings:
     else, whatever the file holds.
     """
     return load_text(read_text(path, ours=ours), str(path), path.parent)
+
+
+def files(path: Path | None, settings: Settings) -> Iterator[Path]:
+    """What was read for the settings of ``path``, by whose change they may be others."""
+    if path is None:
+        return
+    yield path
+    for name in settings.providers:
+        directory = path.parent / name
+        yield directory
+        yield from directory.glob("*.yaml")
 
 
 def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
@@ -263,6 +274,10 @@ def _check_overlaps(
         for index, text in enumerate(settings.listen):
             place: Place = ("listen", index)
             _claim(document, document.place(place), listeners, text, "the main listener")
+        if settings.admin is not None:
+            place = ("admin", "listen") if ("admin", "listen") in document.values else ("admin",)
+            text = settings.admin.listen
+            _claim(document, document.place(place), listeners, text, "the admin listener")
     for name, route in routes.items():
         path = route.path or f"/{name}"
         if path in paths:

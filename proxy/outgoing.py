@@ -56,8 +56,11 @@ class Outgoing:
 
     __slots__ = ("_fields", "_host", "_method", "_path", "_query", "_tail", "kept_subprotocols")
 
-    def __init__(self, incoming: Incoming, rest: bytes, rules: Rules) -> None:
-        """``rest`` is the raw path behind the route's prefix: empty or beginning with ``/``."""
+    def __init__(self, incoming: Incoming, rest: bytes, rules: Rules, added: bytes = b"") -> None:
+        """``rest`` is the raw path behind the route's prefix: empty or beginning with ``/``.
+
+        ``added`` are field lines of keyrelay's own, each ended with CRLF.
+        """
         self._method = incoming.method.encode("ascii")
         self._host = rules.host
         self._path = rules.base_path
@@ -73,6 +76,7 @@ class Outgoing:
             self._fields = request_fields(incoming.raw_headers, rules.dropped_headers)
             if incoming.chunked:
                 self._fields += b"Transfer-Encoding: chunked\r\n"
+        self._fields += added
 
     def _handshake_fields(self, incoming: Incoming, rules: Rules) -> bytes:
         """RFC 6455 section 4.1: key, version and extensions are the client's, end to end."""

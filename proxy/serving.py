@@ -3,34 +3,59 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from . import __version__, hardening
 from .app import App
 from .auth.base import EVERY_PATH
-from .errors import KeyrelayError
 from .listening import Listener
+from .notify import READY, keep_watch, notify, reloading, stopping
+from .operating import Operating
+from .reloading import Reloader
 from .routes import Route
 from .settings import Settings
+from .worker import work
+from .workers import Supervisor
+
+if TYPE_CHECKING:
+    from .admin import Admin
 
 # How long the banner waits for first tokens (seconds), to say how they are. Requests are served
 # meanwhile.
 _SETTLE_SECONDS = 2.0
 
 
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the settings come from.
+
+    settings  as they were read at first
+    load      reads them again: blocking, raises KeyrelayError
+    files     what ``load`` reads to come to such settings
+    """
+
+    settings: Settings
+    load: Callable[[], Settings]
+    files: Callable[[Settings], Iterable[Path]]
+
+
 def serve(
-    settings: Settings,
+    source: Source,
     *,
     strict: bool = False,
     greet: Callable[[str], str] | None = None,
     debuggable: bool = False,
 ) -> None:
-    """Run until SIGTERM or SIGINT; a second signal ends it at once.
+    """Run until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads.
 
     strict      refuse to start while a route lacks a secret
     greet       makes further lines for the banner from the main listener's URL
@@ -42,7 +67,7 @@ def serve(
     if not debuggable:
         hardening.seal_memory()
     with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
-        runner.run(_serve(settings, strict=strict, greet=greet))
+        runner.run(_serve(source, strict=strict, greet=greet, debuggable=debuggable))
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
@@ -54,28 +79,50 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
     return uvloop.new_event_loop
 
 
-async def _serve(settings: Settings, *, strict: bool, greet: Callable[[str], str] | None) -> None:
-    on_terminal = sys.stdout.isatty()
-    app = App(settings, write_log=_write, json_log=not on_terminal, warn=_warn)
-    unready = [route.name for route in app.routes if route.unready]
-    if strict and unready:
-        for route in app.routes:
-            if route.unready:
-                click.echo(f"{route.name}: {route.unready}", err=True)
-        raise KeyrelayError(f"not started: {len(unready)} of {len(app.routes)} routes not ready")
+async def _serve(
+    source: Source, *, strict: bool, greet: Callable[[str], str] | None, debuggable: bool
+) -> None:
+    json_log = not sys.stdout.isatty()
     # Before anything says that keyrelay runs: whoever reads that may stop it at once.
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
-    for one in (signal.SIGTERM, signal.SIGINT):
+    app: App
+    if source.settings.workers > 1:
+        app = Supervisor(
+            source.settings,
+            command=_worker_command(debuggable=debuggable),
+            warn=_warn,
+            gone=lambda: signals.put_nowait(signal.SIGTERM),
+            strict=strict,
+        )
+    else:
+        app = App(source.settings, write_log=_write, json_log=json_log, warn=_warn, strict=strict)
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(one, signals.put_nowait, one)
     async with app:
+        reloader = Reloader(app, source.load, source.files, _warn)
+        opened = await _open_admin(app, reloader)
         await app.settle(_SETTLE_SECONDS)
         click.echo(banner(app.routes, app.listeners), err=True)
+        if opened is not None:
+            click.echo(f"  inspector  {opened.page_url}\n", err=True)
         if greet is not None:
             click.echo(greet(app.listeners[0].url), err=True)
-        await signals.get()
+        # What has been built stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        notify(READY, _warn)
+        watching = {loop.create_task(job) for job in (reloader.watch(), keep_watch(_warn))}
+        while await signals.get() == signal.SIGHUP:
+            notify(reloading(), _warn)
+            await reloader.reload()
+            notify(READY, _warn)
+        for job in watching:
+            job.cancel()
+        await asyncio.wait(watching)
+        notify(stopping(app.settings.drain_seconds), _warn)
         click.echo("Stopping. A second signal stops at once.", err=True)
-        drain = loop.create_task(app.close())
+        drain = loop.create_task(_end(app, opened))
         second = loop.create_task(signals.get())
         await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
         second.cancel()
@@ -83,6 +130,46 @@ async def _serve(settings: Settings, *, strict: bool, greet: Callable[[str], str
             drain.cancel()
             await asyncio.wait({drain})
             await app.close(drain_seconds=0)
+    if isinstance(app, Supervisor) and app.failure is not None:
+        raise app.failure
+
+
+def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
+    """Be one of several workers. ``descriptor`` leads to the supervisor, which decides on the rest.
+
+    Raises KeyrelayError if it does not.
+    """
+    hardening.check_surroundings()
+    if not debuggable:
+        hardening.seal_memory()
+    json_log = not sys.stdout.isatty()
+    with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
+        runner.run(work(descriptor, write=_write, json_log=json_log, warn=_warn))
+
+
+def _worker_command(*, debuggable: bool) -> list[str]:
+    """What starts a worker, in the way in which this process was started, but for a number."""
+    started = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    options = ["--debuggable"] if debuggable else []
+    return [sys.executable, *started, "run", *options, "--worker"]
+
+
+async def _open_admin(app: App, reloader: Reloader) -> Admin | None:
+    """The admin listener if there shall be one. Raises KeyrelayError."""
+    if app.settings.admin is None:
+        return None
+    from . import admin  # loads a web server, which nothing else needs
+
+    opened = await admin.start(Operating(app, reloader), app.settings.admin.listen, warn=_warn)
+    await app.add_own(opened.listener.address)
+    return opened
+
+
+async def _end(app: App, opened: Admin | None) -> None:
+    """Let what is in flight end. The admin listener goes first: no reload may come in between."""
+    if opened is not None:
+        await opened.close()
+    await app.close()
 
 
 def _write(lines: str) -> None:

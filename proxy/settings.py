@@ -58,6 +58,7 @@ from .templates import parse_template
 
 __all__ = [
     "DEMO_UPSTREAM",
+    "AdminSettings",
     "BasicPlacement",
     "Browsers",
     "CookiePlacement",
@@ -108,6 +109,13 @@ class StrategySettings(Node):
         description="How a token is obtained that `{token}` names in the placements. None by "
         "default: the secrets themselves are the credential.",
     )
+    refused: tuple[Annotated[int, Field(ge=400, le=499, strict=True)], ...] = Field(
+        default=(401,),
+        min_length=1,
+        description="Statuses by which the provider says that it does not take the credential; "
+        "where a secret has two values, the next is tried then. `[401]` by default. A token has "
+        "its own.",
+    )
     http: _Placements | None = Field(
         default=None,
         description="Where the credential goes in an HTTP request: one placement or a list. "
@@ -126,7 +134,7 @@ class StrategySettings(Node):
             return value
         if {"http", "websocket"} & value.keys():
             return value  # both forms in one: the placement's keys are reported as unknown
-        own = {key: value[key] for key in ("name", "paths", "token") if key in value}
+        own = {key: value[key] for key in ("name", "paths", "token", "refused") if key in value}
         placement = {key: one for key, one in value.items() if key not in own}
         return {**own, "http": placement, "websocket": placement}
 
@@ -317,6 +325,22 @@ class RouteSettings(Node):
         description="Seconds that an unused connection to the provider is kept. 50 by default, "
         "below the 60 after which many load balancers hang up. 0 keeps none.",
     )
+    spares: int = Field(
+        default=1,
+        ge=0,
+        le=16,
+        strict=True,
+        description="Connections to the provider that stand ready while the route is in use, TLS "
+        "included, so that a request or a WebSocket after a pause waits for none. Unused ones that "
+        "served before count. 1 by default; 0 for none, as below 4 `idle_seconds`.",
+    )
+    spare_seconds: Seconds = Field(
+        default=300,
+        gt=0,
+        le=86_400,
+        description="Seconds after its last request during which a route counts as in use and has "
+        "spares. 300 by default. Before the first request nothing is dialled.",
+    )
     vend: Flag = Field(
         default=False,
         description="Whether `POST /-/token/<route>` hands the provider's short-lived token, never "
@@ -347,8 +371,32 @@ class Browsers(Node):
     )
 
 
+def _check_admin_listen(text: str) -> None:
+    if parse_listen(text).exposed:
+        raise ValueError(
+            "the admin listener stays on this machine, whatever token clients bring\n"
+            "listen on 127.0.0.1, [::1] or unix:/path, and tunnel to it from elsewhere"
+        )
+
+
+class AdminSettings(Node):
+    """Where keyrelay itself can be looked at: status, metrics, reload, the live inspector."""
+
+    listen: Annotated[str, checked_by(_check_admin_listen)] = Field(
+        default="127.0.0.1:8081",
+        description="One address on loopback, or `unix:/abs/path`; 127.0.0.1:8081 by default. "
+        "Never beyond this machine, whatever token clients bring: use a tunnel for that.",
+    )
+
+
 class Settings(Node):
     """The whole file."""
+
+    admin: AdminSettings | None = Field(
+        default=None,
+        description="The admin listener with the live inspector, `/metrics` and what `keyrelay "
+        "status` asks. Off by default. A new token is printed at every start.",
+    )
 
     inbound_token: AnySecret | None = Field(
         default=None,
@@ -373,6 +421,15 @@ class Settings(Node):
         description="Connections of clients at the same time, open WebSockets aside; more get 503. "
         "1024 by default.",
     )
+    workers: int = Field(
+        default=1,
+        ge=1,
+        le=64,
+        strict=True,
+        description="Processes that serve; another one supervises them if there are several. 1 by "
+        "default, which fills one core. `rate`, `concurrency` and `max_connections` are shared out "
+        "among them. Changed by a restart.",
+    )
 
     listen: _Listen = Field(
         default=("127.0.0.1:8080",),
@@ -391,6 +448,12 @@ class Settings(Node):
     )
     routes: Mapping[Annotated[str, checked_by(check_route_name)], RouteSettings] = Field(
         default={}, description="The routes by name. At least one."
+    )
+    tracing: Flag = Field(
+        default=False,
+        description="Whether each exchange with a provider becomes a span of OpenTelemetry. Where "
+        "spans go is said by its variables `OTEL_…`; needs `pip install 'keyrelay[tracing]'`. "
+        "False by default: the client's own `traceparent` passes through. Changed by a restart.",
     )
     drain_seconds: Seconds = Field(
         default=10,

@@ -15,9 +15,9 @@ from .answers import cors_fields, plain
 from .auth.base import Strategy, Vended
 from .door import ClientConnection
 from .errors import Refusal
-from .forward import Surroundings
 from .journal import Exchange
 from .routes import Route
+from .surroundings import Surroundings
 
 PREFIX = b"/-/token/"
 
@@ -108,7 +108,7 @@ def vendor(route: Route) -> Strategy:
             proxy_error="proxy_configuration_error",
         )
     for strategy in route.strategies:
-        if strategy.renewable:
+        if strategy.vends:
             return strategy
     raise Refusal(
         403,

@@ -15,7 +15,8 @@ from pydantic_core import ErrorDetails
 from .mints import TAG_PREFIX as TOKEN_PREFIX
 from .mints import TOKENS, Assertion
 from .placements import PLACEMENTS, TAG_PREFIX, BasicCredentials
-from .settings import Browsers, RouteSettings, Settings, StrategySettings, Strip
+from .references import SOURCES, SecretSettings
+from .settings import AdminSettings, Browsers, RouteSettings, Settings, StrategySettings, Strip
 from .spelling import Node
 from .yamlnodes import Document, Path, Position, shown
 
@@ -183,11 +184,11 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
     names = [step for step in location[:-1] if isinstance(step, str)]
     if not names:
         return set(model.model_fields)
+    if names[0] in {"secrets", "inbound_token"}:
+        return ({*SOURCES} | set(SecretSettings.model_fields)) - {"builtin"}
     if model is Settings:
-        return set(Browsers.model_fields)
+        return set((AdminSettings if names[0] == "admin" else Browsers).model_fields)
     assert model is RouteSettings
-    if names[0] == "secrets":
-        return {"env", "file", "references", "optional", "multiline"}
     if names[0] == "strip":
         return set(Strip.model_fields)
     if names[-1] == "basic":

@@ -36,8 +36,8 @@ class Authority:
         self.file = directory / "authority.pem"
         self.file.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def server(self, *names: str, expired: bool = False) -> ssl.SSLContext:
-        """What a server of these names, or addresses, serves TLS with."""
+    def server(self, *names: str, expired: bool = False, days: int = 1) -> ssl.SSLContext:
+        """What a server of these names, or addresses, serves TLS with, for so many days."""
         key = ec.generate_private_key(ec.SECP256R1())
         now = datetime.datetime.now(datetime.UTC) - (3 * _DAY if expired else 0 * _DAY)
         certificate = (
@@ -47,7 +47,7 @@ class Authority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(now - _DAY)
-            .not_valid_after(now + _DAY)
+            .not_valid_after(now + days * _DAY)
             .add_extension(
                 x509.SubjectAlternativeName([_general_name(name) for name in names]),
                 critical=False,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import socket
 import ssl
 import struct
@@ -121,6 +122,8 @@ def static_route(upstream: str, **more: Any) -> dict[str, Any]:
     """
     return {
         "upstream": upstream,
+        # Tests count connections; spares have tests of their own.
+        "spares": 0,
         "secrets": {"key": "env:DUMMY_KEY"},
         "auth": [
             {
@@ -257,6 +260,21 @@ async def exchange(port: int, request: bytes, *, until_close: bool = False) -> b
             return head + await reader.readexactly(length)
     finally:
         writer.close()
+
+
+def request_id_line(message: bytes) -> bytes:
+    """The line ``X-Request-Id`` of a head or an answer, which has exactly one, and a valid one."""
+    head = message.partition(b"\r\n\r\n")[0] + b"\r\n"
+    # Servers may fold ``_`` and ``-``, so a twin would be a second one.
+    found: list[bytes] = re.findall(rb"(?<=\n)(?i:X[-_]Request[-_]Id)[^\n]*\n", head)
+    assert len(found) == 1, head
+    assert re.fullmatch(rb"X-Request-Id: [A-Za-z0-9._~:/+=@-]{1,128}\r\n", found[0]), head
+    return found[0]
+
+
+def without_request_id(message: bytes) -> bytes:
+    """A head or an answer without the one ``X-Request-Id`` that it has to have."""
+    return message.replace(request_id_line(message), b"", 1)
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 5) -> None:

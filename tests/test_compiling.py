@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from proxy.compiling import compile_route
+from proxy.compiling import compile_route, find_secrets
 from proxy.errors import SecretUnavailable
 from proxy.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
 from proxy.incoming import Incoming
@@ -18,12 +18,12 @@ from proxy.settings import RouteSettings, SecretSettings
 HEADER = {"header": "X-Acme-Key", "value": "{key}"}
 
 
-def resolve(name: str, settings: SecretSettings) -> Secret:
+def resolve(name: str, settings: SecretSettings) -> tuple[Secret, ...]:
     """Every secret is there but those whose variable is called MISSING…"""
     variable = settings.references[0].removeprefix("env:")
     if variable.startswith("MISSING"):
         raise SecretUnavailable(name, f"set {variable}")
-    return Secret(name, b"dummy-" + name.encode())
+    return (Secret(name, b"dummy-" + name.encode()),)
 
 
 def compiled(*auth: dict[str, Any], name: str = "acme", **more: Any) -> Route:
@@ -33,7 +33,8 @@ def compiled(*auth: dict[str, Any], name: str = "acme", **more: Any) -> Route:
         "auth": list(auth) or [HEADER],
         **more,
     }
-    return compile_route(name, RouteSettings.model_validate(document), resolve, None)
+    settings = RouteSettings.model_validate(document)
+    return compile_route(name, settings, find_secrets(settings, resolve))
 
 
 def sent(route: Route, target: str, *fields: tuple[str, str]) -> bytes:
@@ -146,15 +147,16 @@ def test_a_route_without_any_strategy_left_is_unready() -> None:
 def test_a_value_that_cannot_be_placed_makes_the_route_unready() -> None:
     """The secret is named, its value is not."""
 
-    def colon(name: str, settings: SecretSettings) -> Secret:
-        return Secret(name, b"dummy:colon")
+    def colon(name: str, settings: SecretSettings) -> tuple[Secret, ...]:
+        return (Secret(name, b"dummy:colon"),)
 
     document = {
         "upstream": "https://api.acme.test",
         "secrets": {"key": "env:KEY"},
         "auth": [{"basic": {"username": "{key}"}}],
     }
-    route = compile_route("acme", RouteSettings.model_validate(document), colon, None)
+    settings = RouteSettings.model_validate(document)
+    route = compile_route("acme", settings, find_secrets(settings, colon))
     assert route.strategies == ()
     assert route.unready.startswith("key: ")
     assert "dummy" not in route.unready

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import click
 import pytest
 
 from proxy import cli
@@ -63,3 +64,36 @@ def test_the_readme_s_commands_exist() -> None:
     assert named - prose <= commands
     for option in re.findall(r"keyrelay run [a-z ]*(--[a-z]+)", readme):
         assert option in {o for p in cli.main.commands["run"].params for o in p.opts}
+
+
+def test_every_command_is_documented() -> None:
+    """The table of commands has each with the arguments that it takes, and none that is not."""
+    page = (ROOT / "docs" / "commands.md").read_text()
+    table = re.findall(r"^\| `keyrelay ([^`]+)` \| \S", page, re.MULTILINE)
+    usages = []
+    for name, command in cli.main.commands.items():
+        # Of a choice the reference has the name, the help the words.
+        pieces = [
+            argument.make_metavar(context)
+            if not isinstance(argument.type, click.Choice)
+            else f"[{(argument.name or '').upper()}]"
+            for context in [click.Context(command)]
+            for argument in command.params
+            if isinstance(argument, click.Argument)
+        ]
+        usages.append(" ".join([name, *pieces]))
+    assert sorted(table) == sorted(usages)
+
+
+def test_options_in_the_reference_of_commands_exist() -> None:
+    """What follows a command's name in an example is an option of it."""
+    page = (ROOT / "docs" / "commands.md").read_text()
+    options = {
+        name: {one for parameter in command.params for one in parameter.opts}
+        for name, command in cli.main.commands.items()
+    }
+    for name, rest in re.findall(r"^    (?:\$ )?keyrelay ([a-z]+)(.*)$", page, re.MULTILINE):
+        own = rest.partition(" -- ")[0]
+        assert set(re.findall(r"(?<= )--?[a-z]+", own)) <= options[name], name
+    anywhere = set().union(*options.values()) | {"--help"}
+    assert set(re.findall(r"`(--[a-z]+)", page)) <= anywhere

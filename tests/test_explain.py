@@ -38,6 +38,7 @@ from .running import (
     preset_keyrelay,
     raw_provider,
     read_head,
+    request_id_line,
 )
 
 KEY = "dummy+key/with=odd&signs"
@@ -109,6 +110,11 @@ def read(document: dict[str, Any]) -> Settings:
     return loader.load_text(json.dumps({"listen": "127.0.0.1:0", "routes": document}), "x.yaml")
 
 
+def with_any_id(head: bytes) -> str:
+    """What the provider got, with the stand-in for the id that was new for this request."""
+    return head.replace(request_id_line(head), b"X-Request-Id: <request id>\r\n").decode()
+
+
 @asynccontextmanager
 async def noting() -> AsyncIterator[tuple[RawProvider, list[bytes]]]:
     """A provider that keeps every head that it gets."""
@@ -144,7 +150,7 @@ async def test_what_is_shown_is_what_the_provider_gets(kind: str, websocket: boo
                     head = f"GET /acme{target} HTTP/1.1\r\n{lines}\r\n".encode()
                     answer = await exchange(running.port, head)
                     assert answer.startswith(b"HTTP/1.1 403 Forbidden"), answer
-                    received = heads.pop().decode()
+                    received = with_any_id(heads.pop())
                     assert real in received
                     found = explain(settings, "GET", f"/acme{target}", sent, websocket=websocket)
                     assert found.refusal is None
@@ -166,7 +172,37 @@ async def test_a_body_is_announced_as_it_will_be() -> None:
                 heads.clear()
                 await exchange(running.port, head)
                 found = explain(read(document), "POST", "/acme/v1", sent, websocket=False)
-                assert found.request == heads[0].decode().replace(real, shown)
+                assert found.request == with_any_id(heads[0]).replace(real, shown)
+
+
+@both_loops
+@pytest.mark.parametrize(
+    ("fields", "shown"),
+    [
+        ([("x-request-id", "client-1")], "client-1"),
+        ([("X-Request-Id", "client-1"), ("X-Request-Id", "client-2")], "client-1"),
+        ([("X-Request-Id", "client 1")], "<request id>"),
+        ([("X-Request-Id", "<request id>")], "<request id>"),
+        ([("X-Request-Id", "é")], "<request id>"),
+        ([("X_Request_Id", "client-1")], "<request id>"),
+    ],
+)
+async def test_the_request_id_is_the_one_that_is_sent(
+    fields: list[tuple[str, str]], shown: str
+) -> None:
+    """A valid one of the client's is shown, since it will be used; any other will be a new one."""
+    async with noting() as (provider, heads):
+        placement, real, key = PLACEMENTS["bearer"]
+        document = routes(provider.url, placement)
+        async with preset_keyrelay(document) as running:
+            sent = [("Host", "localhost"), *fields, ("X-A", "b")]
+            lines = "".join(f"{name}: {value}\r\n" for name, value in sent)
+            await exchange(running.port, f"GET /acme/v1 HTTP/1.1\r\n{lines}\r\n".encode())
+        line = f"X-Request-Id: {shown}\r\n"
+        expected = with_any_id(heads[0]) if "<" in shown else heads[0].decode()
+        found = explain(read(document), "GET", "/acme/v1", sent, websocket=False)
+        assert found.request == expected.replace(real, key)
+        assert found.request.count(line) == 1
 
 
 SHIPPED: dict[str, tuple[type[Emulator], str, str, str]] = {
@@ -214,8 +250,9 @@ async def test_the_shipped_presets_are_explained_as_they_are_served(
         head = f"{noted.method} {noted.target} HTTP/1.1\r\n"
         head += "".join(f"{name.decode()}: {value.decode()}\r\n" for name, value in noted.headers)
         found = explain(read(document), "GET", f"/it{target}", sent, websocket=websocket)
-        head = re.sub("dummy-session-token-[0-9]+", "<token>", head.replace(value, "<api_key>"))
-        assert found.request == f"{head}\r\n"
+        head = with_any_id(f"{head}\r\n".encode()).replace(value, "<api_key>")
+        head = re.sub("dummy-session-token-[0-9]+", "<token>", head)
+        assert found.request == head
         assert emulator.faults == []
 
 

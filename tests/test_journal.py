@@ -1,12 +1,16 @@
-"""The journal: what it remembers, what a line says, when lines are written."""
+"""The journal: what it remembers, what a line says, when the sinks hear of what has ended."""
 
 from __future__ import annotations
 
 import asyncio
 import json
 import re
+from collections.abc import Sequence
+from typing import Any
 
-from proxy.journal import Exchange, Journal
+import pytest
+
+from proxy.journal import AccessLog, Exchange, Journal
 
 from .running import until
 
@@ -59,6 +63,7 @@ async def test_a_line_for_programs() -> None:
         "note": "",
         "bytes_sent": 3,
         "bytes_received": 5,
+        "request_id": "",
     }
 
 
@@ -68,6 +73,25 @@ async def test_an_exchange_without_an_answer() -> None:
     assert json.loads(line)["first_byte_ms"] is None
     (line,) = await lines_of(Exchange("-", "GET", "-"))
     assert " - GET - - " in line
+
+
+@pytest.mark.parametrize(
+    ("more", "shown"),
+    [
+        ({}, False),
+        ({"status": 502, "outcome": "connection_refused"}, True),
+        ({"outcome": "client-left"}, True),
+        ({"status": 401}, True),
+        ({"status": 302}, False),
+    ],
+)
+async def test_the_request_id_in_a_line(more: dict[str, object], shown: bool) -> None:
+    """A program always gets it, a person where there is something to ask about."""
+    (line,) = await lines_of(exchange(request_id="dummy-id", **more), as_json=True)
+    assert json.loads(line)["request_id"] == "dummy-id"
+    (line,) = await lines_of(exchange(request_id="dummy-id", **more))
+    assert line.endswith(", request dummy-id") is shown
+    assert ("dummy-id" in line) is shown
 
 
 async def test_lines_are_written_soon_and_together() -> None:
@@ -93,7 +117,7 @@ async def test_without_an_access_log() -> None:
     journal = Journal(asyncio.get_running_loop(), None)
     journal.note(exchange())
     journal.flush()
-    assert (journal.total, len(journal.recent), journal._unwritten) == (1, 1, [])
+    assert (journal.total, len(journal.recent), journal._unheard) == (1, 1, [])
 
 
 async def test_the_journal_does_not_grow() -> None:
@@ -103,3 +127,62 @@ async def test_the_journal_does_not_grow() -> None:
         journal.note(exchange(sent=number))
     assert (journal.total, len(journal.recent)) == (1500, 1000)
     assert (journal.recent[0].sent, journal.recent[-1].sent) == (500, 1499)
+
+
+async def test_what_is_open() -> None:
+    """An exchange is open from its begin to its end; one may end without having begun."""
+    journal = Journal(asyncio.get_running_loop())
+    first, second, refused = exchange(), exchange(), exchange()
+    journal.begin(first)
+    journal.begin(second)
+    assert journal.open == {first, second}
+    journal.note(refused)
+    journal.note(first)
+    assert journal.open == {second}
+    assert [one.number for one in (first, second, refused)] == [1, 2, 3]
+    assert list(journal.recent) == [refused, first]
+
+
+async def test_every_sink_hears_everything_once() -> None:
+    """Sinks get what has ended in its order and in one batch, each exchange once."""
+    heard: list[list[Exchange]] = []
+    journal = Journal(asyncio.get_running_loop())
+    journal.sinks += [lambda batch: heard.append(list(batch))] * 2
+    both = [exchange(), exchange()]
+    for one in both:
+        journal.note(one)
+    journal.flush()
+    journal.flush()
+    assert heard == [both, both]
+
+
+def broken_sink(batch: Sequence[Exchange]) -> None:
+    raise OSError("CANARY")
+
+
+async def test_a_sink_that_fails() -> None:
+    """It is told of once, without its error's text, and takes nothing from the others."""
+    warnings: list[str] = []
+    written: list[str] = []
+    journal = Journal(asyncio.get_running_loop(), warn=warnings.append)
+    journal.sinks += [broken_sink, AccessLog(written.append)]
+    for _ in range(3):
+        journal.note(exchange())
+        journal.flush()
+    assert len(written) == 3
+    assert warnings == ["broken_sink failed (OSError) and misses exchanges"]
+
+
+async def test_an_access_log_that_cannot_be_written() -> None:
+    """With nobody to warn, the loop's exception handler is told."""
+    told: list[dict[str, Any]] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: told.append(context))
+
+    def write(_lines: str) -> None:
+        raise BrokenPipeError
+
+    journal = Journal(loop, write)
+    journal.note(exchange())
+    await until(lambda: told)
+    assert told == [{"message": "AccessLog failed (BrokenPipeError) and misses exchanges"}]

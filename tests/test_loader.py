@@ -509,6 +509,22 @@ LEADING = "routes: {a: {provider: demo, upstream: '%s'}}"
             f"inbound_token: env:T\nlisten: 192.0.2.1:443\n{LEADING % 'https://192.0.2.1'}",
             "3:40: the route would lead back to keyrelay itself",
         ),
+        (
+            f"admin: {{listen: '127.0.0.1:81'}}\n{LEADING % 'http://127.0.0.1:81'}",
+            "2:40: the route would lead back to keyrelay itself",
+        ),
+        (
+            f"admin: {{listen: '127.0.0.1:81'}}\n{LEADING % 'http://localhost:81'}",
+            "2:40: the route would lead back to keyrelay itself",
+        ),
+        (
+            f"listen: 127.0.0.1:81\nadmin: {{listen: '127.0.0.1:81'}}\n{DEMO_ROUTE}",
+            "2:17: the main listener listens there already",
+        ),
+        (
+            "admin: {listen: '[::1]:81'}\nroutes: {a: {provider: demo, listen: '[::1]:81'}}",
+            "2:38: the admin listener listens there already",
+        ),
     ],
 )
 def test_listening_where_others_are_is_looked_at(text: str, place: str) -> None:

@@ -87,10 +87,12 @@ async def test_compressed_answers_are_not_touched(hume: HumeEmulator, running: R
 async def test_nothing_is_made_up_that_the_client_did_not_say(
     hume: HumeEmulator, running: Running
 ) -> None:
-    """No Accept-Encoding, User-Agent, Accept or Via: the head holds Host and the key, no more."""
+    """No Accept-Encoding, User-Agent, Accept or Via: the head holds Host, a request id and the key,
+    no more.
+    """
     assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 OK\r\n")
     names = [name for name, _ in hume.requests[0].headers]
-    assert names == [b"Host", b"X-Hume-Api-Key"]
+    assert names == [b"Host", b"X-Request-Id", b"X-Hume-Api-Key"]
 
 
 async def test_compressed_uploads_are_not_touched(hume: HumeEmulator, running: Running) -> None:

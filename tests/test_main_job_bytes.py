@@ -14,7 +14,7 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from .emulators import HUME_KEY
-from .running import exchange, preset_keyrelay, raw_provider, read_head
+from .running import exchange, preset_keyrelay, raw_provider, read_head, request_id_line
 
 _REFUSED = b"HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n"
 _HANDSHAKE = [
@@ -109,7 +109,9 @@ def provider_host(head: bytes) -> bytes:
 def test_a_request_crosses_byte_for_byte(
     runner: asyncio.Runner, port: int, heads: list[bytes]
 ) -> None:
-    """The provider's head is the client's, but for Host, the base path and the one credential."""
+    """The provider's head is the client's, but for Host, the base path, and behind all fields a
+    request id and the one credential.
+    """
 
     @examples(60)
     @given(st.sampled_from([b"GET", b"DELETE", b"PUT"]), _PATHS, _QUERIES, _FIELDS)
@@ -123,12 +125,13 @@ def test_a_request_crosses_byte_for_byte(
         seen = heads.pop()
         assert (
             seen
-            == b"%b /base%%20path%b HTTP/1.1\r\nHost: %b\r\n%bX-Hume-Api-Key: %b\r\n\r\n"
+            == b"%b /base%%20path%b HTTP/1.1\r\nHost: %b\r\n%b%bX-Hume-Api-Key: %b\r\n\r\n"
             % (
                 method,
                 rest,
                 provider_host(seen),
                 lines(fields),
+                request_id_line(seen),
                 HUME_KEY.encode(),
             )
         )
@@ -139,7 +142,9 @@ def test_a_request_crosses_byte_for_byte(
 def test_a_handshake_crosses_byte_for_byte(
     runner: asyncio.Runner, port: int, heads: list[bytes]
 ) -> None:
-    """Key, version, extensions and subprotocols are the client's, in its order and spelling."""
+    """Key, version, extensions and subprotocols are the client's, in its order and spelling; a
+    request id follows.
+    """
 
     @examples(40)
     @given(_PATHS, _QUERIES, _FIELDS)
@@ -155,8 +160,8 @@ def test_a_handshake_crosses_byte_for_byte(
         target = path.encode() + (b"?%b&" % query.encode() if query else b"?")
         assert seen == (
             b"GET /base%%20path%bapi_key=%b HTTP/1.1\r\nHost: %b\r\n"
-            b"Connection: Upgrade\r\nUpgrade: websocket\r\n%b\r\n"
-        ) % (target, HUME_KEY.encode(), provider_host(seen), crossing)
+            b"Connection: Upgrade\r\nUpgrade: websocket\r\n%b%b\r\n"
+        ) % (target, HUME_KEY.encode(), provider_host(seen), crossing, request_id_line(seen))
 
     check()
 

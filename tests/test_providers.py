@@ -28,8 +28,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 import proxy
 from proxy.auth.base import Means
 from proxy.clock import SystemClock
-from proxy.compiling import compile_route
-from proxy.errors import Refusal, SecretUnavailable
+from proxy.compiling import Found, compile_route
+from proxy.errors import Refusal
 from proxy.incoming import Incoming
 from proxy.mints import Inworld
 from proxy.origins import DEMO_UPSTREAM, parse_upstream
@@ -39,7 +39,7 @@ from proxy.placements import BasicPlacement, HeaderPlacement, PathPlacement, Que
 from proxy.presets import presets, read_preset
 from proxy.routes import Route
 from proxy.secret import Secret
-from proxy.settings import RouteSettings, SecretSettings, StrategySettings
+from proxy.settings import RouteSettings, StrategySettings
 
 ROOT = Path(proxy.__file__).parent.parent
 FOLDER = ROOT / "proxy" / "providers"
@@ -273,18 +273,12 @@ def dummy(provider: str, secret: str) -> bytes:
     return f"dummy-{secret.replace('_', '-')}-for-{provider}".encode()
 
 
-Resolve = Callable[[str, SecretSettings], Secret]
-
-
-def resolver(values: Mapping[str, bytes]) -> Resolve:
+def these(settings: RouteSettings, values: Mapping[str, bytes]) -> Found:
     """Only these secrets are there."""
-
-    def resolve(name: str, _: SecretSettings) -> Secret:
-        if name not in values:
-            raise SecretUnavailable(name, "set it")
-        return Secret(name, values[name])
-
-    return resolve
+    return Found(
+        {name: (Secret(name, values[name]),) for name in settings.secrets if name in values},
+        {name: "set it" for name in settings.secrets if name not in values},
+    )
 
 
 # --- token endpoints --------------------------------------------------------------------------
@@ -565,7 +559,7 @@ async def check_strategy(
 ) -> None:
     """With this strategy's secrets alone, exactly the documented credential leaves."""
     values = {one: dummy(name, one) for one in strategy.secret_names}
-    route = compile_route(name, settings, resolver(values), given)
+    route = compile_route(name, settings, these(settings, values), given)
     assert not route.unready
     path = strategy.paths[0].replace("**", "x") if strategy.paths else "/v1/things"
     for websocket, sent in zip((False, True), SENT[name][strategy.name or ""], strict=True):
@@ -610,7 +604,7 @@ async def check_token(name: str, settings: RouteSettings, strategy: StrategySett
         documented.check(asked, values)
 
         endpoint.answer = None
-        route = compile_route(name, moved, resolver(values), given)
+        route = compile_route(name, moved, these(moved, values), given)
         (found,) = (one for one in route.strategies if one.name == strategy.name)
         with pytest.raises(Refusal) as refused:
             await found.obtain(websocket=False)
@@ -622,7 +616,7 @@ async def check_token(name: str, settings: RouteSettings, strategy: StrategySett
 def check_broken_secrets(name: str, settings: RouteSettings) -> None:
     """Values that nothing can be made of are not quoted when that is said."""
     values = {one: b"dummy-broken-value\n" + dummy(name, one)[:40] for one in settings.secrets}
-    route = compile_route(name, settings, resolver(values))
+    route = compile_route(name, settings, these(settings, values))
     assert_silent(values.values(), route, route.unready)
 
 
@@ -643,7 +637,7 @@ async def test_a_preset_conforms(name: str) -> None:
         else:
             await check_token(name, settings, strategy)
     values = {one: dummy(name, one) for one in settings.secrets}
-    check_rules(name, settings, compile_route(name, complete, resolver(values)))
+    check_rules(name, settings, compile_route(name, complete, these(complete, values)))
     check_broken_secrets(name, complete)
 
 
@@ -659,7 +653,9 @@ def test_every_table_is_about_presets_that_ship() -> None:
 def test_a_session_name_is_no_credential() -> None:
     """Inworld's realtime sockets need the query parameter ``key``, so it is left alone."""
     settings = presets()["inworld"]
-    route = compile_route("inworld", settings, resolver({"api_key": dummy("inworld", "api_key")}))
+    route = compile_route(
+        "inworld", settings, these(settings, {"api_key": dummy("inworld", "api_key")})
+    )
     assert b"key" not in route.rules.dropped_query
 
 

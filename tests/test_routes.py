@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.compiling import compile_route
+from proxy.compiling import compile_route, find_secrets
 from proxy.errors import Refusal, SecretUnavailable
 from proxy.incoming import Incoming
 from proxy.routes import Match, Route, RouteTable
@@ -18,10 +18,10 @@ from proxy.settings import RouteSettings, SecretSettings
 HEADER = {"name": "key", "header": "X-Acme-Key", "value": "{key}"}
 
 
-def resolve(name: str, settings: SecretSettings) -> Secret:
+def resolve(name: str, settings: SecretSettings) -> tuple[Secret, ...]:
     if settings.references == ("env:MISSING",):
         raise SecretUnavailable(name, "set MISSING")
-    return Secret(name, b"dummy-key")
+    return (Secret(name, b"dummy-key"),)
 
 
 def route(name: str = "acme", upstream: str = "https://api.acme.test", **more: Any) -> Route:
@@ -31,7 +31,8 @@ def route(name: str = "acme", upstream: str = "https://api.acme.test", **more: A
         "auth": [HEADER],
         **more,
     }
-    return compile_route(name, RouteSettings.model_validate(document), resolve, None)
+    settings = RouteSettings.model_validate(document)
+    return compile_route(name, settings, find_secrets(settings, resolve))
 
 
 def found(table: RouteTable, target: str, host: str = "localhost") -> tuple[str, bytes, bytes]:

@@ -395,13 +395,13 @@ async def test_no_token_to_hand_out(
 
 
 async def test_what_is_noted(hume: HumeEmulator, running: Running) -> None:
-    """Route, strategy and outcome; never the token."""
+    """Route, strategy, outcome, and a refusal's id, the same as in its answer; never the token."""
     token = (await ask(running, FETCH)).json["token"]
-    await ask(running, FETCH, path="/-/token/silent")
+    (named,) = (await ask(running, FETCH, path="/-/token/silent")).values("X-Request-Id")
     running.app.journal.flush()
     first, second = "".join(running.lines).splitlines()
     assert " hume POST /-/token/hume 200 " in first
     assert first.endswith(", token")
     assert " 403 " in second
-    assert second.endswith(", vending-off")
+    assert second.endswith(f", vending-off, request {named}")
     assert token not in first

@@ -16,6 +16,7 @@ from typing import Any
 from ..clock import Clock
 from ..outgoing import Injection
 from ..patterns import PatternSet
+from .tokens import Mint, TokenState
 
 EVERY_PATH = "every path"
 
@@ -26,11 +27,16 @@ class Means:
 
     tls    for calls to token endpoints
     spawn  starts a task that the caller owns and ends
+    warn   gets a line that the operator should read
+    share  makes of a mint, and of what identifies its tokens, one that shares them with other
+           processes; None if this process is alone
     """
 
     clock: Clock
     tls: SSLContext
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+    warn: Callable[[str], object] = lambda _line: None
+    share: Callable[[str, Mint], Mint] | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -39,6 +45,37 @@ class Vended:
 
     token: bytes
     seconds_left: float
+
+
+@dataclass(frozen=True, slots=True)
+class SecretState:
+    """How a secret served that a strategy uses. Never its value.
+
+    reference                   where it comes from, as the configuration says (``env:NAME``)
+    fingerprint                 tells two values apart, and nothing else of them
+    served, refused             requests that left with it; those that the provider refused for it
+    last_served, last_refused   seconds since the epoch, None if never
+    """
+
+    name: str
+    reference: str
+    fingerprint: str
+    served: int = 0
+    last_served: float | None = None
+    refused: int = 0
+    last_refused: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialState:
+    """How a strategy's credential is, in numbers.
+
+    token    None if the secrets themselves are the credential
+    secrets  those of which there is something to say, in the order in which they are tried
+    """
+
+    token: TokenState | None = None
+    secrets: tuple[SecretState, ...] = ()
 
 
 class Strategy(ABC):
@@ -56,7 +93,7 @@ class Strategy(ABC):
 
     def serves(self, method: str, path: str, *, websocket: bool) -> bool:
         """Whether a request is this strategy's. ``path`` is raw, from the route's prefix on."""
-        return self._carries(websocket=websocket) and (
+        return self.carries(websocket=websocket) and (
             self._paths is None or self._paths.matches(method, path)
         )
 
@@ -66,7 +103,7 @@ class Strategy(ABC):
         return EVERY_PATH if self._paths is None else ", ".join(self._paths.texts)
 
     @abstractmethod
-    def _carries(self, *, websocket: bool) -> bool:
+    def carries(self, *, websocket: bool) -> bool:
         """Whether there is a placement for this kind of request at all."""
 
     @abstractmethod
@@ -85,6 +122,20 @@ class Strategy(ABC):
         """Whether a refusal by the provider may be mended by another credential."""
         return False
 
+    @property
+    def replays(self) -> int:
+        """How often a request that is refused may be sent again, each time as ``refused`` says."""
+        return 1 if self.renewable else 0
+
+    @property
+    def vends(self) -> bool:
+        """Whether the credential is a token, which may be handed out."""
+        return False
+
+    def refuses(self, status: int) -> bool:
+        """Whether the provider says by this status that it does not take the credential."""
+        return False
+
     def refused(self, injection: Injection, status: int) -> bool:
         """The provider answered ``status``. Whether the request should be sent once more.
 
@@ -92,6 +143,13 @@ class Strategy(ABC):
         forgotten even if the request cannot be repeated.
         """
         return False
+
+    def reconsider(self) -> None:  # noqa: B027  most have one credential
+        """Try the first credential again, if another one has been serving in its place."""
+
+    def at_hand(self) -> tuple[Injection, ...]:
+        """Every credential that may be in use now, to find it in what comes back."""
+        return ()
 
     def start(self) -> None:  # noqa: B027  most have nothing to obtain
         """Obtain the credential now, so that the first request need not wait."""
@@ -108,6 +166,10 @@ class Strategy(ABC):
         Raises Refusal. Cancelling harms no other waiter.
         """
         raise NotImplementedError("a key is never handed out")
+
+    def state(self) -> CredentialState | None:
+        """How the credential is, for programs; None if there is nothing to say. Never a value."""
+        return None
 
     def describe(self) -> str:
         """The state of the credential for a person, "" if it has none. Never a value."""

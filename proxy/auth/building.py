@@ -14,23 +14,59 @@ from .base import Means, Strategy
 from .fresh import TokenStrategy
 from .injecting import inject
 from .minting import make_mint
+from .rotating import RotatingStrategy, Variant
 from .static import StaticStrategy
 from .tokens import TokenKeeper
 
 
 def build_strategies(
-    settings: RouteSettings, secrets: Mapping[str, Secret], means: Means | None
+    route: str,
+    settings: RouteSettings,
+    secrets: Mapping[str, tuple[Secret, ...]],
+    means: Means | None,
 ) -> tuple[Strategy, ...]:
     """The strategies whose secrets are all there, in order. Building does no I/O.
 
-    Without ``means`` they are only for showing: ``<token>`` stands where a token would be.
+    Where a secret has several values the strategy tries them in their order. Without ``means`` the
+    strategies are only for showing: ``<token>`` stands where a token would be.
 
     Raises SecretUnavailable for a value that cannot be used where it is meant to be.
     """
     return tuple(
-        _build(one, name_of(one, position), secrets, settings, means)
+        _build_all(one, name_of(one, position), secrets, route, settings, means)
         for position, one in enumerate(settings.auth, 1)
         if one.secret_names <= secrets.keys() and settings.strategy in {None, one.name}
+    )
+
+
+def _build_all(
+    settings: StrategySettings,
+    name: str,
+    secrets: Mapping[str, tuple[Secret, ...]],
+    route: str,
+    whole: RouteSettings,
+    means: Means | None,
+) -> Strategy:
+    """One strategy for each set of values, the first values first; one of several if there are."""
+    used = {one: secrets[one] for one in sorted(settings.secret_names)}
+    variants = []
+    for turn in range(max(map(len, used.values()))):
+        values = {one: given[min(turn, len(given) - 1)] for one, given in used.items()}
+        variants.append(
+            Variant(
+                _build(settings, name, values, whole, means),
+                tuple(given[turn] for given in used.values() if turn < len(given)),
+            )
+        )
+    if means is None or len(variants) == 1:
+        return variants[0].strategy
+    return RotatingStrategy(
+        name,
+        PatternSet(settings.paths) if settings.paths else None,
+        variants,
+        refused=frozenset(settings.refused),
+        clock=means.clock,
+        warn=lambda line: means.warn(f"{route}: {line}"),
     )
 
 

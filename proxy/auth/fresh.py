@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from ..outgoing import Injection
 from ..patterns import PatternSet
 from ..placements import Placement
-from .base import Strategy, Vended
+from .base import CredentialState, Strategy, Vended
 from .injecting import inject
 from .tokens import Token, TokenKeeper
 
@@ -47,7 +47,7 @@ class TokenStrategy(Strategy):
         for placements in (self._http, self._websocket):
             self._inject(placements, _EXAMPLE)
 
-    def _carries(self, *, websocket: bool) -> bool:
+    def carries(self, *, websocket: bool) -> bool:
         return (self._websocket if websocket else self._http) is not None
 
     def ready(self, *, websocket: bool) -> Injection | None:
@@ -61,13 +61,24 @@ class TokenStrategy(Strategy):
     def renewable(self) -> bool:
         return True
 
+    @property
+    def vends(self) -> bool:
+        return True
+
+    def refuses(self, status: int) -> bool:
+        return status in self._refused
+
     def refused(self, injection: Injection, status: int) -> bool:
         rendered = self._rendered
-        if status not in self._refused or rendered is None:
+        if not self.refuses(status) or rendered is None:
             return False
         if injection is rendered[1] or injection is rendered[2]:
             return self._keeper.refuse(rendered[0])
         return True  # of an older token: its successor has been used since
+
+    def at_hand(self) -> tuple[Injection, ...]:
+        rendered = () if self._rendered is None else self._rendered[1:]
+        return tuple(one for one in rendered if one is not None)
 
     def start(self) -> None:
         self._keeper.start()
@@ -82,6 +93,9 @@ class TokenStrategy(Strategy):
     async def vend(self) -> Vended:
         token = await self._keeper.obtain()
         return Vended(token.value, self._keeper.seconds_left(token))
+
+    def state(self) -> CredentialState:
+        return CredentialState(self._keeper.state())
 
     def describe(self) -> str:
         return self._keeper.describe()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, urlencode
 
 from ..mints import (
@@ -25,9 +26,11 @@ from .base import Means
 from .commands import CommandMint
 from .endpoint import Ask, Call, Endpoint, Fields
 from .inworld import session_call, split_portal_string
-from .jwt import JwtMint, Signer
 from .oauth2 import CallMint, RefreshTokenMint, oauth2_call, oauth2_fields
 from .tokens import Mint
+
+if TYPE_CHECKING:
+    from .jwt import Signer
 
 Values = Mapping[str, bytes]
 
@@ -44,6 +47,26 @@ def make_mint(
 
     Raises ValueError, without a value, if a secret is not what the type needs.
     """
+    mint = _make(settings, values, base, means, allow_private=allow_private)
+    if means.share is None:
+        return mint
+    return means.share(_identity(settings, values, base, allow_private=allow_private), mint)
+
+
+def _identity(settings: TokenSettings, values: Values, base: str, *, allow_private: bool) -> str:
+    """A digest of everything that decides which token one gets, and from where."""
+    digest = hashlib.sha256(b"keyrelay token\0")
+    parts = [settings.model_dump_json().encode(), base.encode(), b"%d" % allow_private]
+    for name, value in sorted(values.items()):
+        parts += [name.encode(), value]
+    for part in parts:
+        digest.update(b"%d:" % len(part) + part)
+    return digest.hexdigest()
+
+
+def _make(
+    settings: TokenSettings, values: Values, base: str, means: Means, *, allow_private: bool
+) -> Mint:
     ask = Endpoint(means.tls, means.clock.wall, allow_private=allow_private)
     match settings:
         case ClientCredentials():
@@ -51,6 +74,8 @@ def make_mint(
         case RefreshToken():
             return _refresh_token(settings, values, base, ask)
         case Jwt():
+            from .jwt import JwtMint
+
             return JwtMint(_signer(settings, values, means))
         case JwtBearer():
             return _jwt_bearer(settings, values, base, ask, means)
@@ -167,6 +192,9 @@ def _inworld(settings: Inworld, values: Values, base: str, ask: Ask, means: Mean
 
 
 def _signer(settings: Assertion | Jwt | JwtBearer, values: Values, means: Means) -> Signer:
+    # PyJWT and cryptography take 9 MB, which routes that sign nothing do without.
+    from .jwt import Signer
+
     return Signer(
         means.clock,
         algorithm=settings.algorithm,

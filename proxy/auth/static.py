@@ -24,11 +24,14 @@ class StaticStrategy(Strategy):
         self._http = http
         self._websocket = websocket
 
-    def _carries(self, *, websocket: bool) -> bool:
+    def carries(self, *, websocket: bool) -> bool:
         return self.ready(websocket=websocket) is not None
 
     def ready(self, *, websocket: bool) -> Injection | None:
         return self._websocket if websocket else self._http
+
+    def at_hand(self) -> tuple[Injection, ...]:
+        return tuple(one for one in (self._http, self._websocket) if one is not None)
 
     async def obtain(self, *, websocket: bool) -> Injection:
         injection = self.ready(websocket=websocket)

@@ -44,10 +44,18 @@ _QUIET = 600.0
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Minted:
-    """What a mint gives: the token, and for how many seconds from now it is valid."""
+    """What a mint gives: the token, and for how many seconds from now it is valid.
+
+    renew_seconds  when to ask for the next one, if the mint knows better than the lifetime says
+    refused        called when the provider refuses this very token
+    counts         calls that came to an end for it, and how many of them gave no token
+    """
 
     value: bytes
     lifetime_seconds: float
+    renew_seconds: float | None = None
+    refused: Callable[[], object] = lambda: None
+    counts: tuple[int, int] = (1, 0)
 
 
 class MintFailed(KeyrelayError):
@@ -55,14 +63,24 @@ class MintFailed(KeyrelayError):
 
     bad_answer     the mint answered, but with nothing that can be used (502 instead of 503)
     pause_seconds  do not try again sooner, if the mint's answer lets us know
+    spaced         and then do: somebody else spaces the calls
+    counts         as of ``Minted``
     """
 
     def __init__(
-        self, reason: str, *, bad_answer: bool = False, pause_seconds: float = 0.0
+        self,
+        reason: str,
+        *,
+        bad_answer: bool = False,
+        pause_seconds: float = 0.0,
+        spaced: bool = False,
+        counts: tuple[int, int] = (1, 1),
     ) -> None:
         self.reason = reason
         self.bad_answer = bad_answer
         self.pause_seconds = pause_seconds
+        self.spaced = spaced
+        self.counts = counts
         super().__init__(reason)
 
 
@@ -86,9 +104,31 @@ class Token:
     renew_at: float
     unusable_at: float
     wall_end: float
+    refused: Callable[[], object]
 
     def usable(self, clock: Clock) -> bool:
         return clock.monotonic() < self.unusable_at and clock.wall() < self.wall_end
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """How a token is, without the token.
+
+    age_seconds        None if there is no usable token; so is ``renews_in_seconds``
+    fetches, failures  calls that came to an end, and how many of them gave no token
+    reason             why the last call gave none, "" if it gave one
+    """
+
+    age_seconds: float | None
+    renews_in_seconds: float | None
+    fetches: int
+    failures: int
+    reason: str
+
+    def __str__(self) -> str:
+        if self.age_seconds is None or self.renews_in_seconds is None:
+            return f"no token: {self.reason}" if self.reason else "no token yet"
+        return f"token {_span(self.age_seconds)} old, renewed in {_span(self.renews_in_seconds)}"
 
 
 class TokenKeeper:
@@ -96,6 +136,8 @@ class TokenKeeper:
 
     spawn    starts a task that somebody owns
     jitter   a number from 0 to 1, random by default
+
+    fetches, failures  as in ``TokenState``
     """
 
     def __init__(
@@ -113,11 +155,13 @@ class TokenKeeper:
         self._flight: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._failure: MintFailed | None = None
-        self._failures = 0
+        self._failures_in_row = 0
         self._not_before = -math.inf
         self._refused_at = -math.inf
         self._asked_at = clock.monotonic()
         self._closed = False
+        self.fetches = 0
+        self.failures = 0
 
     # -- for requests --------------------------------------------------------------------------
 
@@ -155,6 +199,7 @@ class TokenKeeper:
             return False
         self._refused_at = now
         self._token = None
+        token.refused()
         if self._renewal is not None:
             self._renewal.cancel()  # it waits for this token's time to come
             self._renewal = None
@@ -186,13 +231,22 @@ class TokenKeeper:
         by_age = token.unusable_at - self._clock.monotonic()
         return max(0.0, min(by_age, token.wall_end - self._clock.wall()))
 
-    def describe(self) -> str:
-        """Age and next renewal for a person, or why there is no token. Never the value."""
+    def state(self) -> TokenState:
+        """Age and next renewal, or why there is no token. Never the value."""
         token, now = self._token, self._clock.monotonic()
-        if token is not None and token.usable(self._clock):
-            age, left = now - token.obtained_at, token.renew_at - now
-            return f"token {_span(age)} old, renewed in {_span(max(left, 0))}"
-        return f"no token: {self._failure.reason}" if self._failure else "no token yet"
+        if token is not None and not token.usable(self._clock):
+            token = None
+        return TokenState(
+            age_seconds=None if token is None else now - token.obtained_at,
+            renews_in_seconds=None if token is None else max(token.renew_at - now, 0),
+            fetches=self.fetches,
+            failures=self.failures,
+            reason="" if self._failure is None else self._failure.reason,
+        )
+
+    def describe(self) -> str:
+        """The state for a person."""
+        return str(self.state())
 
     # -- fetching ------------------------------------------------------------------------------
 
@@ -222,9 +276,11 @@ class TokenKeeper:
             self._take(minted)
 
     def _fail(self, failure: MintFailed) -> None:
-        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures, 30), _BACKOFF_MOST)
-        pause = max(bound * self._jitter(), _BACKOFF_LEAST, failure.pause_seconds)
-        self._failures += 1
+        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures_in_row, 30), _BACKOFF_MOST)
+        backoff = 0.0 if failure.spaced else bound * self._jitter()
+        pause = max(backoff, _BACKOFF_LEAST, failure.pause_seconds)
+        self._count(failure.counts)
+        self._failures_in_row += 1
         self._failure = failure
         self._not_before = self._clock.monotonic() + pause
 
@@ -232,16 +288,23 @@ class TokenKeeper:
         now, lifetime = self._clock.monotonic(), minted.lifetime_seconds
         margin = min(lifetime * _RENEW_SHARE, _RENEW_MOST) * (1 + _JITTER * self._jitter())
         last = min(lifetime * _LAST_SHARE, _LAST_MOST)
+        renew = lifetime - margin if minted.renew_seconds is None else minted.renew_seconds
+        self._count(minted.counts)
         self._failure = None
-        self._failures = 0
+        self._failures_in_row = 0
         self._not_before = -math.inf
         self._token = Token(
             minted.value,
             obtained_at=now,
-            renew_at=now + max(lifetime - margin, _RENEW_LEAST),
+            renew_at=now + max(renew, _RENEW_LEAST),
             unusable_at=now + lifetime - last,
             wall_end=self._clock.wall() + lifetime - last,
+            refused=minted.refused,
         )
+
+    def _count(self, counts: tuple[int, int]) -> None:
+        self.fetches += counts[0]
+        self.failures += counts[1]
 
     async def _renew(self) -> None:
         """Have a fresh token before it is asked for, until nobody asks any more."""

@@ -14,7 +14,7 @@ INJECTION = Injection(headers=b"X-Api-Key: CANARY-dummy\r\n")
 class Least(Strategy):
     """Only what has to be said, for HTTP alone."""
 
-    def _carries(self, *, websocket: bool) -> bool:
+    def carries(self, *, websocket: bool) -> bool:
         return not websocket
 
     def ready(self, *, websocket: bool) -> Injection | None:
@@ -51,7 +51,7 @@ async def test_there_is_nothing_to_start_or_to_end() -> None:
 
 
 @pytest.mark.parametrize("paths", [None, PatternSet(["/**"]), PatternSet(["/v0/*"])])
-def test_a_strategy_serves_what_it_carries(paths: PatternSet | None) -> None:
+def test_a_strategy_serves_what_itcarries(paths: PatternSet | None) -> None:
     """No path makes up for a placement that is missing."""
     one = Least("least", paths)
     assert one.serves("GET", "/v0/x", websocket=False)

@@ -11,7 +11,10 @@ from proxy.errors import SecretUnavailable
 from proxy.secret import Secret
 from proxy.settings import RouteSettings, StrategySettings
 
-SECRETS = {"key": Secret("key", b"dummy-key"), "user": Secret("user", b"dummy-user")}
+SECRETS = {
+    "key": (Secret("key", b"dummy-key"),),
+    "user": (Secret("user", b"dummy-user"),),
+}
 
 
 def settings(*auth: dict[str, Any], **more: Any) -> RouteSettings:
@@ -24,7 +27,7 @@ def header(field: str, **more: Any) -> dict[str, Any]:
 
 def test_strategies_keep_their_order_and_names() -> None:
     """The first that fits serves a request, so the order is the configuration's."""
-    built = build_strategies(settings(header("A", name="a"), header("B")), SECRETS, None)
+    built = build_strategies("acme", settings(header("A", name="a"), header("B")), SECRETS, None)
     assert [one.name for one in built] == ["a", "strategy 2"]
 
 
@@ -40,7 +43,7 @@ def test_http_and_websocket_have_their_own_injections() -> None:
         "http": {"header": "X-Api-Key", "value": "{key}"},
         "websocket": [{"query": "user", "value": "{user}"}, {"query": "k", "value": "{key}"}],
     }
-    (built,) = build_strategies(settings(auth), SECRETS, None)
+    (built,) = build_strategies("acme", settings(auth), SECRETS, None)
     http, websocket = built.ready(websocket=False), built.ready(websocket=True)
     assert http is not None
     assert websocket is not None
@@ -50,7 +53,9 @@ def test_http_and_websocket_have_their_own_injections() -> None:
 
 def test_a_placement_by_itself_serves_both_kinds() -> None:
     """DESIGN: a placement given without ``http:`` and ``websocket:``."""
-    (built,) = build_strategies(settings({"header": "X-Api-Key", "value": "{key}"}), SECRETS, None)
+    (built,) = build_strategies(
+        "acme", settings({"header": "X-Api-Key", "value": "{key}"}), SECRETS, None
+    )
     assert built.serves("GET", "/", websocket=False)
     assert built.serves("GET", "/", websocket=True)
 
@@ -62,22 +67,22 @@ def test_strategies_without_their_secrets_are_left_out() -> None:
         header("A", name="key"),
     )
     only_key = {"key": SECRETS["key"]}
-    assert [one.name for one in build_strategies(auth, SECRETS, None)] == ["both", "key"]
-    assert [one.name for one in build_strategies(auth, only_key, None)] == ["key"]
-    assert build_strategies(auth, {}, None) == ()
+    assert [one.name for one in build_strategies("acme", auth, SECRETS, None)] == ["both", "key"]
+    assert [one.name for one in build_strategies("acme", auth, only_key, None)] == ["key"]
+    assert build_strategies("acme", auth, {}, None) == ()
 
 
 def test_a_chosen_strategy_is_the_only_one() -> None:
     """``strategy:`` of a route picks one by name."""
     auth = (header("A", name="a"), header("B", name="b"))
-    built = build_strategies(settings(*auth, strategy="b"), SECRETS, None)
+    built = build_strategies("acme", settings(*auth, strategy="b"), SECRETS, None)
     assert [one.name for one in built] == ["b"]
 
 
 def test_paths_belong_to_their_strategy() -> None:
     """What one strategy does not serve falls to the next."""
     first, second = build_strategies(
-        settings(header("A", paths=["/v0/tts/**"]), header("B")), SECRETS, None
+        "acme", settings(header("A", paths=["/v0/tts/**"]), header("B")), SECRETS, None
     )
     assert first.serves("GET", "/v0/tts/x", websocket=False)
     assert not first.serves("GET", "/v0/evi", websocket=False)
@@ -88,7 +93,7 @@ def test_a_value_that_fits_nowhere_names_its_secret_only() -> None:
     """T37: the error says which secret and why, never its value, also not as its cause."""
     auth = settings({"http": {"cookie": "c", "value": "{key}"}})
     with pytest.raises(SecretUnavailable) as caught:
-        build_strategies(auth, {"key": Secret("key", b"dummy;value")}, None)
+        build_strategies("acme", auth, {"key": (Secret("key", b"dummy;value"),)}, None)
     assert caught.value.name == "key"
     assert "dummy" not in str(caught.value)
     assert caught.value.__cause__ is None

@@ -191,6 +191,8 @@ def routes(provider: str, mint: str) -> dict[str, dict[str, Any]]:
     return {
         "api": {
             "upstream": f"{provider}/v1",
+            # Connections are counted here; spares have tests of their own.
+            "spares": 0,
             "secrets": {"key": "env:DUMMY_KEY"},
             "auth": [
                 {
@@ -202,6 +204,7 @@ def routes(provider: str, mint: str) -> dict[str, dict[str, Any]]:
         },
         "minted": {
             "upstream": f"{provider}/v1",
+            "spares": 0,
             "secrets": {"id": "env:DUMMY_ID", "secret": "env:DUMMY_SECRET"},
             "auth": [
                 {

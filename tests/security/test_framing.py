@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from proxy import parsers
-from proxy.compiling import compile_route
+from proxy.compiling import Found, compile_route
 from proxy.errors import Refusal
 from proxy.guard import LOOPBACK_NAMES, Guard, check_target
 from proxy.incoming import Incoming
@@ -834,7 +834,7 @@ async def test_answers_without_a_body_have_none(
         assert status == int(answer[9:12])
         if late:
             strict.writers[0].write(late)
-            await until(lambda: running.app._pools["api"].idle == 0)
+            await until(lambda: running.app.pools["api"].idle == 0)
         client.send(LAST)
         assert answers_in(await client.rest(), b"GET") == [(200, b"ok")]
 
@@ -956,7 +956,7 @@ async def test_stale_bytes_are_no_answer(dummy_key: bytes, stale: bytes, when: s
                 both.client.send(GET)
             first.send(stale)
             if when == "before":
-                await until(lambda: running.app._pools["api"].idle == 0)
+                await until(lambda: running.app.pools["api"].idle == 0)
             if when != "with, request first":
                 both.client.send(GET)
             assert (await both.accept()).startswith(b"GET /x HTTP/1.1\r\n")
@@ -1059,7 +1059,7 @@ def compiled(upstream: str, placement: dict[str, str]) -> Route:
     route = RouteSettings.model_validate(
         {"upstream": upstream, "secrets": {"key": "env:DUMMY_KEY"}, "auth": [placement]}
     )
-    return compile_route("api", route, lambda name, _: Secret(name, SECRET))
+    return compile_route("api", route, Found({"key": (Secret("key", SECRET),)}, {}))
 
 
 ROUTES = [

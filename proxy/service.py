@@ -1,0 +1,79 @@
+"""A route in force: compiled, with its connections to the provider and the bounds it keeps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .allowance import Allowance, Bounds
+from .compiling import Found
+from .failures import body_too_large
+from .incoming import Incoming
+from .pool import Pool
+from .routes import Route
+from .settings import RouteSettings
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Service:
+    """What serves one route, until a reload changes something about it.
+
+    found      the secrets that the route was compiled with
+    allowance  how much it may do, None without a bound
+    bounds     what it lets each exchange do
+    """
+
+    route: Route
+    settings: RouteSettings
+    found: Found
+    pool: Pool
+    allowance: Allowance | None
+    bounds: Bounds
+
+    def fits(self, settings: RouteSettings, found: Found) -> bool:
+        """Whether nothing would be different with these."""
+        return self.settings == settings and self.found.same(found)
+
+    def enter(self, incoming: Incoming, arrived: int) -> Bounds:
+        """What the route lets this exchange do, counted as begun. Raises Refusal.
+
+        ``arrived`` is how much of the body has come with the head.
+        """
+        bounds = self.bounds
+        if bounds.max_body_bytes is not None:
+            announced = int(incoming.headers.get("Content-Length", "0"))
+            if max(announced, arrived) > bounds.max_body_bytes:
+                raise body_too_large(self.route.name)
+        if self.allowance is not None:
+            self.allowance.enter()
+        return bounds
+
+    def retire(self) -> None:
+        """Take no new work; what is under way goes on until ``close``."""
+        self.pool.retire()
+
+    def close(self) -> None:
+        """Drop what is left, and forget the credentials."""
+        for strategy in self.route.strategies:
+            strategy.close()
+        self.pool.close()
+
+
+def allowance_of(name: str, settings: RouteSettings, last: Service | None) -> Allowance | None:
+    """The route's allowance; the last one goes on counting where nothing changed about it."""
+    if settings.concurrency is None and settings.rate is None:
+        return None
+    if last is not None and (last.settings.concurrency, last.settings.rate) == (
+        settings.concurrency,
+        settings.rate,
+    ):
+        return last.allowance
+    return Allowance(name, concurrency=settings.concurrency, rate=settings.rate)
+
+
+def bounds_of(settings: RouteSettings, allowance: Allowance | None) -> Bounds:
+    """What the route lets each exchange do."""
+    return Bounds(
+        leave=None if allowance is None else allowance.leave,
+        max_body_bytes=settings.max_body_bytes,
+        mask_bodies=settings.mask_bodies,
+    )
