@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import secrets
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict
@@ -18,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final, Protocol
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 
 from . import adminfile, metrics, status
 from .adminguard import AdminGuard
@@ -26,6 +24,7 @@ from .errors import KeyrelayError, Refusal
 from .journal import Exchange, Journal
 from .listening import Listener, listen
 from .origins import parse_listen
+from .serverlog import types_only
 from .watching import TooManyWatchers, Watcher, Watchers
 
 PAGE: Final = Path(__file__).with_name("page")
@@ -52,6 +51,7 @@ _STATUS_SECONDS: Final = 1.0
 # A watcher that takes nothing for so long is gone, or as good as that.
 _STUCK_SECONDS: Final = 20.0
 _SHUTDOWN_SECONDS: Final = 1.0
+_COULD_NOT: Final = "the admin listener could not answer a request"
 # In a status they change by themselves; the page counts them on.
 _TICKING: Final = frozenset({"at", "age_seconds", "renews_in_seconds"})
 
@@ -132,7 +132,7 @@ async def start(
     served = web.AppRunner(
         pages.application(),
         access_log=None,
-        logger=_logger(warn),
+        logger=types_only("keyrelay.admin", _COULD_NOT, warn),
         shutdown_timeout=_SHUTDOWN_SECONDS,
         # A watcher that leaves while nothing happens is noticed at once.
         handler_cancellation=True,
@@ -155,30 +155,6 @@ async def start(
     admin = Admin(app, listener, served)
     admin.publish(token, warn)
     return admin
-
-
-def _logger(warn: Callable[[str], object]) -> logging.Logger:
-    """For aiohttp, and in no tree of loggers: nobody else gets what it would say."""
-    logger = logging.Logger("keyrelay.admin", logging.WARNING)  # noqa: LOG001  in no tree
-    logger.addHandler(_TypesOnly(warn))
-    return logger
-
-
-class _TypesOnly(logging.Handler):
-    """Says of which type a failure was and nothing else: aiohttp's words quote the request.
-
-    A request that is none is the client's failure, and answered with 400.
-    """
-
-    def __init__(self, warn: Callable[[str], object]) -> None:
-        super().__init__()
-        self._warn = warn
-
-    def emit(self, record: logging.LogRecord) -> None:
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
-            what = record.levelname.lower() if error is None else type(error).__name__
-            self._warn(f"the admin listener could not answer a request ({what})")
 
 
 class _Pages:

@@ -214,7 +214,7 @@ class App:
         """The built-in provider, once a route leads to it."""
         upstreams = [route.upstream for route in settings.routes.values()]
         if self._demo_address is None and DEMO_UPSTREAM in upstreams:
-            provider = await demo.start(sources.DEMO_KEY)
+            provider = await demo.start(sources.DEMO_KEY, self._warn)
             self._stack.push_async_callback(provider.close)
             self._demo_address = provider.address
 
@@ -295,6 +295,9 @@ class App:
             drain_seconds = self._settings.drain_seconds
         self._places.stop()
         self._services.retire()
+        for client in self._clients:
+            # The answer that it waits for says that none will follow.
+            client.keep_alive = False
         for relay in list(self._around.relays):
             relay.say_goodbye(drain_seconds)
         loop = self._around.loop

@@ -24,8 +24,7 @@ Answer = Callable[[str, Message, list[int]], Awaitable[Message]]
 
 _LENGTH = struct.Struct("!I")
 _READ_BYTES = 1 << 18
-# One sendmsg takes at most 253 descriptors on Linux (SCM_MAX_FD).
-_DESCRIPTORS_AT_ONCE = 250
+_MOST_DESCRIPTORS = 16
 
 
 class ChannelClosed(KeyrelayError):
@@ -56,7 +55,7 @@ class Channel:
     async def ask(self, kind: str, message: Message, descriptors: Sequence[int] = ()) -> Message:
         """The other side's answer. Raises ChannelClosed. Cancelling is safe.
 
-        The descriptors stay the caller's.
+        The descriptors, 16 at most, stay the caller's.
         """
         self._number += 1
         number = self._number
@@ -91,6 +90,11 @@ class Channel:
             task.cancel()
         self.closed.set_result(None)
 
+    @property
+    def waiting(self) -> bool:
+        """Whether something could not be sent yet: the other side does not read."""
+        return bool(self._unsent)
+
     # -- sending -------------------------------------------------------------------------------
 
     def _send(self, frame: Message, descriptors: Sequence[int] = ()) -> None:
@@ -100,9 +104,6 @@ class Channel:
         data = _LENGTH.pack(len(text)) + text
         # Copies, so that the caller may close his before these have left.
         copies = [os.dup(one) for one in descriptors]
-        while len(copies) > _DESCRIPTORS_AT_ONCE:
-            self._unsent.append((data[:1], copies[:_DESCRIPTORS_AT_ONCE]))
-            data, copies = data[1:], copies[_DESCRIPTORS_AT_ONCE:]
         self._unsent.append((data, copies))
         self._write()
 
@@ -132,7 +133,7 @@ class Channel:
 
     def _read(self) -> None:
         try:
-            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ_BYTES, _DESCRIPTORS_AT_ONCE)
+            data, descriptors, _, _ = socket.recv_fds(self._sock, _READ_BYTES, _MOST_DESCRIPTORS)
         except BlockingIOError:
             return
         except OSError:

@@ -29,6 +29,8 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
+from .serverlog import types_only
+
 KEY_HEADER: Final = "X-Demo-Key"
 KEY_QUERY: Final = "demo_key"
 MASK: Final = "••••"
@@ -72,7 +74,7 @@ class Demo:
         await self._runner.cleanup()
 
 
-async def start(key: bytes) -> Demo:
+async def start(key: bytes, warn: Callable[[str], object] = lambda _line: None) -> Demo:
     """Start the demo provider, which takes ``key`` and nothing else, on 127.0.0.1, any free port.
 
     The caller owes a ``close``. Raises OSError if no port can be had. A cancelled start leaves
@@ -87,6 +89,7 @@ async def start(key: bytes) -> Demo:
         handler_cancellation=True,
         shutdown_timeout=_SHUTDOWN_SECONDS,
         access_log=None,
+        logger=types_only("keyrelay.demo", "the demo provider failed at a request", warn),
     )
     try:
         await runner.setup()

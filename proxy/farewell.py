@@ -205,9 +205,13 @@ class _Leaving(asyncio.Protocol):
             if self._left_alone or whole < 0:
                 self.side.data_received(data)
             else:
-                if whole:
+                answered = closing and self.far.said
+                if answered:
+                    # The answer to our own Close frame, which may hold another code, ends here.
+                    whole -= frames[-1].size + (6 if self._from_client else 2)
+                if whole > 0:
                     self.side.data_received(data[:whole])
-                if not closing:
+                if answered or not closing:
                     self._say()
         if closing:
             self._has_closed()

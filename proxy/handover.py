@@ -1,4 +1,4 @@
-"""What the supervisor hands to a worker: settings, secrets, and sockets that listen.
+"""What the supervisor hands to a worker: settings, secrets, and the places at which it serves.
 
 The supervisor alone reads files and asks for secrets; so all workers serve the same configuration,
 a program that prints a secret is run once, and nobody is asked for a passphrase twice.
@@ -24,7 +24,7 @@ class Handover:
 
     found    the secrets of each route, by its name
     inbound  the inbound token
-    offers   every place at which something listens
+    offers   every place at which the supervisor listens
     own      further addresses of keyrelay, to which no route leads
     """
 

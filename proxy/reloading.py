@@ -31,7 +31,8 @@ class Reloader:
     files  what ``load`` read to come to some settings, directories included
     say    gets a line about each reload
 
-    ``look_seconds`` is how often ``watch`` looks.
+    ``look_seconds`` is how often ``watch`` looks. What changes after a Reloader has been made is
+    seen, so it is made before the app reads anything. Making it looks at the files: blocking.
     """
 
     def __init__(
@@ -49,11 +50,11 @@ class Reloader:
         self._say = say
         self._look_seconds = look_seconds
         self._lock = asyncio.Lock()
-        self._seen: Mapping[Path, Signature] = {}
         # What was not taken: its files are looked at too, since they may be what will be mended.
         self._refused: Settings | None = None
         self._faulty: frozenset[Path] = frozenset()
         self._asked: dict[str, float] = {}
+        self._seen: Mapping[Path, Signature] = self._look()
 
     async def reload(self) -> Reload:
         """Read everything again and serve by it. Cancelling leaves the old or the new in force.
@@ -102,7 +103,7 @@ class Reloader:
 
     async def watch(self) -> None:
         """Reload whenever a file has changed or a secret's time is over, until cancelled."""
-        self._seen = pending = await asyncio.to_thread(self._look)
+        pending = self._seen
         while True:
             await asyncio.sleep(self._look_seconds)
             found = await asyncio.to_thread(self._look)

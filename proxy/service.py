@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 
 from .allowance import Allowance, Bounds
 from .compiling import Found
@@ -20,6 +21,7 @@ class Service:
     found      the secrets that the route was compiled with
     allowance  how much it may do, None without a bound
     bounds     what it lets each exchange do
+    made       when (``perf_counter``): what began before is not its work
     """
 
     route: Route
@@ -28,6 +30,7 @@ class Service:
     pool: Pool
     allowance: Allowance | None
     bounds: Bounds
+    made: float = field(default_factory=time.perf_counter)
 
     def fits(self, settings: RouteSettings, found: Found) -> bool:
         """Whether nothing would be different with these."""

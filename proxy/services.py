@@ -179,10 +179,10 @@ class Services:
 
 def _has_work(retired: _Retired, exchanges: Iterable[Exchange]) -> bool:
     """Whether a request that it began has not ended. An open WebSocket needs it no more."""
-    name = retired.service.route.name
+    service = retired.service
     return any(
-        one.route == name
-        and one.began < retired.at
+        one.route == service.route.name
+        and service.made <= one.began < retired.at
         and one.status != HTTPStatus.SWITCHING_PROTOCOLS
         for one in exchanges
     )

@@ -1,31 +1,38 @@
-"""Places at which several processes accept: the supervisor opens sockets and gives them to workers.
+"""Places at which several processes serve: the supervisor accepts, and passes connections on.
 
-All of them accept from one queue. So whoever is free takes the next connection, what waits is not
-lost when a worker ends, and no other program can join, as it could with SO_REUSEPORT.
+In turn, so that each worker has as many as the others. If all of them accepted from one socket, a
+client's whole pool of connections would often be with one; and to a port that each of them binds
+(SO_REUSEPORT) any other program of the same user could be added.
 """
 
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from .door import ClientConnection
 from .errors import KeyrelayError
 from .gateway import Gateway, InForce
-from .listening import Listener, Opened, open_at, serve_at
+from .listening import Listener, open_at
 from .origins import ListenAddress
 from .places import Place, Places, _nothing_in_force
 
+# Connections that are accepted in one turn of the loop.
+_AT_ONCE = 64
+# After an accept that failed, for want of descriptors or memory, it is tried again (seconds).
+_PAUSE_SECONDS = 1.0
+
 Accept = Callable[[], asyncio.Protocol]
+Pass = Callable[[ListenAddress, socket.socket], None]
+"""Takes a connection that came in at an address; the socket is its own."""
 
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A socket that listens; its descriptor goes along.
+    """A place that the supervisor has opened.
 
     text, owner  the address as it is written, and the route that it is for; None for all
     address      where it really is
@@ -49,62 +56,131 @@ class _PartedPlaces(Places):
         return Place(listener, gateway)
 
 
-class OpenPlaces(_PartedPlaces):
-    """The supervisor's: sockets that listen, from which it accepts nothing itself."""
+class _Acceptor:
+    """A socket whose connections are passed on, while that is wanted."""
 
-    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
-        opened = open_at(text)
-        return Listener(opened.address, owner, opened.sock, opened.remove)
+    def __init__(self, address: ListenAddress, sock: socket.socket, pass_on: Pass) -> None:
+        self._address = address
+        self._sock = sock
+        self._pass_on = pass_on
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
 
-    def offers(self) -> Iterator[tuple[Offer, int]]:
-        """Each socket with its descriptor, which stays the listener's."""
-        for (text, _, _), place in self._in_force.items():
-            listener = place.listener
-            assert isinstance(listener.server, socket.socket)
-            offer = Offer(text, listener.route, listener.address)
-            yield offer, listener.server.fileno()
+    def begin(self) -> None:
+        """Accept from now on, if it does not yet."""
+        self._again = None
+        self._loop.add_reader(self._sock, self._accept)
 
-
-class Offered:
-    """Sockets that were offered to a worker, until they are taken or closed."""
-
-    def __init__(self) -> None:
-        self._offered: list[tuple[Offer, int]] = []
-
-    def put(self, offers: Sequence[Offer], descriptors: Sequence[int]) -> None:
-        """Those of one configuration, which are this object's from now on."""
-        self.close()
-        self._offered = list(zip(offers, descriptors, strict=True))
-
-    def take(self, text: str, owner: str | None, but: set[ListenAddress]) -> Opened:
-        """The one for that place, at none of the addresses ``but``. Raises KeyrelayError."""
-        for one in self._offered:
-            offer, descriptor = one
-            if (offer.text, offer.owner) == (text, owner) and offer.address not in but:
-                self._offered.remove(one)
-                return Opened(offer.address, socket.socket(fileno=descriptor))
-        raise KeyrelayError(f"the supervisor has opened no socket at {text}")
+    def rest(self) -> None:
+        """Let connections wait in the system's queue."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._loop.remove_reader(self._sock)
 
     def close(self) -> None:
-        """Close those that were not taken."""
-        for _, descriptor in self._offered:
-            os.close(descriptor)
-        self._offered = []
+        """Listen no more. Again: does nothing."""
+        if self._sock.fileno() >= 0:
+            self.rest()
+            self._sock.close()
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self.rest()
+                self._again = self._loop.call_later(_PAUSE_SECONDS, self.begin)
+                return
+            self._pass_on(self._address, connection)
 
 
-class GivenPlaces(_PartedPlaces):
-    """A worker's: it accepts at what it was offered."""
+class OpenPlaces(_PartedPlaces):
+    """The supervisor's. It passes nothing on before ``accept`` says so."""
 
     def __init__(
         self,
         make_gateway: Callable[[InForce], Gateway],
         accept: Callable[[Gateway], ClientConnection],
-        offered: Offered,
+        pass_on: Pass,
     ) -> None:
         super().__init__(make_gateway, accept)
-        self._offered = offered
+        self._pass_on = pass_on
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
-        # Where the system takes the port, one place's text is another's too.
-        mine = {listener.address for listener in self.listeners}
-        return await serve_at(self._offered.take(text, owner, mine), accept, owner)
+        opened = open_at(text)
+        acceptor = _Acceptor(opened.address, opened.sock, self._pass_on)
+        return Listener(opened.address, owner, acceptor, opened.remove)
+
+    def accept(self, wanted: bool) -> None:
+        """Whether there is somebody to pass connections on to."""
+        for listener in self.listeners:
+            acceptor = listener.server
+            assert isinstance(acceptor, _Acceptor)
+            if wanted:
+                acceptor.begin()
+            else:
+                acceptor.rest()
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Every place in force."""
+        return tuple(
+            Offer(text, place.listener.route, place.listener.address)
+            for (text, _, _), place in self._in_force.items()
+        )
+
+
+class Arrivals:
+    """Where connections that are passed on arrive at a worker, and who serves them."""
+
+    def __init__(self) -> None:
+        self._served: dict[ListenAddress, Accept] = {}
+        self.offers: Sequence[Offer] = ()
+
+    def serve(self, text: str, owner: str | None, accept: Accept) -> Listener:
+        """Serve at one of the places offered that nobody serves yet. Raises KeyrelayError."""
+        for offer in self.offers:
+            # Where the system takes the port, one place's text may be another's too.
+            if (offer.text, offer.owner) == (text, owner) and offer.address not in self._served:
+                self._served[offer.address] = accept
+                return Listener(offer.address, owner, _Served(self._served, offer.address))
+        raise KeyrelayError(f"the supervisor does not listen at {text}")
+
+    async def arrived(self, address: ListenAddress, connection: socket.socket) -> None:
+        """Serve a connection; one that nobody serves any more is closed."""
+        accept = self._served.get(address)
+        if accept is None:
+            connection.close()
+            return
+        connection.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(accept, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """Ends what ``Arrivals.serve`` began."""
+
+    served: dict[ListenAddress, Accept]
+    address: ListenAddress
+
+    def close(self) -> None:
+        self.served.pop(self.address, None)
+
+
+class GivenPlaces(_PartedPlaces):
+    """A worker's."""
+
+    def __init__(
+        self,
+        make_gateway: Callable[[InForce], Gateway],
+        accept: Callable[[Gateway], ClientConnection],
+        arrivals: Arrivals,
+    ) -> None:
+        super().__init__(make_gateway, accept)
+        self._arrivals = arrivals
+
+    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
+        return self._arrivals.serve(text, owner, accept)

@@ -12,6 +12,7 @@ import gc
 import signal
 import socket
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 
 from .app import App, Supply
@@ -20,9 +21,10 @@ from .channel import Channel, ChannelClosed, Message
 from .compiling import Found
 from .errors import KeyrelayError
 from .handover import Handover, share_of
+from .origins import ListenAddress
 from .secret import Secret
 from .settings import Settings
-from .sharing import GivenPlaces, Offered
+from .sharing import Arrivals, GivenPlaces
 from .status import Reload, snapshot
 
 _AT_ONCE = 0.0
@@ -66,8 +68,7 @@ class _Worker:
         self._json_log = json_log
         self._warn = warn
         self._log_lock: int | None = None
-        self._offered = Offered()
-        self._handed: asyncio.Future[Handover] = asyncio.get_running_loop().create_future()
+        self._arrivals = Arrivals()
         self._now: Handover | None = None
         self._app: App | None = None
         self._taking = asyncio.Lock()
@@ -76,7 +77,10 @@ class _Worker:
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
-        loop.add_signal_handler(signal.SIGTERM, self._ends.put_nowait, None)
+        leaving: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(
+            signal.SIGTERM, lambda: leaving.add(loop.create_task(self._leave()))
+        )
         for one in (signal.SIGINT, signal.SIGHUP):
             # Meant for the supervisor, which tells its workers.
             signal.signal(one, signal.SIG_IGN)
@@ -96,15 +100,24 @@ class _Worker:
             more.cancel()
         self._channel.close()
 
+    async def _leave(self) -> None:
+        """Somebody ends this worker alone: get no more connections, then end."""
+        with suppress(ChannelClosed):
+            await self._channel.ask("leaving", {})
+        self._ends.put_nowait(None)
+
     # -- what the supervisor says ----------------------------------------------------------------
 
     async def _answer(self, kind: str, message: Message, descriptors: list[int]) -> Message:
         match kind:
             case "log":
                 (self._log_lock,) = descriptors
+            case "connection":
+                connection = socket.socket(fileno=descriptors[0])
+                await self._arrivals.arrived(ListenAddress(*message["at"]), connection)
             case "configuration":
                 async with self._taking:
-                    return await self._take(message, descriptors)
+                    return await self._take(message)
             case "reconsider" if self._app is not None:
                 self._app.reconsider()
             case "end":
@@ -113,13 +126,13 @@ class _Worker:
                 return snapshot(self._app)
         return {}
 
-    async def _take(self, message: Message, descriptors: list[int]) -> Message:
+    async def _take(self, message: Message) -> Message:
         """Serve by a configuration, the first or another one. ``failed`` says why not."""
         before = self._now
         try:
             handover = Handover.from_json(message["handover"])
             settings = share_of(handover.settings, message["index"], message["workers"])
-            self._offered.put(handover.offers, descriptors)
+            self._arrivals.offers = handover.offers
             self._now = handover
             if self._app is None:
                 self._app = await self._start(settings)
@@ -131,8 +144,6 @@ class _Worker:
         except KeyrelayError as error:
             self._now = before
             return {"failed": str(error)}
-        finally:
-            self._offered.close()
         return {"changed": changed}
 
     async def _start(self, settings: Settings) -> App:
@@ -146,7 +157,7 @@ class _Worker:
                 share=lambda identity, _: SharedMint(
                     remote(partial(self._channel.ask, "token")), identity
                 ),
-                places=lambda make, accept: GivenPlaces(make, accept, self._offered),
+                places=lambda make, accept: GivenPlaces(make, accept, self._arrivals),
             ),
         )
         await app.__aenter__()

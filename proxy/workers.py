@@ -16,6 +16,8 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import astuple
+from functools import partial
 from typing import Any
 
 from .app import App, Supply, read_all
@@ -28,7 +30,7 @@ from .handover import Handover
 from .origins import ListenAddress
 from .secret import Secret
 from .settings import Settings
-from .sharing import Offer, OpenPlaces
+from .sharing import OpenPlaces
 from .status import snapshot
 
 # A worker that ends sooner after its start (seconds) is a failure; that many in a row, while none
@@ -98,13 +100,18 @@ class Supervisor(App):
         self._tokens = Tokens(SystemClock(), self._spawn)
         self._found_inbound: Secret | None = None
         self._inbound: Secret | None = None
-        supply = Supply(self._read, self._tokens.share, OpenPlaces)
+        supply = Supply(
+            self._read,
+            self._tokens.share,
+            lambda make, accept: OpenPlaces(make, accept, self._pass_on),
+        )
         super().__init__(settings, warn=warn, strict=strict, supply=supply)
         self._count = settings.workers
         self._command = tuple(command)
         self._gone = gone
         self._workers: dict[int, _Worker] = {}
         self._ready: set[int] = set()
+        self._last = -1
         self._changed = asyncio.Event()
         self._begun = False
         self._ending = asyncio.Event()
@@ -149,14 +156,34 @@ class Supervisor(App):
             self._settings,
             {name: service.found for name, service in self._services.in_force.items()},
             self._inbound,
-            tuple(offer for offer, _ in self._offers()),
+            self._opened.offers(),
             tuple(self.also_own),
         )
         await asyncio.gather(*(self._follow(self._workers[one]) for one in self._ready))
+        self._accept_or_rest()
 
-    def _offers(self) -> list[tuple[Offer, int]]:
+    def _accept_or_rest(self) -> None:
+        if not self._ending.is_set():
+            self._opened.accept(bool(self._ready))
+
+    @property
+    def _opened(self) -> OpenPlaces:
         assert isinstance(self._places, OpenPlaces)
-        return list(self._places.offers())
+        return self._places
+
+    def _pass_on(self, address: ListenAddress, connection: socket.socket) -> None:
+        """Give a connection to the worker whose turn it is."""
+        with connection:
+            turns = [self._workers[one] for one in sorted(self._ready)]
+            later = [one for one in turns if one.index > self._last]
+            # One that does not even read what it is told gets none while others do.
+            for worker in sorted((*later, *turns), key=lambda one: one.channel.waiting):
+                with suppress(ChannelClosed):
+                    worker.channel.tell(
+                        "connection", {"at": astuple(address)}, [connection.fileno()]
+                    )
+                    self._last = worker.index
+                    return
 
     async def _follow(self, worker: _Worker) -> None:
         why = await self._hand_over(worker)
@@ -221,8 +248,10 @@ class Supervisor(App):
         else:
             self._ready.add(index)
             self._changed.set()
+            self._accept_or_rest()
         code = await worker.process.wait()
         self._ready.discard(index)
+        self._accept_or_rest()
         del self._workers[index]
         worker.channel.close()
         return f"{worker} {f'did not start: {why}' if why else _how(code)}"
@@ -243,7 +272,8 @@ class Supervisor(App):
         except BaseException:
             ours.close()
             raise
-        worker = self._workers[index] = _Worker(index, process, Channel(ours, self._answer))
+        answer = partial(self._answer, index)
+        worker = self._workers[index] = _Worker(index, process, Channel(ours, answer))
         with suppress(ChannelClosed):
             worker.channel.tell("log", {}, [self._log_lock])
         return worker
@@ -260,9 +290,7 @@ class Supervisor(App):
             }
             try:
                 async with asyncio.timeout(_TAKE_SECONDS):
-                    answer = await worker.channel.ask(
-                        "configuration", message, [descriptor for _, descriptor in self._offers()]
-                    )
+                    answer = await worker.channel.ask("configuration", message)
             except ChannelClosed as error:
                 return str(error)
             except TimeoutError:
@@ -272,12 +300,18 @@ class Supervisor(App):
             worker.serves = handover
         return ""
 
-    async def _answer(self, kind: str, message: Message, _descriptors: list[int]) -> Message:
+    async def _answer(
+        self, index: int, kind: str, message: Message, _descriptors: list[int]
+    ) -> Message:
         """What a worker asks or tells."""
-        if kind == "token":
-            return await self._tokens.answer(message)
-        assert kind == "warn", kind
-        self._say(message["line"])
+        match kind:
+            case "token":
+                return await self._tokens.answer(message)
+            case "warn":
+                self._say(message["line"])
+            case "leaving":
+                self._ready.discard(index)
+                self._accept_or_rest()
         return {}
 
     def _say(self, line: str) -> None:

@@ -24,6 +24,7 @@ from proxy.status import Reload
 
 from .running import Running, static_route
 
+LOOK_SECONDS = 0.02
 UNAUTHORIZED = b'{"error": "dummy provider knows no such key"}'
 
 
@@ -190,6 +191,11 @@ class Changing(Running):
         """Read everything anew, as after SIGHUP."""
         return await self.reloader.reload()
 
+    async def reload_document(self) -> Reload:
+        """The same after ``write``."""
+        self.write()
+        return await self.reload()
+
     async def change(self, **routes: Any) -> Reload:
         """Replace or add routes, remove those that are None, and reload."""
         for name, route in routes.items():
@@ -197,8 +203,7 @@ class Changing(Running):
                 del self.document["routes"][name]
             else:
                 self.document["routes"][name] = route
-        self.write()
-        return await self.reload()
+        return await self.reload_document()
 
     def secrets(self, route: str = "api") -> tuple[SecretState, ...]:
         """What the first strategy of a route says of its secrets."""
@@ -220,14 +225,15 @@ async def changing(
     said: list[str] = []
     app = App(loader.load(file), write_log=lines.append, clock=clock, warn=said.append)
     load = partial(loader.load, file)
+    files = partial(loader.files, file)
+    reloader = Reloader(app, load, files, said.append, look_seconds=LOOK_SECONDS)
     async with app:
-        reloader = Reloader(app, load, partial(loader.files, file), said.append)
         yield Changing(app, lines, reloader, file, document, said)
 
 
 @asynccontextmanager
 async def watched(changing: Changing) -> AsyncIterator[None]:
-    """The files are watched until the block ends. It takes about two seconds to see a change."""
+    """The files are watched until the block ends."""
     watching = asyncio.get_running_loop().create_task(changing.reloader.watch())
     try:
         yield

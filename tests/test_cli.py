@@ -14,7 +14,7 @@ from .commands import COMMAND, PREFIXES, environment, keyrelay, keys
 
 COMMANDS = (
     *("run", "demo", "exec", "check", "explain", "doctor", "providers", "init", "health"),
-    *("keygen", "seal", "reseal", "completion"),
+    *("keygen", "seal", "reseal", "completion", "status", "reload"),
 )
 
 

@@ -478,6 +478,8 @@ async def test_the_demo_s_three_commands_work_as_printed(kind: str, tmp_path: Pa
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 async def test_another_user_is_mentioned_once() -> None:
     """On stderr, by name or number, and he is served as anybody; ``enforce`` would refuse him."""
+    # Loaded now, since another user may not be able to read the library of this Python.
+    "x".encode("idna")
     async with running("run", "demo", *LISTEN) as process:
         for _ in range(3):
             os.seteuid(65534)

@@ -1,71 +1,98 @@
-"""Sockets that one process opens and others accept from."""
+"""Places of several processes, in one process: what is accepted here is served there."""
 
 from __future__ import annotations
 
-import os
+import asyncio
 import socket
-from contextlib import ExitStack
 
 import pytest
 
+from proxy.door import ClientConnection
 from proxy.errors import KeyrelayError
+from proxy.gateway import Gateway
 from proxy.origins import ListenAddress
-from proxy.sharing import GivenPlaces, Offer, Offered, OpenPlaces
+from proxy.settings import Settings
+from proxy.sharing import Arrivals, GivenPlaces, Offer, OpenPlaces
+
+from .running import both_loops, until
+
+pytestmark = both_loops
 
 TEXT = "127.0.0.1:0"
+HERE = ListenAddress("127.0.0.1", 4711, None)
+THERE = ListenAddress("127.0.0.1", 4712, None)
 
 
-def offer(stack: ExitStack, text: str, owner: str | None) -> tuple[Offer, int]:
-    """A listening socket as it arrives: its descriptor is the taker's."""
-    sock = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
-    address = ListenAddress("127.0.0.1", sock.getsockname()[1], None)
-    return Offer(text, owner, address), os.dup(sock.fileno())
+def no_gateway(_now: object) -> Gateway:
+    """Nothing here asks what is served."""
+    return object.__new__(Gateway)
 
 
-def put(offered: Offered, *offers: tuple[Offer, int]) -> None:
-    offered.put([one for one, _ in offers], [descriptor for _, descriptor in offers])
+def no_client(_gateway: Gateway) -> ClientConnection:
+    raise NotImplementedError
 
 
-def test_a_socket_is_taken_for_its_place_once() -> None:
+class Hello(asyncio.Protocol):
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.WriteTransport)
+        transport.write(b"hello")
+        transport.close()
+
+
+async def test_connections_wait_until_somebody_wants_them() -> None:
+    """Before that, and while nobody does, they are neither refused nor lost."""
+    passed: list[tuple[ListenAddress, socket.socket]] = []
+    places = OpenPlaces(no_gateway, no_client, lambda *one: passed.append(one))
+    opened = await places.prepare(Settings.model_validate({"listen": [TEXT, TEXT]}))
+    places._in_force = opened
+    first, second = places.listeners
+    assert [(one.text, one.owner) for one in places.offers()] == [(TEXT, None)] * 2
+    clients = [
+        socket.create_connection((one.address.host, one.address.port)) for one in (first, second)
+    ]
+    await asyncio.sleep(0.05)
+    assert passed == []
+    places.accept(True)
+    places.accept(True)
+    await until(lambda: len(passed) == 2)
+    assert {address for address, _ in passed} == {first.address, second.address}
+    places.accept(False)
+    clients.append(socket.create_connection((first.address.host, first.address.port)))
+    await asyncio.sleep(0.05)
+    assert len(passed) == 2
+    places.close()
+    places.close()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((second.address.host, second.address.port))
+    for one in (*clients, *(sock for _, sock in passed)):
+        one.close()
+
+
+async def test_what_arrives_is_served_by_its_place() -> None:
+    """And what arrives at a place that is not served any more is closed."""
+    arrivals = Arrivals()
+    arrivals.offers = [Offer(TEXT, None, HERE)]
+    listener = arrivals.serve(TEXT, None, Hello)
+    assert listener.url == "http://127.0.0.1:4711"
+    loop = asyncio.get_running_loop()
+    for said in (b"hello", b""):
+        client, far = socket.socketpair()
+        client.setblocking(False)
+        with client:
+            await arrivals.arrived(HERE, far)
+            assert await loop.sock_recv(client, 100) == said
+        listener.close()
+
+
+async def test_each_place_is_served_once() -> None:
     """By what is written and whose it is; where two are written alike, each gets another."""
-    with ExitStack() as stack:
-        offers = [offer(stack, TEXT, owner) for owner in (None, "acme", None)]
-        offered = Offered()
-        put(offered, *offers)
-        taken = [offered.take(TEXT, owner, set()) for owner in ("acme", None, None)]
-        assert [one.address for one in taken] == [offers[at][0].address for at in (1, 0, 2)]
-        for one in taken:
-            assert one.sock.getsockname()[1] == one.address.port
-            one.sock.close()
-        with pytest.raises(KeyrelayError, match="no socket at"):
-            offered.take(TEXT, None, set())
-
-
-def test_a_socket_in_use_is_not_taken_again() -> None:
-    """All sockets are offered with every configuration; those that serve already stay aside."""
-    with ExitStack() as stack:
-        offers = [offer(stack, TEXT, None) for _ in range(2)]
-        offered = Offered()
-        put(offered, *offers)
-        taken = offered.take(TEXT, None, {offers[0][0].address})
-        assert taken.address == offers[1][0].address
-        taken.sock.close()
-        offered.close()
-
-
-def test_what_is_not_taken_is_closed() -> None:
-    """Also by the next configuration."""
-    with ExitStack() as stack:
-        first, second = (offer(stack, TEXT, None) for _ in range(2))
-        offered = Offered()
-        put(offered, first)
-        put(offered, second)
-        offered.close()
-        for _, descriptor in (first, second):
-            with pytest.raises(OSError, match="Bad file descriptor"):
-                os.fstat(descriptor)
-
-
-def test_both_kinds_are_places() -> None:
-    """What they do with real connections is in test_workers."""
-    assert OpenPlaces.prepare is GivenPlaces.prepare
+    arrivals = Arrivals()
+    arrivals.offers = [Offer(TEXT, None, HERE), Offer(TEXT, None, THERE), Offer(TEXT, "acme", HERE)]
+    places = GivenPlaces(no_gateway, no_client, arrivals)
+    opened = await places.prepare(Settings.model_validate({"listen": [TEXT, TEXT]}))
+    assert [one.listener.address for one in opened.values()] == [HERE, THERE]
+    with pytest.raises(KeyrelayError, match="does not listen at"):
+        arrivals.serve(TEXT, None, Hello)
+    # What never came into force is free again.
+    places.discard(opened)
+    assert arrivals.serve(TEXT, None, Hello).address == HERE

@@ -158,7 +158,7 @@ def token_route(raw: RawProvider) -> dict[str, Any]:
 
 
 async def test_requests_are_spread_and_counted(dummy_key: bytes) -> None:
-    """More than one process serves at one port, and the snapshots add up to what was asked."""
+    """Connections go to the processes in turn, and the snapshots add up to what was asked."""
     async with (
         raw_provider(answering(OK)) as provider,
         supervised(settings({"api": static_route(provider.url)})) as (app, said),
@@ -166,14 +166,31 @@ async def test_requests_are_spread_and_counted(dummy_key: bytes) -> None:
         assert await statuses(port(app), 60, get("/api/x")) == {b"200": 60}
         snapshots = await app.snapshots()
         served = [one["tally"]["api"]["requests"]["GET"]["200"] for one in snapshots]
-        assert len(served) == 2
-        assert all(served)
+        assert served == [30, 30]
         whole = merged(snapshots)
         assert whole["tally"]["api"]["requests"]["GET"]["200"] == 60
         assert len(set(whole["pids"])) == 2
         assert os.getpid() not in whole["pids"]
         assert whole["listeners"] == [{"url": app.listeners[0].url, "route": None}]
         assert said == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
+async def test_another_user_is_told_from_others() -> None:
+    """The kernel says whose connection it is also where another process accepted it, and each
+    worker says so, but it is heard once.
+    """
+    async with supervised(settings({})) as (app, said):
+        for _ in range(4):
+            os.seteuid(65534)
+            try:
+                sock = socket.create_connection(("127.0.0.1", port(app)))
+            finally:
+                os.seteuid(0)
+            async with RawClient(*await asyncio.open_connection(sock=sock)) as client:
+                client.send(HEALTH)
+                assert (await client.answer())[0] == 200
+        assert len([line for line in said if "uid 65534" in line]) == 1
 
 
 async def test_a_unix_socket_serves_too(dummy_key: bytes) -> None:
@@ -331,18 +348,21 @@ async def test_a_changed_key_reaches_all_workers(
 # -- processes that end ------------------------------------------------------------------------
 
 
-async def replaced(app: Supervisor, before: set[int]) -> set[int]:
-    """The workers, once there are as many as before and one of them is new."""
+async def replaced(app: Supervisor, before: set[int], count: int = 1) -> set[int]:
+    """The workers, once there are as many as before and so many of them are new."""
     async with asyncio.timeout(20):
         while True:
             now = await pids(app)
-            if len(now) == len(before) and now != before:
+            if len(now) == len(before) and len(now - before) == count:
                 return now
             await asyncio.sleep(0.02)
 
 
-async def test_a_killed_worker_is_replaced_while_others_serve(dummy_key: bytes) -> None:
-    """Whoever was not just talking to it notices nothing, not even what waits to be accepted."""
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_a_worker_that_ends_is_replaced_while_others_serve(
+    dummy_key: bytes, number: signal.Signals
+) -> None:
+    """Whoever was not just talking to it notices nothing; if it was asked to end, nobody does."""
     async with (
         raw_provider(answering(OK)) as provider,
         supervised(settings({"api": static_route(provider.url)})) as (app, said),
@@ -363,16 +383,17 @@ async def test_a_killed_worker_is_replaced_while_others_serve(dummy_key: bytes) 
         load_tasks = [asyncio.get_running_loop().create_task(load()) for _ in range(4)]
         await until(lambda: served > 20)
         victim = min(before)
-        os.kill(victim, signal.SIGKILL)
+        os.kill(victim, number)
         after = await replaced(app, before)
         enough = served + 20
         await until(lambda: served > enough)
         over.set()
         await asyncio.gather(*load_tasks)
         assert len(after & before) == 1
-        assert broken <= 4
+        assert broken <= (4 if number == signal.SIGKILL else 0)
         (line,) = said
-        assert line.endswith(f"(pid {victim}) was ended by SIGKILL; another takes its place")
+        how = "was ended by SIGKILL" if number == signal.SIGKILL else "ended with exit code 0"
+        assert line.endswith(f"(pid {victim}) {how}; another takes its place")
 
 
 async def test_workers_that_cannot_start_are_the_end() -> None:
@@ -410,10 +431,7 @@ async def test_a_worker_that_cannot_follow_is_replaced() -> None:
         await app.adopt(settings({}).model_copy(update={"drain_seconds": -1}))
         assert len([line for line in said if "cannot serve by the new configuration" in line]) == 2
         await app.adopt(settings({}))
-        async with asyncio.timeout(20):
-            while len(now := await pids(app)) < 2 or os.getpid() in now:
-                await asyncio.sleep(0.02)
-        assert not now & before
+        assert not await replaced(app, before, 2) & before
         assert (await exchange(port(app), HEALTH)).startswith(b"HTTP/1.1 200 ")
 
 
