@@ -24,8 +24,9 @@ Reading order, which is the way of a request: ``gateway`` (read it first), ``doo
 is put together: ``settings``, ``loader``, ``compiling``, ``service``, ``services``, ``places``,
 ``app``, ``reloading``, ``serving``, ``cli``. Beside that way stand ``sources`` and ``sealing``
 (where secrets come from), ``tally``, ``status``, ``metrics`` and ``tracing`` (what is counted),
-``admin``, ``watching`` and ``hearing`` (the inspector), ``farewell`` (how WebSockets end), and
-``doctor`` and ``child`` (commands of their own).
+``admin``, ``watching`` and ``hearing`` (the inspector), ``farewell`` (how WebSockets end),
+``workers``, ``worker``, ``handover`` and ``sharing`` (several processes that serve), and ``doctor``
+and ``child`` (commands of their own).
 """
 
 __version__ = "0.1.0"

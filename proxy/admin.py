@@ -20,6 +20,7 @@ from aiohttp import web
 
 from . import adminfile, metrics, status
 from .adminguard import AdminGuard
+from .answers import PROBLEM, problem_document
 from .errors import KeyrelayError, Refusal
 from .journal import Exchange, Journal
 from .listening import Listener, listen
@@ -331,16 +332,8 @@ async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:
 
 
 def _problem(refusal: Refusal) -> web.Response:
-    document = {
-        "type": f"urn:keyrelay:problem:{refusal.kind}",
-        "title": refusal.kind.replace("-", " ").capitalize(),
-        "status": refusal.status,
-        "detail": refusal.detail,
-    }
-    if refusal.advice:
-        document["advice"] = refusal.advice
     return web.Response(
         status=refusal.status,
-        body=json.dumps(document).encode("ascii") + b"\n",
-        headers={**dict(refusal.headers), "Content-Type": "application/problem+json"},
+        body=json.dumps(problem_document(refusal)).encode("ascii") + b"\n",
+        headers={**dict(refusal.headers), "Content-Type": PROBLEM},
     )

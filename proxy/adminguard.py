@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from .errors import Refusal
 from .guard import LOOPBACK_NAMES
-from .origins import ListenAddress
+from .origins import ListenAddress, bracketed
 
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(.*)", re.DOTALL)
 
@@ -29,8 +29,7 @@ class AdminGuard:
     def __init__(self, address: ListenAddress, token: str | None) -> None:
         self._hosts: frozenset[str] | None = None
         if address.host is not None:
-            literal = f"[{address.host}]" if ":" in address.host else address.host
-            names = LOOPBACK_NAMES | {literal}
+            names = LOOPBACK_NAMES | {bracketed(address.host)}
             self._hosts = frozenset(f"{name}:{address.port}" for name in names)
             if address.port == 80:
                 self._hosts |= names  # browsers leave the default port out

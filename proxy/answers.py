@@ -13,6 +13,9 @@ from .errors import Refusal
 
 NAME = "keyrelay"
 
+PROBLEM = "application/problem+json"
+"""What a problem document is, for ``Content-Type``."""
+
 # No answer of ours is ever a page, and none may be kept.
 _ALWAYS = (
     b"Cache-Control: no-store\r\n"
@@ -70,6 +73,19 @@ def plain(
     return head + fields + _ALWAYS + b"\r\n" + (b"" if head_only else body)
 
 
+def problem_document(refusal: Refusal) -> dict[str, str | int]:
+    """The refusal as RFC 9457 section 3 has it."""
+    document: dict[str, str | int] = {
+        "type": f"urn:keyrelay:problem:{refusal.kind}",
+        "title": refusal.kind.replace("-", " ").capitalize(),
+        "status": refusal.status,
+        "detail": refusal.detail,
+    }
+    if refusal.advice:
+        document["advice"] = refusal.advice
+    return document
+
+
 def problem(
     refusal: Refusal,
     *,
@@ -79,14 +95,6 @@ def problem(
     request_id: str = "",
 ) -> bytes:
     """The refusal as an answer. ``origin`` is the allowed page's, if a page asked."""
-    document = {
-        "type": f"urn:keyrelay:problem:{refusal.kind}",
-        "title": refusal.kind.replace("-", " ").capitalize(),
-        "status": refusal.status,
-        "detail": refusal.detail,
-    }
-    if refusal.advice:
-        document["advice"] = refusal.advice
     fields = b"Proxy-Status: %b; error=%b; details=%b\r\n" % (
         NAME.encode(),
         refusal.proxy_error.encode(),
@@ -100,9 +108,9 @@ def problem(
         fields += cors_fields(origin)
     return plain(
         refusal.status,
-        json.dumps(document, ensure_ascii=False, indent=2).encode() + b"\n",
+        json.dumps(problem_document(refusal), ensure_ascii=False, indent=2).encode() + b"\n",
         fields=fields,
-        content_type=b"application/problem+json",
+        content_type=PROBLEM.encode(),
         head_only=head_only,
         close=close,
     )

@@ -19,7 +19,8 @@ from .app import App
 from .errors import ConfigError, Finding, KeyrelayError
 from .listening import Listener
 from .peers import can_tell
-from .settings import SecretSettings, Settings, parse_reference
+from .references import SecretSettings, parse_reference
+from .settings import Settings
 from .templates import parse_template
 
 URL_VARIABLE = "KEYRELAY_URL"
@@ -57,9 +58,7 @@ def run(
 
     Raises ConfigError if a demanded route is not ready, KeyrelayError if keyrelay cannot start.
     """
-    hardening.check_surroundings()
-    if not debuggable:
-        hardening.seal_memory()
+    hardening.harden(debuggable=debuggable)
     with ExitStack() as stack:
         write_log = None
         if log is not None:

@@ -65,9 +65,11 @@ def compile_route(
 ) -> Route:
     """The route of checked settings, with the secrets that were found for it.
 
-    Fields ``withheld`` are dropped from requests as well. Without ``means`` the route is only for
-    showing what it would do. A secret that is missing makes
-    the route unready, not the start fail: the others still serve.
+    means     for strategies that have to obtain something; None: the route only shows what it would
+              do
+    withheld  lower-case names of fields that are dropped from requests as well
+
+    A secret that is missing makes the route unready, not the start fail: the others still serve.
     """
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
     origin, base_path = parse_upstream(settings.upstream)

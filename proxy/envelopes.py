@@ -14,7 +14,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from .origins import parse_upstream
+from .origins import bracketed, parse_upstream
 
 _TEXT = re.compile(r"sealed:v1:([0-9a-f]{8}):([A-Za-z0-9_-]{16}):([A-Za-z0-9_-]+)")
 # Enough to tell places of one file apart; too little to be taken for a proof.
@@ -36,8 +36,7 @@ def place_of(route: str, upstream: str) -> Place:
     origin, _ = parse_upstream(upstream)
     if origin.builtin:
         return Place(route, upstream)
-    host = f"[{origin.host}]" if ":" in origin.host else origin.host
-    return Place(route, f"{origin.scheme}://{host}:{origin.port}")
+    return Place(route, f"{origin.scheme}://{bracketed(origin.host)}:{origin.port}")
 
 
 def binding(place: Place, slot: str) -> bytes:

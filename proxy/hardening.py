@@ -22,6 +22,13 @@ LEAST_AIOHTTP = (3, 14, 5)
 _PR_SET_DUMPABLE = 4  # prctl(2)
 
 
+def harden(*, debuggable: bool) -> None:
+    """``check_surroundings``, and ``seal_memory`` unless it shall stay open. Raises as they do."""
+    check_surroundings()
+    if not debuggable:
+        seal_memory()
+
+
 def check_surroundings() -> None:
     """Raise ConfigError, with every finding, if this process would leak what it handles."""
     findings = [

@@ -30,10 +30,12 @@ class Exchange:
     route, path   "-" if no route was found; the path is raw, from the prefix on, without query
     status        of the answer that the client got, 0 if none
     outcome       "" if all went well, else why not, in a word (``client-left``)
+    note          what the log alone may say of a refusal, "" for nothing
     first_byte    seconds from the request's head to the answer's, -1 if there was none
     duration      seconds from the request's head to the end
     sent          bytes of body, or of WebSocket traffic, from client to provider
     received      bytes from provider to client
+    began         when, on the clock of ``perf_counter``, from which durations are counted
     number        counts the exchanges of this process from 1; the journal gives it
     request_id    names the exchange in answers and in the log, "" if it has no name
     """
@@ -88,6 +90,8 @@ class Journal:
 
     sinks   whoever wants to know; each gets every exchange once, in the order in which they ended
     open    those that have begun and not ended
+    recent  the last that ended, oldest first
+    total   how many have ended
     """
 
     def __init__(

@@ -12,25 +12,28 @@ from pathlib import Path
 from typing import Any
 
 from .errors import ConfigError, Finding
-from .origins import check_guarded, check_served_host
+from .origins import (
+    ListenAddress,
+    check_guarded,
+    check_served_host,
+    parse_listen,
+    parse_upstream,
+)
 from .placements import PLACEMENTS
 from .presets import (
     Preset,
     check_auth,
     merge,
-    presets,
     read_preset,
     read_text,
     shipped,
     validated,
 )
-from .settings import ListenAddress, RouteSettings, Settings, parse_listen, parse_upstream
+from .settings import RouteSettings, Settings
 from .spelling import check_route_name
 from .wording import advise
 from .yamlnodes import Document, Position, read_yaml, shown
 from .yamlnodes import Path as Place
-
-__all__ = ["from_providers", "load", "load_text", "presets", "schema"]
 
 
 def load(path: Path, *, ours: bool = False) -> Settings:

@@ -69,7 +69,7 @@ class ListenAddress:
     def __str__(self) -> str:
         if self.host is None:
             return f"unix:{self.unix_path}"
-        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+        return f"{bracketed(self.host)}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +88,7 @@ class Origin:
     @property
     def authority(self) -> str:
         """Text for ``Host``: the default port left out, IPv6 in brackets (RFC 9110 section 7.2)."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        host = bracketed(self.host)
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
@@ -101,6 +101,11 @@ class Origin:
 
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
 
 
 def parse_listen(text: str) -> ListenAddress:

@@ -13,7 +13,7 @@ from .gateway import Gateway, InForce
 from .guard import LOOPBACK_NAMES, Guard
 from .inbound import InboundToken
 from .listening import Listener, listen
-from .origins import check_guarded, parse_listen
+from .origins import bracketed, check_guarded, parse_listen
 from .routes import RouteTable
 from .service import Service
 from .settings import Settings
@@ -165,8 +165,6 @@ def served_hosts(settings: Settings) -> frozenset[str]:
     """
     addresses = [parse_listen(text) for text, _ in listen_places(settings)]
     literals = {
-        f"[{one.host}]" if ":" in one.host else one.host
-        for one in addresses
-        if one.host is not None and not one.wildcard
+        bracketed(one.host) for one in addresses if one.host is not None and not one.wildcard
     }
     return LOOPBACK_NAMES | literals | frozenset(settings.hosts)

@@ -25,13 +25,17 @@ _URI = re.compile(rb"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(#.*)
 class Route:
     """A place on the proxy, bound to one provider's origin.
 
-    prefix          raw path under which it answers on shared listeners, without a trailing ``/``
+    prefix            raw path under which it answers on shared listeners, without a trailing ``/``
+    rules             what happens to every request of it
+    strategies        in the order in which they are asked whether they serve a request
+    methods           those that pass
+    allow             None: whatever is not denied
+    deny              what never passes, however its path is spelled
+    path_credentials  what a path begins with where a placement puts the credential into it
     unready           what to do before the route can serve, "" if it can
     vends             whether pages may be handed the provider's tokens
     max_body_bytes    largest body of a request; None for no bound
     mask_bodies       whether the credential is blotted out in every body of an answer
-    allow             None: whatever is not denied
-    path_credentials  what a path begins with where a placement puts the credential into it
     """
 
     name: str

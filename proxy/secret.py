@@ -15,7 +15,7 @@ class Secret:
     """One secret value under its configured name. Immutable.
 
     ``reference`` says where it is from, in words that may be shown: ``env:NEW``. ``reveal`` is the
-    only way to the value; a test allows calling it where it is placed alone.
+    only way to the value; a test holds who may call it.
     """
 
     __slots__ = ("__value", "name", "reference")
@@ -26,7 +26,7 @@ class Secret:
         self.__value = value
 
     def reveal(self) -> bytes:
-        """The value itself, for a credential that is about to leave for its provider."""
+        """The value itself: to make a credential of it, or the digest that it is compared by."""
         return self.__value
 
     def fingerprint(self) -> str:

@@ -63,9 +63,7 @@ def serve(
 
     Raises KeyrelayError if it cannot start, ConfigError if it would leak what it handles.
     """
-    hardening.check_surroundings()
-    if not debuggable:
-        hardening.seal_memory()
+    hardening.harden(debuggable=debuggable)
     with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
         runner.run(_serve(source, strict=strict, greet=greet, debuggable=debuggable))
 
@@ -139,9 +137,7 @@ def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
 
     Raises KeyrelayError if it does not.
     """
-    hardening.check_surroundings()
-    if not debuggable:
-        hardening.seal_memory()
+    hardening.harden(debuggable=debuggable)
     json_log = not sys.stdout.isatty()
     with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
         runner.run(work(descriptor, write=_write, json_log=json_log, warn=_warn))

@@ -16,25 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from .mints import TokenSettings
-from .origins import (
-    DEMO_UPSTREAM,
-    ListenAddress,
-    Origin,
-    parse_browser_origin,
-    parse_listen,
-    parse_upstream,
-)
+from .origins import parse_browser_origin, parse_listen, parse_upstream
 from .patterns import check_pattern
-from .placements import (
-    PLACEMENTS,
-    BasicPlacement,
-    CookiePlacement,
-    HeaderPlacement,
-    PathPlacement,
-    Placement,
-    QueryPlacement,
-)
-from .references import AnySecret, SecretSettings, parse_reference
+from .placements import PLACEMENTS, Placement
+from .references import AnySecret, SecretSettings
 from .spelling import (
     Flag,
     Line,
@@ -57,26 +42,13 @@ from .spelling import (
 from .templates import parse_template
 
 __all__ = [
-    "DEMO_UPSTREAM",
     "AdminSettings",
-    "BasicPlacement",
     "Browsers",
-    "CookiePlacement",
-    "HeaderPlacement",
-    "ListenAddress",
-    "Origin",
-    "PathPlacement",
-    "Placement",
-    "QueryPlacement",
     "RouteSettings",
     "SecretSettings",
     "Settings",
     "StrategySettings",
     "Strip",
-    "parse_browser_origin",
-    "parse_listen",
-    "parse_reference",
-    "parse_upstream",
 ]
 
 _Listen = Annotated[

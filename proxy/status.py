@@ -1,6 +1,6 @@
 """How keyrelay is: one snapshot of everything that may be said, as JSON-able data.
 
-The status page, ``keyrelay status`` and the metrics are made from it. Names, numbers and texts of
+The inspector, ``keyrelay status`` and the metrics are made from it. Names, numbers and texts of
 ours only: never a secret, never a path.
 """
 

@@ -69,9 +69,31 @@ def test_check_finds_everything_at_once(tmp_path: Path) -> None:
 
 
 def test_check_says_so_if_nothing_is_wrong(routes: Path) -> None:
-    """Exit 0 and one line; whether the secrets are there is not its business."""
-    assert keyrelay("check", "-c", str(routes)) == Done(0, f"{routes}: no findings, 3 routes\n", "")
-    assert keyrelay("check") == Done(0, "the shipped routes: no findings, 6 routes\n", "")
+    """Exit 0 and one line; that secrets are missing where nothing runs is no failure."""
+    done = keyrelay("check", "-c", str(routes))
+    assert (done.code, done.out) == (0, f"{routes}: no findings, 3 routes\n")
+    assert keyrelay("check").out == "the shipped routes: no findings, 6 routes\n"
+
+
+def test_check_says_what_is_wrong_with_a_secret(routes: Path, tmp_path: Path) -> None:
+    """In words, for each route, and never a value; with --strict it is a failure."""
+    (tmp_path / "open").write_text("dummy-key-for-all-to-read")
+    (tmp_path / "open").chmod(0o644)
+    text = routes.read_text().replace("env:ACME_NOT_SET", f"file:{tmp_path / 'open'}")
+    routes.write_text(text)
+    done = keyrelay("check", "-c", str(routes))
+    assert done.code == 0
+    assert done.err.startswith("hume: not ready: set HUME_API_KEY\nacme: not ready: run chmod ")
+    assert "dummy-key" not in done.err
+    assert keyrelay("check", "-c", str(routes), "--strict").code == 1
+    ready = keyrelay("check", "--strict", "-c", str(_only_demo(tmp_path)))
+    assert (ready.code, ready.err) == (0, "")
+
+
+def _only_demo(folder: Path) -> Path:
+    path = folder / "demo.yaml"
+    path.write_text("routes:\n  demo: {provider: demo}\n")
+    return path
 
 
 def test_a_file_that_cannot_be_read_is_a_finding(tmp_path: Path) -> None:

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 import proxy
 from proxy.errors import ConfigError
-from proxy.loader import from_providers, load, load_text, presets, schema
-from proxy.presets import FILE_LIMIT_BYTES
+from proxy.loader import from_providers, load, load_text, schema
+from proxy.presets import FILE_LIMIT_BYTES, presets
 from proxy.settings import RouteSettings, Settings
 from proxy.wording import advise
 

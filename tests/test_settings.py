@@ -5,19 +5,16 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from proxy.placements import PLACEMENTS
-from proxy.settings import (
+from proxy.placements import (
+    PLACEMENTS,
     BasicPlacement,
     CookiePlacement,
     HeaderPlacement,
     PathPlacement,
     QueryPlacement,
-    RouteSettings,
-    SecretSettings,
-    Settings,
-    StrategySettings,
-    parse_reference,
 )
+from proxy.references import parse_reference
+from proxy.settings import RouteSettings, SecretSettings, Settings, StrategySettings
 from proxy.spelling import Node
 
 

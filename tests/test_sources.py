@@ -7,7 +7,8 @@ import pytest
 
 from proxy.errors import SecretUnavailable
 from proxy.settings import SecretSettings
-from proxy.sources import FILE_LIMIT_BYTES, resolve
+from proxy.sources import resolve
+from proxy.sources.base import LIMIT_BYTES
 
 
 def secret(*references: str) -> SecretSettings:
@@ -64,7 +65,7 @@ def test_files_that_are_no_secrets_are_refused_in_words(tmp_path: Path) -> None:
     """Missing, empty, too large, a directory, a pipe: each has its own sentence, none hangs."""
     empty, large, pipe = tmp_path / "empty", tmp_path / "large", tmp_path / "pipe"
     empty.write_bytes(b"\n")
-    large.write_bytes(b"x" * (FILE_LIMIT_BYTES + 1))
+    large.write_bytes(b"x" * (LIMIT_BYTES + 1))
     for path in (empty, large):
         path.chmod(0o600)
     os.mkfifo(pipe)
@@ -86,9 +87,9 @@ def test_a_file_that_cannot_be_opened_is_refused_in_words(tmp_path: Path) -> Non
 def test_the_largest_file_is_read(tmp_path: Path) -> None:
     """The limit itself is still a secret."""
     path = tmp_path / "key"
-    path.write_bytes(b"x" * FILE_LIMIT_BYTES)
+    path.write_bytes(b"x" * LIMIT_BYTES)
     path.chmod(0o600)
-    assert len(resolve("k", secret(f"file:{path}")).reveal()) == FILE_LIMIT_BYTES
+    assert len(resolve("k", secret(f"file:{path}")).reveal()) == LIMIT_BYTES
 
 
 def test_a_file_that_others_may_write_is_refused(

@@ -1,4 +1,7 @@
-"""From a route's settings and its secrets to its strategies. Secrets are revealed here alone."""
+"""From a route's settings and its secrets to its strategies.
+
+What goes to a provider is revealed here and nowhere else.
+"""
 
 from __future__ import annotations
 

@@ -38,10 +38,15 @@ def checked(parse: Callable[[str], object]) -> Callable[[Any, Any, Any], Any]:
             try:
                 parse(value)
             except ValueError as error:
-                raise click.BadParameter(": ".join(str(error).splitlines())) from None
+                raise click.BadParameter(one_line(str(error))) from None
         return values
 
     return check
+
+
+def one_line(message: str) -> str:
+    """What is wrong and what to write, which a check says in two lines."""
+    return ": ".join(message.splitlines())
 
 
 def load(config: Path | None) -> Settings:

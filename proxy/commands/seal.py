@@ -12,7 +12,7 @@ from ..envelopes import place_of
 from ..errors import KeyrelayError
 from ..sources.base import LIMIT_BYTES, Unusable, check, without_line_end
 from ..wording import advise
-from .options import CONFIG, load
+from .options import CONFIG, load, one_line
 
 # cryptography is imported in the functions: it takes long to load.
 
@@ -96,7 +96,7 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
     try:
         public = PublicKey.parse(to) if to is not None else read_keys().newest.public
     except ValueError as error:
-        raise click.BadParameter(": ".join(str(error).splitlines()), param_hint="--to") from None
+        raise click.BadParameter(one_line(str(error)), param_hint="--to") from None
     value = _value(f"Value of {secret} for {route}")
     try:
         check(value, "the value", multiline=secrets[secret].multiline)

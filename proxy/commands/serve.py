@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from .. import loader, starter
 from ..origins import check_guarded, parse_browser_origin, parse_listen
 from ..settings import AdminSettings, Browsers, Settings
-from .options import CONFIG, DEBUGGABLE, checked, complete_providers, load
+from .options import CONFIG, DEBUGGABLE, checked, complete_providers, load, one_line
 
 
 def _admin(
@@ -22,7 +22,7 @@ def _admin(
         return None if value is None else AdminSettings(listen=value)
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise click.BadParameter(": ".join(message.splitlines())) from None
+        raise click.BadParameter(one_line(message)) from None
 
 
 @click.command()
@@ -131,5 +131,4 @@ def _check_guarded(settings: Settings) -> None:
             try:
                 check_guarded(address)
             except ValueError as error:
-                message = ": ".join(str(error).splitlines())
-                raise click.BadParameter(message, param_hint="--listen") from None
+                raise click.BadParameter(one_line(str(error)), param_hint="--listen") from None

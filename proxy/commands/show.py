@@ -1,4 +1,4 @@
-"""Commands that show or write something and touch no network."""
+"""Commands that show or write something, and dial no provider."""
 
 from __future__ import annotations
 
@@ -29,12 +29,28 @@ _URL = re.compile(
 
 @click.command()
 @CONFIG
-def check(config: Path | None) -> None:
-    """Check a routes file: exit 0, or 2 and every finding."""
+@click.option("--strict", is_flag=True, help="Exit 1 if a route lacks its secret.")
+def check(config: Path | None, strict: bool) -> None:
+    """Check a routes file: exit 0, or 2 and every finding.
+
+    Secrets are read as at a start, and what is wrong with one is said, never its value. A machine
+    that only checks need not have them: without --strict that is no failure.
+    """
+    from ..services import read_secrets
+
     settings = load(config)
     count = len(settings.routes)
     name = config or "the shipped routes"
     click.echo(f"{name}: no findings, {count} route{'s' if count != 1 else ''}")
+    lacking = False
+    for route, found in read_secrets(settings).items():
+        for secret, remedy in found.lacking.items():
+            optional = settings.routes[route].secrets[secret].optional
+            if not optional:
+                lacking = True
+                click.echo(f"{route}: not ready: {remedy}", err=True)
+    if strict and lacking:
+        sys.exit(1)
 
 
 @click.command()

@@ -14,7 +14,7 @@ from ..envelopes import Place
 from ..errors import SecretUnavailable
 from ..references import SecretSettings, shown_reference
 from ..secret import Secret
-from .base import LIMIT_BYTES, Unusable, check
+from .base import Unusable, check
 from .command import read_command
 from .files import credential_path, read_credential, read_file, watched
 from .keyrings import read_keyring
@@ -24,7 +24,6 @@ from .variables import read_variable
 
 __all__ = [
     "DEMO_KEY",
-    "FILE_LIMIT_BYTES",
     "Unusable",
     "resolve",
     "resolve_all",
@@ -34,9 +33,6 @@ __all__ = [
 
 DEMO_KEY = b"dummy-demo-key"
 """The key of the built-in demo provider. Public: it opens nothing."""
-
-FILE_LIMIT_BYTES = LIMIT_BYTES
-"""Largest file that is read as a secret, and largest value of any other source."""
 
 
 def resolve(name: str, settings: SecretSettings, place: Place | None = None) -> Secret:

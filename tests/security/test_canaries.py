@@ -9,26 +9,37 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import datetime
 import gc
 import json
 import logging
+import re
 import signal
+import socket
 import types
 import warnings
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 import pytest
 
 from proxy import loader
 from proxy.app import App
+from proxy.doctor import Result, examine
+from proxy.envelopes import place_of
 from proxy.explain import explain
+from proxy.metrics import exposition
+from proxy.overview import rendered
+from proxy.sealing import SealingKey
 from proxy.serving import banner
+from proxy.sources.keys import VARIABLE, write_key
+from proxy.status import snapshot
 
 from .. import commands
+from ..changing import changing, put
 from ..commands import running as process
 from ..running import RawClient, both_loops, exchange, keyrelay, raw_provider, read_head
 
@@ -66,7 +77,15 @@ CLIENT = {
     "subprotocol": "dummy-client-subprotocol-zq7",
     "wrong": "dummy-client-wrong-token-zq7",
 }
-CANARIES = (*SECRETS.values(), ACCESS_TOKEN, NEW_REFRESH, *CLIENT.values())
+# Those of a configuration that changes while it is in use; by what each is.
+CHANGING = {
+    name: f"dummy-{name}-{_MARK}"
+    for name in ("new-key", "old-key", "new-client", "old-client", "file", "next-file", "sealed")
+}
+CANARIES = (
+    *(*SECRETS.values(), ACCESS_TOKEN, NEW_REFRESH),
+    *(*CLIENT.values(), *CHANGING.values()),
+)
 
 
 def spellings(canary: str) -> Iterator[str]:
@@ -395,6 +414,202 @@ async def test_a_key_subprotocol_outside_a_handshake(secrets: None) -> None:
     assert CLIENT["subprotocol"] not in heads[0].decode("latin-1")
 
 
+def changing_routes(provider: str, folder: Path, sealed: str) -> dict[str, Any]:
+    """Keys and client secrets that are rotated, a file, a program, a sealed value."""
+    header = {"header": "X-Api-Key", "value": "{key}"}
+    token = {
+        "type": "oauth2_client_credentials",
+        "url": "/token",
+        "client_id": "dummy-id",
+        "client_secret": "{key}",
+    }
+    bearer = {"header": "Authorization", "value": "Bearer {token}"}
+    references = {
+        "rotated": ["env:DUMMY_NEW_KEY", "env:DUMMY_OLD_KEY"],
+        "token": ["env:DUMMY_NEW_CLIENT", "env:DUMMY_OLD_CLIENT"],
+        "file": f"file:{folder}/key",
+        "exec": f"exec:cat {folder}/key",
+        "sealed": sealed,
+    }
+    return {
+        name: {
+            "upstream": provider,
+            "spares": 0,
+            "secrets": {"key": reference},
+            "auth": [{"token": token, "http": bearer} if name == "token" else header],
+            "verify": "GET /ok",
+        }
+        for name, reference in references.items()
+    }
+
+
+class Quoting:
+    """A provider that takes some of the keys, and quotes what it was sent to whoever it refuses."""
+
+    def __init__(self) -> None:
+        self.takes: set[str] = set()
+        self.received = bytearray()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            try:
+                head = await read_head(reader)
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                body = await reader.readexactly(int(length[1])) if length else b""
+            except (asyncio.IncompleteReadError, ConnectionError):
+                return
+            basic = re.search(rb"Authorization: Basic (\S+)", head)
+            asked = head + (unquote(base64.b64decode(basic[1])).encode() if basic else b"")
+            self.received += asked + body
+            status, answer = b"401 Unauthorized", asked + body
+            if any(key.encode() in asked for key in self.takes):
+                status, answer = b"200 OK", b"fine"
+                if basic:
+                    document = {"access_token": ACCESS_TOKEN, "token_type": "bearer"}
+                    answer = json.dumps({**document, "expires_in": 3600}).encode()
+            writer.write(
+                b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                % (status, len(answer), answer)
+            )
+
+
+def mistakes(document: dict[str, Any], folder: Path, taken: str) -> Iterator[str]:
+    """Files that are not taken: secrets in them, references to what is not there, a port in use."""
+    canary = CHANGING["new-key"]
+    api = document["routes"]["rotated"]
+    for broken in (
+        {**api, "secrets": {"key": canary}},
+        {**api, "secrets": {"key": [f"env:{canary}", canary]}},
+        {**api, "secrets": {"key": {"exec": f"echo '{canary}"}}},
+        {**api, "upstream": f"https://{canary}@a.test"},
+        {**api, "auth": [{"header": "X-Key", "value": canary}]},
+        {**api, "secrets": {"key": f"file:{folder}/none"}},
+        {**api, "secrets": {"key": "env:DUMMY_UNSET"}},
+        {**api, "secrets": {"key": f"file:{folder}/broken"}},
+        {**api, "secrets": {"key": f"exec:sh -c 'cat {folder}/key; exit 3'"}},
+        # Sealed for another route.
+        {**api, "secrets": document["routes"]["sealed"]["secrets"]},
+        {**api, "listen": [taken]},
+    ):
+        yield json.dumps({**document, "routes": {**document["routes"], "rotated": broken}})
+    yield f"routes: {canary}"
+    yield f"{canary}: ["
+    yield json.dumps({**document, "inbound_token": f"file:{folder}/broken"})
+
+
+@both_loops
+async def test_changes_say_nothing_of_a_secret(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """T37, T38: keys that are rotated and refused, files that change, vanish and break, sealed
+    values, reloads that are taken and reloads with every kind of finding. No line for the operator,
+    no answer, no status, no metric, no finding of ``doctor`` and no text of an object has a canary.
+    """
+    loop = asyncio.get_running_loop()
+    loop.set_debug(True)
+    loop.slow_callback_duration = 0.0
+    told: list[dict[str, Any]] = []
+    loop.set_exception_handler(lambda _, context: told.append(context))
+    for name in ("new-key", "old-key", "new-client", "old-client"):
+        monkeypatch.setenv(f"DUMMY_{name.upper().replace('-', '_')}", CHANGING[name])
+    sealing = SealingKey.generate(datetime.date(2026, 11, 21))
+    write_key(tmp_path / "keys", sealing)
+    monkeypatch.setenv(VARIABLE, str(tmp_path / "keys"))
+    private = sealing.line().split()[2].removeprefix("keyrelay-private-")
+    put(tmp_path / "key", CHANGING["file"])
+    put(tmp_path / "broken", f"{CHANGING['file']}\n\0{CHANGING['next-file']}")
+    said: list[str] = []
+    shown: list[str] = []
+    examined: list[Result] = []
+    quoting = Quoting()
+    with caplog.at_level(logging.DEBUG), warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        async with AsyncExitStack() as stack:
+            provider = await stack.enter_async_context(raw_provider(quoting.serve))
+            place = place_of("sealed", provider.url)
+            sealed = str(sealing.public.seal(CHANGING["sealed"].encode(), place, "key"))
+            routes = changing_routes(provider.url, tmp_path, sealed)
+            running = await stack.enter_async_context(changing(tmp_path, routes))
+            # The finding of a port that is in use comes after everything has been prepared.
+            server = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+            in_use = f"127.0.0.1:{server.getsockname()[1]}"
+
+            async def ask_each() -> None:
+                for name in routes:
+                    for line in (f"GET /{name}/x", f"POST /{name}/x"):
+                        head = f"{line} HTTP/1.1\r\nHost: localhost\r\n{_CARRIED}"
+                        body = "" if line.startswith("GET") else "Content-Length: 2\r\n"
+                        request = f"{head}{body}\r\n{'hi' if body else ''}"
+                        answer = await exchange(running.port, request.encode())
+                        said.append(answer.decode("latin-1"))
+                state = snapshot(running.app)
+                shown.extend([repr(state), rendered(state, 200), exposition(state).decode()])
+                shown.append(banner(running.app.routes, running.app.listeners))
+                shown.extend(reprs([running.app, running.reloader]))
+
+            taken: list[set[str]] = [
+                set(),
+                {CHANGING["old-key"], CHANGING["old-client"], ACCESS_TOKEN},
+                {CHANGING["new-key"], CHANGING["new-client"], ACCESS_TOKEN},
+                {CHANGING["file"], CHANGING["next-file"], CHANGING["sealed"]},
+            ]
+            for quoting.takes in taken:
+                await running.reload()
+                await ask_each()
+            for text in mistakes(running.document, tmp_path, in_use):
+                put(running.file, text)
+                assert (await running.reload()).findings, text
+                shown.append(repr(running.app.reloads))
+            await running.reload_document()
+            await ask_each()
+            for value in (CHANGING["next-file"], "", f"{CHANGING['file']}\0"):
+                put(tmp_path / "key", value)
+                assert not (await running.reload()).findings
+                await ask_each()
+            quoting.takes = set().union(*taken)
+            settings = running.app.settings
+            others = {name: settings.routes[name] for name in routes if name != "rotated"}
+            settings = settings.model_copy(update={"routes": others})
+            put(tmp_path / "key", CHANGING["file"])
+            await examine(settings, examined.append)
+            for path in ("key", "keys"):
+                (tmp_path / path).unlink()
+            await examine(settings, examined.append)
+            shown += map(repr, examined)
+            lines = list(running.said)
+            access = "".join(running.lines)
+        gc.collect()
+    places = {
+        "answers": "\n".join(said),
+        "access log": access,
+        "lines for the operator": "\n".join(lines),
+        "status, metrics, doctor, objects": "\n".join(shown),
+        "logging": "\n".join(f"{one!r}{one.getMessage()}{one.__dict__}" for one in caplog.records),
+        "warnings": "\n".join(map(str, warned)),
+        "the loop's exceptions": "\n".join(map(repr, told)),
+        "stdout and stderr": "".join(capfd.readouterr()),
+    }
+    assert {place: leaks(text) for place, text in places.items() if leaks(text)} == {}
+    assert [place for place, text in places.items() if private in text] == []
+    assert told == []
+    # All of it did happen.
+    assert {"200", "401", "503"} <= {answer[9:12] for answer in said}
+    for happened in (
+        "serves now",
+        "was not taken",
+        "last good value",
+        "other secrets",
+        "in use by",
+    ):
+        assert happened in places["lines for the operator"], happened
+    assert {one.mark for one in examined} >= {"ok", "fail"}
+    arrived = set(leaks(quoting.received.decode("latin-1")))
+    assert arrived == {*CHANGING.values(), ACCESS_TOKEN}
+
+
 def routes_file(folder: Path, document: dict[str, Any]) -> Path:
     file = folder / "routes.yaml"
     file.write_text(json.dumps(document))
@@ -403,8 +618,9 @@ def routes_file(folder: Path, document: dict[str, Any]) -> Path:
 
 
 async def test_commands_say_nothing_of_a_secret(tmp_path: Path) -> None:
-    """check, explain, providers, init, health and run, each with secrets in its environment and
-    some with credentials on its command line: neither stdout nor stderr has one.
+    """check, explain, providers, init, health, doctor and run, also while it reloads, each with
+    secrets in its environment and some with credentials on its command line: neither stdout nor
+    stderr has one.
     """
     closed = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
     nowhere = f"http://127.0.0.1:{closed.sockets[0].getsockname()[1]}"
@@ -434,6 +650,8 @@ async def test_commands_say_nothing_of_a_secret(tmp_path: Path) -> None:
         ("providers", "hume"),
         ("init", str(tmp_path / "new.yaml")),
         ("health", nowhere),
+        ("doctor", "-c", str(file)),
+        ("doctor", "-c", str(file), "--json"),
     ):
         done = await asyncio.to_thread(
             commands.keyrelay, *arguments, cwd=tmp_path, variables=variables
@@ -450,6 +668,10 @@ async def test_commands_say_nothing_of_a_secret(tmp_path: Path) -> None:
                     except ConnectionResetError:
                         continue
         await running.logged(100)
+        misplaced = {"routes": {"a": {"secrets": {"k": SECRETS["DUMMY_HEADER"]}}}}
+        routes_file(tmp_path, misplaced)
+        running.signal(signal.SIGHUP)
+        await running.said("the old one goes on serving")
         running.signal(signal.SIGTERM)
         assert await running.ended() == 0
         outputs += [running.out, running.err]

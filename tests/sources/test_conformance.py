@@ -9,7 +9,8 @@ import pytest
 from proxy.errors import SecretUnavailable
 from proxy.references import SOURCES, SecretSettings, shown_reference
 from proxy.secret import Secret
-from proxy.sources import DEMO_KEY, FILE_LIMIT_BYTES, resolve, resolve_all, ttl
+from proxy.sources import DEMO_KEY, resolve, resolve_all, ttl
+from proxy.sources.base import LIMIT_BYTES
 
 from .worlds import PLACE, SLOT, WORLDS, World
 
@@ -79,8 +80,8 @@ def test_a_value_of_several_lines_where_that_is_meant(world: World) -> None:
 
 def test_a_value_that_is_too_long(world: World) -> None:
     """The limit itself is still a secret, a byte more is not."""
-    assert len(read(world.put("large", b"x" * FILE_LIMIT_BYTES)).reveal()) == FILE_LIMIT_BYTES
-    assert "64 KiB" in remedy(world.put("larger", b"x" * (FILE_LIMIT_BYTES + 1)))
+    assert len(read(world.put("large", b"x" * LIMIT_BYTES)).reveal()) == LIMIT_BYTES
+    assert "64 KiB" in remedy(world.put("larger", b"x" * (LIMIT_BYTES + 1)))
 
 
 def test_two_values_while_a_key_is_rotated(world: World) -> None:

@@ -1,0 +1,79 @@
+"""One worker, as its supervisor sees it. What real ones do is in test_workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+
+import pytest
+
+from proxy.channel import Message
+from proxy.handover import Handover
+from proxy.settings import Settings
+from proxy.spawning import WorkerProcess, lock_file
+
+HANDOVER = Handover(Settings(), {}, None, ())
+
+
+async def nothing(_kind: str, _message: Message, _descriptors: list[int]) -> Message:
+    return {}
+
+
+async def start(script: str) -> WorkerProcess:
+    """A program that is told the number of its descriptor as the last argument."""
+    return await WorkerProcess.start(0, 2, (sys.executable, "-c", script), nothing)
+
+
+async def test_how_it_ended_is_said() -> None:
+    """By itself or by a signal; what it is told then does not arrive."""
+    one = await start("raise SystemExit(3)")
+    assert await one.ended() == "ended with exit code 3"
+    assert one.gone
+    assert not one.tell("end", {"seconds": 0})
+    assert await one.take(lambda: HANDOVER) == "it has ended"
+    assert await one.snapshot() == {}
+    two = await start("import time; time.sleep(60)")
+    two.kill()
+    assert await two.ended() == "was ended by SIGKILL"
+    two.kill()
+    await two.retire(0)
+
+
+async def test_a_program_that_is_not_there_is_an_error_of_the_system() -> None:
+    """Which the supervisor tells."""
+    with pytest.raises(FileNotFoundError):
+        await WorkerProcess.start(0, 2, ("/none/such",), nothing)
+
+
+async def test_it_has_no_terminal_and_no_other_descriptor() -> None:
+    """Ctrl-C is the supervisor's, and nothing is inherited but the channel."""
+    script = (
+        "import os, socket, sys; sock = socket.socket(fileno=int(sys.argv[1])); "
+        "assert os.getsid(0) == os.getpid(); "
+        "left = {int(one) for one in os.listdir('/proc/self/fd')} - {0, 1, 2, sock.fileno()}; "
+        "raise SystemExit(len(left) - 1)"  # the directory itself
+    )
+    other = os.open(os.devnull, os.O_RDONLY)
+    os.set_inheritable(other, True)
+    assert await (await start(script)).ended() == "ended with exit code 0"
+    os.close(other)
+
+
+async def test_one_that_does_not_listen_is_killed_in_the_end() -> None:
+    """It gets the time for what is in flight, and some seconds."""
+    one = await start("import time; print(flush=True); time.sleep(60)")
+    assert not one.stuck
+    assert one.tell("fill", {"x": "x" * 1_000_000})
+    assert one.stuck
+    began = asyncio.get_running_loop().time()
+    await one.retire(-4.5)
+    assert asyncio.get_running_loop().time() - began < 3
+    assert await one.ended() == "was ended by SIGKILL"
+
+
+def test_the_lock_s_file_has_no_name() -> None:
+    """Nothing is left behind, and no other program can find it."""
+    descriptor = lock_file()
+    assert os.fstat(descriptor).st_nlink == 0
+    os.close(descriptor)
