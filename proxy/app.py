@@ -12,7 +12,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from . import demo, parsers, sources, tracing
 from .auth.base import Means
@@ -34,7 +34,7 @@ from .routes import Route
 from .secret import Secret
 from .services import Services, keep_last, read_secrets
 from .settings import Settings
-from .status import Reloads
+from .status import Reloads, snapshot
 from .surroundings import Surroundings
 from .tally import Tally
 from .tracing import Tracer
@@ -131,7 +131,7 @@ class App:
         self._services: Services
         self._places: Places
 
-    async def __aenter__(self) -> App:
+    async def __aenter__(self) -> Self:
         try:
             await self._start()
         except BaseException:
@@ -229,6 +229,10 @@ class App:
     async def add_own(self, address: ListenAddress) -> None:
         """Something of keyrelay's own listens there as well; no route leads to it from now on."""
         self.also_own.append(address)
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """How every process is that serves; this one alone."""
+        return [snapshot(self)]
 
     def reconsider(self) -> None:
         """Let every route try the first value of its secrets again."""

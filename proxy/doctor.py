@@ -124,7 +124,7 @@ class _Patient:
             dialler = await self._dialler(route, stack)
             if not await self._resolves(route) or not await self._connects(route, dialler):
                 return
-            tokens = [await self._obtains(one) for one in route.strategies if one.renewable]
+            tokens = [await self._obtains(one) for one in route.strategies if one.vends]
             if all(tokens):
                 await self._verifies(route, dialler)
 

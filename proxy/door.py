@@ -38,7 +38,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class Exchange(Protocol):
-    """What a connection tells of the client to whoever serves the request."""
+    """Who serves a request and is told of the client. The record of it is ``journal.Exchange``."""
 
     def body(self, data: bytes, *, ended: bool) -> None: ...
     def client_lost(self) -> None: ...

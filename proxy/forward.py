@@ -34,7 +34,7 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class Forward:
-    """Serves one request: an ``Exchange`` to the client's connection, a ``Receiver`` to the other.
+    """Serves one request: a ``door.Exchange`` to the client's side, a ``Receiver`` to the other.
 
     client    where the request came from and the answer goes
     outgoing  the request, still without its credential

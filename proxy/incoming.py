@@ -15,6 +15,7 @@ class Incoming:
     path, query  the two halves of an origin-form target; ``query`` is None without a ``?``
     raw_headers  field lines in order, names and values as bytes
     headers      the same for look-ups, values decoded
+    websocket    whether it opens a WebSocket
     """
 
     __slots__ = (

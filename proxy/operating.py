@@ -7,7 +7,7 @@ from typing import Any
 from .app import App
 from .journal import Journal
 from .reloading import Reloader
-from .status import Reload, snapshot
+from .status import Reload
 from .watching import Watchers
 
 
@@ -27,8 +27,8 @@ class Operating:
         return self._app.watchers
 
     async def snapshots(self) -> list[dict[str, Any]]:
-        """How this process is."""
-        return [snapshot(self._app)]
+        """How every process is that serves."""
+        return await self._app.snapshots()
 
     async def reload(self) -> Reload:
         """As ``Reloader.reload``."""

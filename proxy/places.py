@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -18,6 +19,7 @@ from .routes import RouteTable
 from .service import Service
 from .settings import Settings
 
+Accept = Callable[[], asyncio.Protocol]
 Key = tuple[str, str | None, int]
 """An address as written, the route it belongs to and which of several such it is.
 
@@ -73,7 +75,11 @@ class Places:
 
     async def _open(self, text: str, owner: str | None) -> Place:
         gateway = self._make_gateway(_nothing_in_force())
-        return Place(await listen(text, lambda: self._accept(gateway), owner), gateway)
+        return Place(await self._listen(text, lambda: self._accept(gateway), owner), gateway)
+
+    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
+        """A listener at the address. Raises KeyrelayError."""
+        return await listen(text, accept, owner)
 
     def discard(self, places: Mapping[Key, Place]) -> None:
         """Close those of ``places`` that never came into force."""

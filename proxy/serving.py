@@ -97,8 +97,9 @@ async def _serve(
         app = App(source.settings, write_log=_write, json_log=json_log, warn=_warn, strict=strict)
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(one, signals.put_nowait, one)
+    # Before anything is read, so that no later change is missed.
+    reloader = Reloader(app, source.load, source.files, _warn)
     async with app:
-        reloader = Reloader(app, source.load, source.files, _warn)
         opened = await _open_admin(app, reloader)
         await app.settle(_SETTLE_SECONDS)
         click.echo(banner(app.routes, app.listeners), err=True)
@@ -110,14 +111,13 @@ async def _serve(
         gc.collect()
         gc.freeze()
         notify(READY, _warn)
-        watching = {loop.create_task(job) for job in (reloader.watch(), keep_watch(_warn))}
+        jobs = {loop.create_task(job) for job in (reloader.watch(), keep_watch(_warn))}
         while await signals.get() == signal.SIGHUP:
-            notify(reloading(), _warn)
-            await reloader.reload()
-            notify(READY, _warn)
-        for job in watching:
+            # Not waited for: the next signal may say that it is over.
+            jobs.add(loop.create_task(_reload(reloader)))
+        for job in jobs:
             job.cancel()
-        await asyncio.wait(watching)
+        await asyncio.wait(jobs)
         notify(stopping(app.settings.drain_seconds), _warn)
         click.echo("Stopping. A second signal stops at once.", err=True)
         drain = loop.create_task(_end(app, opened))
@@ -148,6 +148,13 @@ def _worker_command(*, debuggable: bool) -> list[str]:
     started = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     options = ["--debuggable"] if debuggable else []
     return [sys.executable, *started, "run", *options, "--worker"]
+
+
+async def _reload(reloader: Reloader) -> None:
+    """Reload, and let the service manager know when it begins and that it is over."""
+    notify(reloading(), _warn)
+    await reloader.reload()
+    notify(READY, _warn)
 
 
 async def _open_admin(app: App, reloader: Reloader) -> Admin | None:

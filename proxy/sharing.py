@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -18,14 +17,13 @@ from .errors import KeyrelayError
 from .gateway import Gateway, InForce
 from .listening import Listener, open_at
 from .origins import ListenAddress
-from .places import Place, Places, _nothing_in_force
+from .places import Accept, Places
 
 # Connections that are accepted in one turn of the loop.
 _AT_ONCE = 64
 # After an accept that failed, for want of descriptors or memory, it is tried again (seconds).
 _PAUSE_SECONDS = 1.0
 
-Accept = Callable[[], asyncio.Protocol]
 Pass = Callable[[ListenAddress, socket.socket], None]
 """Takes a connection that came in at an address; the socket is its own."""
 
@@ -41,19 +39,6 @@ class Offer:
     text: str
     owner: str | None
     address: ListenAddress
-
-
-class _PartedPlaces(Places):
-    """Places whose listeners are had in another way."""
-
-    @abstractmethod
-    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
-        """Raises KeyrelayError."""
-
-    async def _open(self, text: str, owner: str | None) -> Place:
-        gateway = self._make_gateway(_nothing_in_force())
-        listener = await self._listen(text, lambda: self._accept(gateway), owner)
-        return Place(listener, gateway)
 
 
 class _Acceptor:
@@ -98,7 +83,7 @@ class _Acceptor:
             self._pass_on(self._address, connection)
 
 
-class OpenPlaces(_PartedPlaces):
+class OpenPlaces(Places):
     """The supervisor's. It passes nothing on before ``accept`` says so."""
 
     def __init__(
@@ -170,7 +155,7 @@ class _Served:
         self.served.pop(self.address, None)
 
 
-class GivenPlaces(_PartedPlaces):
+class GivenPlaces(Places):
     """A worker's."""
 
     def __init__(

@@ -23,7 +23,7 @@ PREFIX = b"/-/token/"
 
 
 class Vending:
-    """One request for a token: an ``Exchange`` to the client's connection."""
+    """One request for a token: a ``door.Exchange`` to the client's connection."""
 
     def __init__(
         self,

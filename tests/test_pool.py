@@ -20,6 +20,7 @@ from proxy.dialling import Dialler, tls_context
 from proxy.errors import UpstreamFailure
 from proxy.origins import Origin
 from proxy.pool import Pool
+from proxy.spares import PoolCounts
 from proxy.sparing import Sparing
 from proxy.upstream import UpstreamConnection
 
@@ -347,8 +348,7 @@ async def test_idle_connections_come_before_spares() -> None:
         spare = one.pool.take()
         assert spare not in {None, used}
         assert one.pool.take() is None
-        counts = one.pool.counts
-        assert (counts.reused, counts.spared, counts.dialled, counts.spare_dials) == (1, 1, 1, 1)
+        assert one.pool.counts == PoolCounts(reused=1, spared=1, dialled=1, spare_dials=1)
 
 
 async def test_a_spare_is_treated_as_a_kept_connection() -> None:

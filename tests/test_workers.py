@@ -39,8 +39,9 @@ from .running import (
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 
 # Their access log is nobody's business here.
-COMMAND = ("/bin/sh", "-c", 'exec "$@" > /dev/null', "sh", sys.executable)
-COMMAND = (*COMMAND, "-m", "proxy", "run", "--worker")
+IN_SILENCE = ("/bin/sh", "-c", 'exec "$@" > /dev/null', "sh")
+START = (sys.executable, "-m", "proxy", "run", "--worker")
+COMMAND = (*IN_SILENCE, *START)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 HEALTH = b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -409,7 +410,7 @@ async def test_workers_that_cannot_start_are_the_end() -> None:
 async def test_no_worker_left_is_the_end(tmp_path: Path) -> None:
     """When none can be started any more, whoever runs the supervisor is told to end it."""
     script = f'test -e {tmp_path}/broken && exec false; exec "$@" > /dev/null'
-    command = ("/bin/sh", "-c", script, *COMMAND[3:])
+    command = ("/bin/sh", "-c", script, "sh", *START)
     gone = asyncio.Event()
     said: list[str] = []
     given = settings({})

@@ -53,7 +53,7 @@ class SecretState:
 
     reference                   where it comes from, as the configuration says (``env:NAME``)
     fingerprint                 tells two values apart, and nothing else of them
-    served, refused             requests that left with it; those that the provider refused for it
+    served, refused             requests that it served, and that were refused for it
     last_served, last_refused   seconds since the epoch, None if never
     """
 

@@ -53,12 +53,13 @@ def _build_all(
     """One strategy for each set of values, the first values first; one of several if there are."""
     used = {one: secrets[one] for one in sorted(settings.secret_names)}
     variants = []
-    for turn in range(max(map(len, used.values()))):
+    for turn in range(max(map(len, used.values()), default=1)):
         values = {one: given[min(turn, len(given) - 1)] for one, given in used.items()}
         variants.append(
             Variant(
                 _build(settings, name, values, whole, means),
-                tuple(given[turn] for given in used.values() if turn < len(given)),
+                # What all variants share is nothing that one of them could be refused for.
+                tuple(given[turn] for given in used.values() if turn < len(given) > 1),
             )
         )
     if means is None or len(variants) == 1:

@@ -101,7 +101,9 @@ function draw() {
 
 function showEmpty(empty, filtered) {
   const url = status?.listeners.find((one) => one.route === null)?.url;
-  const text = filtered ? "Nothing matches the filter." : url ? `Waiting for the first request to ${url}` : "Waiting for the first request.";
+  const text = filtered ? "Nothing matches the filter."
+    : status?.pids.length > 1 ? "Several processes serve, and none of them tells of its requests here. Run one (workers: 1) to watch."
+    : url ? `Waiting for the first request to ${url}` : "Waiting for the first request.";
   if (empty.textContent !== text) empty.textContent = text;
 }
 

@@ -17,6 +17,7 @@ from proxy.auth.fresh import TokenStrategy
 from proxy.auth.rotating import RotatingStrategy, Variant
 from proxy.auth.static import StaticStrategy
 from proxy.auth.tokens import Minted, MintFailed, TokenKeeper
+from proxy.doctor import Result, examine
 from proxy.errors import Refusal
 from proxy.outgoing import Injection
 from proxy.placements import HeaderPlacement
@@ -586,3 +587,35 @@ async def test_after_the_end_there_is_nothing() -> None:
     assert [mint.calls for mint in one.mints] == [1, 0]
     assert one.strategy.at_hand() == ()
     await one.close()
+
+
+# -- what is built around it -------------------------------------------------------------------
+
+
+async def test_doctor_examines_a_route_with_two_keys(tmp_path: Path) -> None:
+    """There is no token to obtain; the call to verify with is made."""
+    async with rotated(tmp_path, NEW) as (running, _):
+        results: list[Result] = []
+        await examine(running.app.settings, results.append)
+        assert [one.mark for one in results if one.what == "secret key"] == ["ok", "ok"]
+        assert not [one for one in results if one.mark == "fail" or one.what == "token"]
+        no_value_in(results)
+
+
+async def test_a_secret_with_one_value_is_not_told_of(tmp_path: Path) -> None:
+    """That a client secret was refused says nothing against the client's id, which both use."""
+    async with of_tokens(tmp_path, clients=[OLD]) as (running, _):
+        assert (await ask(running))[0] == 200
+        assert [one.reference for one in running.secrets()] == [*BOTH]
+        assert "CLIENT_ID" not in running.said[0]
+
+
+async def test_a_token_without_secrets(tmp_path: Path) -> None:
+    """A program that prints tokens may need no secret of ours: it is a strategy like any other."""
+    async with keyed_provider("dummy-printed-token") as provider:
+        route = token_route(provider.url, "env:DUMMY_NEW")
+        program = ["echo", '{"token": "dummy-printed-token"}']
+        route["auth"][0]["token"] = {"type": "exec", "command": program}
+        del route["secrets"]
+        async with changing(tmp_path, {"api": route}) as running:
+            assert await ask(running) == (200, b"ok")

@@ -151,7 +151,8 @@ async def test_a_token_refused_while_it_is_asked_for_is_asked_for_again(host: Ho
     mint = SharedMint(remote(held), "identity")
     first = await mint.mint()
     gate.clear()
-    again = host.spawn(_taken(mint, got := []))
+    got: list[Minted] = []
+    again = host.spawn(_taken(mint, got))
     await host.clock.settle()
     first.refused()
     gate.set()

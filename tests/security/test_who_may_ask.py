@@ -35,6 +35,7 @@ from .stage import (
     SOCKET,
     Stage,
     problem,
+    raw_client,
     stage,
     status,
     values,
@@ -493,3 +494,23 @@ async def test_t36_a_page_can_read_that_a_token_is_needed(secrets: None) -> None
     async with guarded() as one:
         got = await one.refused(GET + f"Origin: {PAGE}\r\n".encode(), 401)
         assert values(got, "Access-Control-Allow-Origin") == [PAGE]
+
+
+@both_loops
+async def test_t36_another_token_holds_on_connections_that_are_open(
+    secrets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a reload the old one opens nothing any more, whoever was connected with it."""
+    monkeypatch.setenv("DUMMY_NEXT", "dummy-next-inbound-token")
+    old, new = OWN, b"X-Keyrelay-Token: dummy-next-inbound-token\r\n"
+    async with guarded() as one, raw_client(one.port) as client:
+        client.send(GET + old + b"\r\n")
+        assert (await client.answer())[0] == 200
+        app = one.running.app
+        other = app.settings.inbound_token
+        assert other is not None
+        other = other.model_copy(update={"references": ("env:DUMMY_NEXT",)})
+        await app.adopt(app.settings.model_copy(update={"inbound_token": other}))
+        for fields, wanted in ((old, 401), (new, 200), (old, 401)):
+            client.send(GET + fields + b"\r\n")
+            assert (await client.answer())[0] == wanted
