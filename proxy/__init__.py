@@ -19,14 +19,14 @@ outgoing    the request as the provider will see it
 exchange    one request and its answer, or one WebSocket session, as the journal notes it
 
 Reading order, which is the way of a request: ``gateway`` (read it first), ``door``, ``guard``,
-``routes``, ``outgoing``, ``auth.base``, ``forward``, ``pool`` and ``upstream``, ``crossing``,
-``relay``, ``journal``; then credentials that expire: ``auth.fresh``, ``auth.tokens``; then how it
-is put together: ``settings``, ``loader``, ``compiling``, ``service``, ``services``, ``places``,
-``app``, ``reloading``, ``serving``, ``cli``. Beside that way stand ``sources`` and ``sealing``
-(where secrets come from), ``tally``, ``status``, ``metrics`` and ``tracing`` (what is counted),
-``admin``, ``watching`` and ``hearing`` (the inspector), ``farewell`` (how WebSockets end),
-``workers``, ``worker``, ``handover`` and ``sharing`` (several processes that serve), and ``doctor``
-and ``child`` (commands of their own).
+``routes``, ``outgoing``, ``auth.base``, ``forward``, ``upstream.pool`` and ``upstream.connection``,
+``crossing``, ``session`` and ``websocket.relay``, ``journal``; then credentials that expire:
+``auth.fresh``, ``auth.tokens``; then how it is put together: ``settings``, ``loader``,
+``compiling``, ``service``, ``services``, ``places``, ``app``, ``reloading``, ``serving``, ``cli``.
+
+Beside that way stand packages: ``sources`` (where secrets come from; ``sealing`` beside it),
+``observing`` (what is counted and shown of exchanges), ``admin`` (the inspector and what else is
+asked of a running keyrelay), ``workers`` (several processes), ``doctor`` and ``commands``.
 """
 
 __version__ = "0.1.0"

@@ -14,31 +14,32 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from . import demo, parsers, sources, tracing
+from . import demo, parsers, sources
 from .auth.base import Means
 from .auth.tokens import Mint
 from .clock import Clock, SystemClock
 from .compiling import Found
-from .dialling import tls_context
 from .door import ClientConnection, Entrance
 from .errors import Refusal
 from .gateway import Gateway, InForce
 from .inbound import InboundToken
 from .journal import Journal
 from .listening import Listener
+from .observing import tracing
+from .observing.status import Reloads, snapshot
+from .observing.tally import Tally
+from .observing.tracing import Tracer
+from .observing.watching import Watchers
 from .origins import DEMO_UPSTREAM, ListenAddress
 from .peers import Peers, can_tell
 from .places import Places, check_who_may_connect
-from .pool import Pool
 from .routes import Route
 from .secret import Secret
 from .services import Services, keep_last, read_secrets
 from .settings import Settings
-from .status import Reloads, snapshot
 from .surroundings import Surroundings
-from .tally import Tally
-from .tracing import Tracer
-from .watching import Watchers
+from .upstream.dialling import tls_context
+from .upstream.pool import Pool
 
 # How often deadlines are looked at (seconds). One timer for all connections costs less than one
 # for each, and no deadline here needs to be more exact.

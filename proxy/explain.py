@@ -15,14 +15,14 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from . import parsers, tracing
+from . import parsers
 from .auth.base import Means
 from .clock import SystemClock
 from .compiling import Found, compile_route
-from .dialling import tls_context
 from .errors import Refusal
 from .guard import Guard, is_preflight
 from .incoming import Incoming
+from .observing import tracing
 from .origins import parse_listen
 from .outgoing import Injection, Outgoing
 from .places import served_hosts
@@ -31,6 +31,7 @@ from .routes import Match, Route, RouteTable
 from .secret import Secret
 from .services import read_secrets
 from .settings import Settings
+from .upstream.dialling import tls_context
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
 _HANDSHAKE = [

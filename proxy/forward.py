@@ -17,15 +17,15 @@ from .door import ClientConnection
 from .errors import Refusal, UpstreamFailure
 from .failures import as_refusal, body_too_large
 from .heads import ResponseHead
-from .hearing import EventStream
 from .incoming import Incoming
 from .journal import Exchange
+from .observing.hearing import EventStream
 from .outgoing import Injection, Outgoing
-from .pool import Pool
-from .relay import accepts
 from .session import SessionEnd, answer, begin, heard
 from .surroundings import Surroundings
-from .upstream import UpstreamConnection
+from .upstream.connection import UpstreamConnection
+from .upstream.pool import Pool
+from .websocket.relay import accepts
 
 # Bodies up to this size (bytes) are kept until the answer begins, in case a token is refused or a
 # kept connection turns out to be closed.

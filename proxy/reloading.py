@@ -15,8 +15,8 @@ from pathlib import Path
 from . import sources
 from .app import App
 from .errors import ConfigError, KeyrelayError
+from .observing.status import Reload
 from .settings import SecretSettings, Settings
-from .status import Reload
 
 _LOOK_SECONDS = 1.0
 

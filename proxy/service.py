@@ -9,9 +9,9 @@ from .allowance import Allowance, Bounds
 from .compiling import Found
 from .failures import body_too_large
 from .incoming import Incoming
-from .pool import Pool
 from .routes import Route
 from .settings import RouteSettings
+from .upstream.pool import Pool
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -16,15 +16,15 @@ from http import HTTPStatus
 from . import sources
 from .auth.base import Means, Strategy
 from .compiling import Found, compile_route, find_secrets
-from .dialling import Dialler
 from .envelopes import place_of
 from .errors import KeyrelayError
 from .journal import Exchange
 from .masking import Masker
-from .pool import Pool
 from .service import Service, allowance_of, bounds_of
 from .settings import RouteSettings, Settings
-from .sparing import Sparing
+from .upstream.dialling import Dialler
+from .upstream.pool import Pool
+from .upstream.sparing import Sparing
 
 
 @dataclass(frozen=True, slots=True)

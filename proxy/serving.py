@@ -15,19 +15,19 @@ from typing import TYPE_CHECKING
 import click
 
 from . import __version__, hardening
+from .admin.operating import Operating
 from .app import App
 from .auth.base import EVERY_PATH
 from .listening import Listener
 from .notify import READY, keep_watch, notify, reloading, stopping
-from .operating import Operating
 from .reloading import Reloader
 from .routes import Route
 from .settings import Settings
-from .worker import work
-from .workers import Supervisor
+from .workers.supervisor import Supervisor
+from .workers.worker import work
 
 if TYPE_CHECKING:
-    from .admin import Admin
+    from .admin.listener import Admin
 
 # How long the banner waits for first tokens (seconds), to say how they are. Requests are served
 # meanwhile.
@@ -161,7 +161,7 @@ async def _open_admin(app: App, reloader: Reloader) -> Admin | None:
     """The admin listener if there shall be one. Raises KeyrelayError."""
     if app.settings.admin is None:
         return None
-    from . import admin  # loads a web server, which nothing else needs
+    from .admin import listener as admin  # loads a web server, which nothing else needs
 
     opened = await admin.start(Operating(app, reloader), app.settings.admin.listen, warn=_warn)
     await app.add_own(opened.listener.address)

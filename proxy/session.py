@@ -12,9 +12,9 @@ from .door import ClientConnection
 from .heads import ResponseHead
 from .journal import Exchange
 from .masking import Masker
-from .relay import Relay, Tap
 from .surroundings import Surroundings
-from .upstream import UpstreamConnection
+from .upstream.connection import UpstreamConnection
+from .websocket.relay import Relay, Tap
 
 
 def answer(crossing: Crossing, head: ResponseHead, kept: Sequence[bytes]) -> bytes:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from .journal import Journal
-from .relay import Relay
-from .tracing import Tracer
-from .watching import Watchers
+from .observing.tracing import Tracer
+from .observing.watching import Watchers
+from .websocket.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)

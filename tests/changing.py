@@ -19,8 +19,8 @@ from proxy import loader
 from proxy.app import App
 from proxy.auth.base import SecretState
 from proxy.clock import Clock
+from proxy.observing.status import Reload
 from proxy.reloading import Reloader
-from proxy.status import Reload
 
 from .running import Running, static_route
 

@@ -11,14 +11,14 @@ from typing import Any
 
 import aiohttp
 
-from proxy import admin
+from proxy.admin import listener as admin
 from proxy.app import App
-from proxy.frames import masked
 from proxy.heads import ResponseHead
 from proxy.journal import Exchange, Journal
 from proxy.masking import Masker
-from proxy.status import Reload, snapshot
-from proxy.watching import Watchers
+from proxy.observing.status import Reload, snapshot
+from proxy.observing.watching import Watchers
+from proxy.websocket.frames import masked
 
 from .running import SECRET, preset_keyrelay
 

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.addresses import dialled_address, may_dial
 from proxy.origins import Origin
+from proxy.upstream.addresses import dialled_address, may_dial
 
 PUBLIC = Origin("https", "api.acme.test", 443)
 LOCALHOST = Origin("http", "localhost", 8000)

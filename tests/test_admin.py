@@ -14,9 +14,10 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy import admin, adminfile
+from proxy.admin import listener as admin
+from proxy.admin import whereabouts as adminfile
 from proxy.errors import KeyrelayError
-from proxy.status import Reload
+from proxy.observing.status import Reload
 
 from .inspecting import MASKER, Inspected, Watched, event_stream, frame, hearing, inspected
 from .running import SECRET, RawClient, client, keyrelay, static_route, until

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy import adminfile
+from proxy.admin import whereabouts as adminfile
 
 URL = "http://127.0.0.1:8081"
 TOKEN = "dummy-admin-token"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.adminguard import AdminGuard
+from proxy.admin.guard import AdminGuard
 from proxy.errors import Refusal
 from proxy.origins import ListenAddress
 

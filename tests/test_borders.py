@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.frames import Frame, Opcode
 
-from proxy.borders import Borders
+from proxy.websocket.borders import Borders
 
 payloads = st.one_of(st.binary(min_size=1, max_size=300), st.integers(1, 70_000).map(bytes))
 messages = st.builds(Frame, st.sampled_from([Opcode.TEXT, Opcode.BINARY, Opcode.PING]), payloads)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.channel import Answer, Channel, ChannelClosed, Message
+from proxy.workers.channel import Answer, Channel, ChannelClosed, Message
 
 from .running import both_loops, until
 

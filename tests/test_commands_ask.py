@@ -17,7 +17,8 @@ from pathlib import Path
 
 import pytest
 
-from proxy import __version__, adminfile
+from proxy import __version__
+from proxy.admin import whereabouts as adminfile
 
 from .commands import CANARY, Done, Process, environment, keyrelay, running
 from .running import answering, raw_provider, read_head

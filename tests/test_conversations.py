@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from proxy.conversations import KEPT, KEPT_BYTES, Conversation, Conversations, Said
+from proxy.observing.conversations import KEPT, KEPT_BYTES, Conversation, Conversations, Said
 
 
 def say(

@@ -6,7 +6,7 @@ from email.utils import formatdate
 
 import pytest
 
-from proxy.diagnosis import of_answer, of_certificate, of_clock, of_plain_http
+from proxy.doctor.diagnosis import of_answer, of_certificate, of_clock, of_plain_http
 
 END = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
 DAY = 86_400.0

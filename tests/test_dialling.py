@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.dialling import Dialler, tls_context
 from proxy.errors import UpstreamFailure
 from proxy.origins import Origin
+from proxy.upstream.dialling import Dialler, tls_context
 
 from .certificates import Authority
 from .running import RawProvider, both_loops, raw_provider, until

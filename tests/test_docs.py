@@ -16,7 +16,7 @@ from proxy.settings import RouteSettings, Settings, StrategySettings, Strip
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()
-SOURCES = [*(ROOT / "proxy").glob("*.py"), *(ROOT / "proxy" / "auth").glob("*.py")]
+SOURCES = sorted((ROOT / "proxy").rglob("*.py"))
 
 
 @pytest.mark.parametrize(

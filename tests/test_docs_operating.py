@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.journal import AccessLog, Exchange
-from proxy.metrics import exposition
+from proxy.observing.metrics import exposition
 from proxy.requestids import request_id
 
 from .test_metrics import standing, tally_of

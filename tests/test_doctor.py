@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from proxy.diagnosis import Mark
-from proxy.doctor import Result, examine
+from proxy.doctor.diagnosis import Mark
+from proxy.doctor.examination import Result, examine
 from proxy.loader import load_text
 
 from .certificates import Authority

@@ -18,8 +18,8 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from proxy.farewell import Farewell
-from proxy.relay import Relay
+from proxy.websocket.farewell import Farewell
+from proxy.websocket.relay import Relay
 
 from .certificates import Authority
 from .running import (

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from websockets.frames import Close, Opcode
 from websockets.frames import Frame as Foreign
 
-from proxy.frames import CLOSE, Frame, FrameReader, close_frame, masked
+from proxy.websocket.frames import CLOSE, Frame, FrameReader, close_frame, masked
 
 CONTROL = [Opcode.CLOSE, Opcode.PING, Opcode.PONG]
 DATA = [Opcode.CONT, Opcode.TEXT, Opcode.BINARY]

@@ -8,12 +8,12 @@ import pytest
 
 from proxy import loader, starter
 from proxy.compiling import Found
-from proxy.handover import Handover, share_of
 from proxy.origins import ListenAddress
 from proxy.presets import presets
 from proxy.secret import Secret
 from proxy.settings import Settings
-from proxy.sharing import Offer
+from proxy.workers.handover import Handover, share_of
+from proxy.workers.sharing import Offer
 
 
 def there_and_back(handover: Handover) -> Handover:

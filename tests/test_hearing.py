@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from proxy.hearing import EventStream, SessionTap
+from proxy.observing.hearing import EventStream, SessionTap
 
 from .inspecting import MASKER, frame
 from .running import SECRET

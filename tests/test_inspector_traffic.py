@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from proxy import admin
+from proxy.admin import listener as admin
 
 from .inspecting import Hearing, Watched
 from .running import (

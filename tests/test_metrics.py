@@ -18,9 +18,9 @@ from prometheus_client.samples import Sample
 
 from proxy import __version__
 from proxy.journal import Exchange
-from proxy.metrics import CONTENT_TYPE, exposition
-from proxy.status import merged, snapshot
-from proxy.tally import BUCKETS, Tally
+from proxy.observing.metrics import CONTENT_TYPE, exposition
+from proxy.observing.status import merged, snapshot
+from proxy.observing.tally import BUCKETS, Tally
 
 from .running import (
     SECRET,

@@ -6,8 +6,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from proxy.admin.operating import Operating
 from proxy.errors import ConfigError, Finding
-from proxy.operating import Operating
 from proxy.reloading import Reloader
 from proxy.settings import Settings
 

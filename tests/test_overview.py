@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from proxy.overview import rendered
+from proxy.observing.overview import rendered
 
 
 def pool(**more: int) -> dict[str, int]:

@@ -16,11 +16,11 @@ from proxy.errors import KeyrelayError
 from proxy.gateway import Gateway
 from proxy.inbound import InboundToken
 from proxy.journal import Journal
+from proxy.observing.watching import Watchers
 from proxy.places import Key, Place, Places, check_who_may_connect, listen_places, served_hosts
 from proxy.secret import Secret
 from proxy.settings import Settings
 from proxy.surroundings import Surroundings
-from proxy.watching import Watchers
 
 from .running import RawClient, exchange, until
 

@@ -16,13 +16,13 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.dialling import Dialler, tls_context
 from proxy.errors import UpstreamFailure
 from proxy.origins import Origin
-from proxy.pool import Pool
-from proxy.spares import PoolCounts
-from proxy.sparing import Sparing
-from proxy.upstream import UpstreamConnection
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.dialling import Dialler, tls_context
+from proxy.upstream.pool import Pool
+from proxy.upstream.spares import PoolCounts
+from proxy.upstream.sparing import Sparing
 
 from .certificates import Authority
 from .running import both_loops, raw_provider, read_head, until

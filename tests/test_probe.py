@@ -6,10 +6,10 @@ import asyncio
 
 import pytest
 
-from proxy.dialling import Dialler
+from proxy.doctor.probe import ask, connect
 from proxy.errors import UpstreamFailure
 from proxy.origins import parse_upstream
-from proxy.probe import ask, connect
+from proxy.upstream.dialling import Dialler
 
 from .running import answering, both_loops, raw_provider, read_head, until
 

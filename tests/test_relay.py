@@ -22,7 +22,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Inv
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from proxy.relay import Relay
+from proxy.websocket.relay import Relay
 
 from .certificates import Authority
 from .running import (

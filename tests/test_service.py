@@ -11,14 +11,14 @@ import pytest
 
 from proxy.auth.base import Strategy
 from proxy.compiling import Found, compile_route
-from proxy.dialling import Dialler, tls_context
 from proxy.errors import Refusal
 from proxy.incoming import Incoming
 from proxy.outgoing import Injection
-from proxy.pool import Pool
 from proxy.secret import Secret
 from proxy.service import Service, allowance_of, bounds_of
 from proxy.settings import RouteSettings, Settings
+from proxy.upstream.dialling import Dialler, tls_context
+from proxy.upstream.pool import Pool
 
 from .running import static_route
 

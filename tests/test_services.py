@@ -12,11 +12,11 @@ import pytest
 
 from proxy.auth.base import Means
 from proxy.compiling import Found
-from proxy.dialling import tls_context
 from proxy.errors import KeyrelayError
 from proxy.journal import Exchange
 from proxy.services import Services, keep_last, read_secrets, secrets_of
 from proxy.settings import Settings
+from proxy.upstream.dialling import tls_context
 
 from .changing import keyed_provider, put, token_route
 from .clock import ManualClock

@@ -118,8 +118,7 @@ def test_strict_refuses_to_start_without_a_secret() -> None:
     done = keyrelay("run", "hume", "camb", "demo", *LISTEN, "--strict")
     assert (done.code, done.out) == (1, "")
     assert done.err == (
-        "keyrelay: hume: not ready: set HUME_API_KEY\n"
-        "keyrelay: camb: not ready: set CAMB_API_KEY\n"
+        "keyrelay: hume: not ready: set HUME_API_KEY\nkeyrelay: camb: not ready: set CAMB_API_KEY\n"
     )
 
 

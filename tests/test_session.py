@@ -13,10 +13,10 @@ from proxy.heads import ResponseHead
 from proxy.incoming import Incoming
 from proxy.journal import Exchange, Journal
 from proxy.masking import Masker
-from proxy.relay import Relay
+from proxy.observing.watching import Watchers
 from proxy.session import SessionEnd, answer
 from proxy.surroundings import Surroundings
-from proxy.watching import Watchers
+from proxy.websocket.relay import Relay
 
 
 def head(*lines: bytes) -> ResponseHead:

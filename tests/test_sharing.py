@@ -13,7 +13,7 @@ from proxy.errors import KeyrelayError
 from proxy.gateway import Gateway
 from proxy.origins import ListenAddress
 from proxy.settings import Settings
-from proxy.sharing import Arrivals, GivenPlaces, Offer, OpenPlaces
+from proxy.workers.sharing import Arrivals, GivenPlaces, Offer, OpenPlaces
 
 from .running import both_loops, until
 

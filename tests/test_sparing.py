@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from proxy.sparing import Sparing
+from proxy.upstream.sparing import Sparing
 
 
 def unused(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

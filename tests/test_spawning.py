@@ -8,10 +8,10 @@ import sys
 
 import pytest
 
-from proxy.channel import Message
-from proxy.handover import Handover
 from proxy.settings import Settings
-from proxy.spawning import WorkerProcess, lock_file
+from proxy.workers.channel import Message
+from proxy.workers.handover import Handover
+from proxy.workers.spawning import WorkerProcess, lock_file
 
 HANDOVER = Handover(Settings(), {}, None, ())
 

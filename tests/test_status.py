@@ -15,8 +15,8 @@ from proxy.auth.base import CredentialState, SecretState
 from proxy.auth.static import StaticStrategy
 from proxy.auth.tokens import Minted, MintFailed, TokenKeeper, TokenState
 from proxy.journal import Exchange
+from proxy.observing.status import Reload, Reloads, _secrets, merged, snapshot
 from proxy.outgoing import Injection
-from proxy.status import Reload, Reloads, _secrets, merged, snapshot
 
 from .clock import ManualClock
 from .running import (

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.journal import Exchange
-from proxy.tally import BUCKETS, Tally
+from proxy.observing.tally import BUCKETS, Tally
 
 
 def ended(

@@ -20,8 +20,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 from proxy.errors import KeyrelayError
 from proxy.incoming import Incoming
 from proxy.journal import Exchange, Journal
+from proxy.observing.tracing import FIELDS, Tracer
 from proxy.origins import Origin
-from proxy.tracing import FIELDS, Tracer
 
 from .running import (
     RawProvider,

@@ -8,12 +8,12 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.dialling import Dialler
 from proxy.errors import UpstreamFailure
 from proxy.heads import ResponseHead
 from proxy.origins import Origin
-from proxy.pool import Pool
-from proxy.upstream import UpstreamConnection
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.dialling import Dialler
+from proxy.upstream.pool import Pool
 
 from .running import RawProvider, answering, both_loops, raw_provider, read_head, until
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.journal import Exchange, Journal
-from proxy.watching import TooManyWatchers, Watchers
+from proxy.observing.watching import TooManyWatchers, Watchers
 
 from .inspecting import MASKER, event_stream, frame
 

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from proxy.errors import KeyrelayError
+from proxy.observing.status import merged
 from proxy.settings import Settings
-from proxy.status import merged
-from proxy.workers import Supervisor
+from proxy.workers.supervisor import Supervisor
 
 from .commands import Done, keyrelay, running
 from .running import (

@@ -21,8 +21,8 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from ..addresses import may_dial
 from ..origins import Origin, parse_upstream
+from ..upstream.addresses import may_dial
 from .tokens import Minted, MintFailed
 
 # A call as a whole (seconds); the longest answer that is read (bytes).

@@ -17,7 +17,7 @@ from .. import __version__
 from ..errors import KeyrelayError
 
 if TYPE_CHECKING:
-    from ..adminfile import AdminFile
+    from ..admin.whereabouts import AdminFile
 
 # Containers give a health check a few seconds.
 _HEALTH_SECONDS = 3.0
@@ -79,7 +79,7 @@ def _status(asked: AdminFile) -> Any:
 
 
 def _rendered(asked: AdminFile, snapshot: Any) -> str:
-    from ..overview import rendered  # needs more than a health check has time for
+    from ..observing.overview import rendered  # needs more than a health check has time for
 
     if (version := snapshot.get("version")) != __version__:
         raise KeyrelayError(
@@ -119,7 +119,7 @@ def reload(url: str | None, as_json: bool) -> None:
 
 def _chosen(url: str | None) -> AdminFile:
     """The one that runs, or that of several which listens at ``url``. Raises KeyrelayError."""
-    from ..adminfile import running
+    from ..admin.whereabouts import running
 
     found = running()
     if url is not None:

@@ -13,7 +13,7 @@ import click
 from .options import CONFIG, choose, complete_routes
 
 if TYPE_CHECKING:
-    from ..doctor import Result
+    from ..doctor.examination import Result
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 
@@ -40,7 +40,7 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     import asyncio
 
     from .. import hardening
-    from ..doctor import examine
+    from ..doctor.examination import examine
 
     hardening.check_surroundings()
     settings = choose(config, routes)

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from proxy.auth.endpoint import Call, Endpoint, Fields, lifetime_of, read_token
 from proxy.auth.tokens import MintFailed
-from proxy.dialling import tls_context
+from proxy.upstream.dialling import tls_context
 from tests.certificates import Authority
 from tests.running import RawProvider, Serve, answering, both_loops, raw_provider, read_head
 

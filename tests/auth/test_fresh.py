@@ -15,11 +15,11 @@ from proxy.auth.endpoint import Endpoint
 from proxy.auth.fresh import TokenStrategy
 from proxy.auth.oauth2 import CallMint, oauth2_call, oauth2_fields
 from proxy.auth.tokens import Mint, Minted, MintFailed, TokenKeeper
-from proxy.dialling import tls_context
 from proxy.errors import Refusal
 from proxy.outgoing import Injection
 from proxy.patterns import PatternSet
 from proxy.placements import CookiePlacement, HeaderPlacement, Placement, QueryPlacement
+from proxy.upstream.dialling import tls_context
 from tests.clock import ManualClock
 from tests.running import RawProvider, answering, both_loops, raw_provider
 

@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from proxy.auth.base import Means
 from proxy.auth.minting import make_mint
 from proxy.auth.tokens import Mint, MintFailed
-from proxy.dialling import tls_context
 from proxy.settings import StrategySettings
+from proxy.upstream.dialling import tls_context
 from tests.clock import ManualClock
 from tests.emulators.signature import DOCUMENTED_MINT, SAMPLE_MINT, SignatureCheck
 from tests.running import raw_provider, read_head

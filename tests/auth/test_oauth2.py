@@ -19,7 +19,7 @@ import pytest
 from proxy.auth.endpoint import Call, Endpoint
 from proxy.auth.oauth2 import CallMint, RefreshTokenMint, oauth2_call, oauth2_fields
 from proxy.auth.tokens import Minted, MintFailed
-from proxy.dialling import tls_context
+from proxy.upstream.dialling import tls_context
 from tests.running import RawProvider, raw_provider, read_head, until
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -17,7 +17,7 @@ from proxy.auth.fresh import TokenStrategy
 from proxy.auth.rotating import RotatingStrategy, Variant
 from proxy.auth.static import StaticStrategy
 from proxy.auth.tokens import Minted, MintFailed, TokenKeeper
-from proxy.doctor import Result, examine
+from proxy.doctor.examination import Result, examine
 from proxy.errors import Refusal
 from proxy.outgoing import Injection
 from proxy.placements import HeaderPlacement

@@ -20,11 +20,11 @@ from proxy.auth.shared import (
     secret_from_json,
 )
 from proxy.auth.tokens import Mint, Minted, MintFailed, TokenKeeper
-from proxy.channel import ChannelClosed
-from proxy.dialling import tls_context
 from proxy.errors import Refusal
 from proxy.mints import ClientCredentials
 from proxy.secret import Secret
+from proxy.upstream.dialling import tls_context
+from proxy.workers.channel import ChannelClosed
 from tests.clock import ManualClock
 
 CANARY = "CANARY_dummy_token"

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from proxy.status import Reload
+from proxy.observing.status import Reload
 from tests.browser import pages
 from tests.browser.webdriver import REBOUND, Browser
 from tests.inspecting import MASKER, Inspected, event_stream, frame, inspected

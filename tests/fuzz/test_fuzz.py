@@ -24,7 +24,7 @@ from proxy.heads import ResponseHead
 from proxy.incoming import Incoming
 from proxy.outgoing import Injection, Outgoing, Rules
 from proxy.presets import read_preset
-from proxy.upstream import UpstreamConnection
+from proxy.upstream.connection import UpstreamConnection
 
 from ..running import (
     RawProvider,

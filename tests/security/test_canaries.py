@@ -28,15 +28,15 @@ import pytest
 
 from proxy import loader
 from proxy.app import App
-from proxy.doctor import Result, examine
+from proxy.doctor.examination import Result, examine
 from proxy.envelopes import place_of
 from proxy.explain import explain
-from proxy.metrics import exposition
-from proxy.overview import rendered
+from proxy.observing.metrics import exposition
+from proxy.observing.overview import rendered
+from proxy.observing.status import snapshot
 from proxy.sealing import SealingKey
 from proxy.serving import banner
 from proxy.sources.keys import VARIABLE, write_key
-from proxy.status import snapshot
 
 from .. import commands
 from ..changing import changing, put

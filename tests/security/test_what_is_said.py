@@ -17,10 +17,10 @@ import pytest
 import proxy
 from proxy import loader, sources
 from proxy.errors import ConfigError, SecretUnavailable
-from proxy.metrics import exposition
+from proxy.observing.metrics import exposition
+from proxy.observing.status import snapshot
 from proxy.secret import Secret
 from proxy.settings import SecretSettings
-from proxy.status import snapshot
 from tests import commands
 from tests.running import both_loops, exchange, keyrelay
 

@@ -14,16 +14,16 @@ from dataclasses import asdict, dataclass
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
-from . import __version__
+from .. import __version__
 from .tally import Tally
 
 if TYPE_CHECKING:
     # For types alone: who only shows a snapshot need not load what serves requests.
-    from .auth.base import Strategy
-    from .journal import Journal
-    from .listening import Listener
-    from .pool import Pool
-    from .routes import Route
+    from ..auth.base import Strategy
+    from ..journal import Journal
+    from ..listening import Listener
+    from ..routes import Route
+    from ..upstream.pool import Pool
 
 # What is added up over processes, and of what the latest counts, in whatever part it stands.
 _COUNTED = frozenset(

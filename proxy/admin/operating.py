@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from .app import App
-from .journal import Journal
-from .reloading import Reloader
-from .status import Reload
-from .watching import Watchers
+from ..app import App
+from ..journal import Journal
+from ..observing.status import Reload
+from ..observing.watching import Watchers
+from ..reloading import Reloader
 
 
 class Operating:

@@ -15,17 +15,17 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 
-from .app import App, Supply
-from .auth.shared import SharedMint, remote
+from ..app import App, Supply
+from ..auth.shared import SharedMint, remote
+from ..compiling import Found
+from ..errors import KeyrelayError
+from ..observing.status import Reload, snapshot
+from ..origins import ListenAddress
+from ..secret import Secret
+from ..settings import Settings
 from .channel import Channel, ChannelClosed, Message
-from .compiling import Found
-from .errors import KeyrelayError
 from .handover import Handover, share_of
-from .origins import ListenAddress
-from .secret import Secret
-from .settings import Settings
 from .sharing import Arrivals, GivenPlaces
-from .status import Reload, snapshot
 
 _AT_ONCE = 0.0
 

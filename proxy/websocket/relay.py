@@ -12,9 +12,9 @@ import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
+from ..heads import ResponseHead
+from ..incoming import Incoming
 from .farewell import Farewell
-from .heads import ResponseHead
-from .incoming import Incoming
 
 # RFC 6455 section 1.3.
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import asyncio
 
-from .dialling import Dialler
-from .errors import UpstreamFailure
-from .heads import ResponseHead
-from .upstream import UpstreamConnection
+from ..errors import UpstreamFailure
+from ..heads import ResponseHead
+from ..upstream.connection import UpstreamConnection
+from ..upstream.dialling import Dialler
 
 # How long a provider may take to begin its answer (seconds). A person waits for it.
 _ANSWER_SECONDS = 15.0

@@ -7,8 +7,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from .auth.rotating import UNUSED_SECONDS
-from .auth.tokens import TokenState
+from ..auth.rotating import UNUSED_SECONDS
+from ..auth.tokens import TokenState
 
 _GAP = "  "
 _HEADINGS = ("ROUTE", "REQUESTS", "FAILED", "NOW", "WEBSOCKETS", "FIRST BYTE", "CONNECTIONS")

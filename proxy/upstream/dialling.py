@@ -11,9 +11,9 @@ from typing import TypeVar
 
 from aiohappyeyeballs import AddrInfoType, start_connection
 
+from ..errors import UpstreamFailure
+from ..origins import Origin
 from .addresses import dialled_address, may_dial
-from .errors import UpstreamFailure
-from .origins import Origin
 
 P = TypeVar("P", bound=asyncio.Protocol)
 

@@ -15,22 +15,23 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from . import __version__, demo, diagnosis, sources
-from .auth.base import Means, Strategy
-from .clock import SystemClock
-from .compiling import compile_route
+from .. import __version__, demo, sources
+from ..auth.base import Means, Strategy
+from ..clock import SystemClock
+from ..compiling import compile_route
+from ..errors import Refusal, SecretUnavailable, UpstreamFailure
+from ..failures import as_refusal
+from ..incoming import Incoming
+from ..outgoing import Injection, Outgoing
+from ..routes import Route
+from ..secret import Secret
+from ..services import secrets_of
+from ..settings import RouteSettings, SecretSettings, Settings
+from ..upstream.connection import UpstreamConnection
+from ..upstream.dialling import Dialler, tls_context
+from . import diagnosis
 from .diagnosis import Mark
-from .dialling import Dialler, tls_context
-from .errors import Refusal, SecretUnavailable, UpstreamFailure
-from .failures import as_refusal
-from .incoming import Incoming
-from .outgoing import Injection, Outgoing
 from .probe import ask, connect
-from .routes import Route
-from .secret import Secret
-from .services import secrets_of
-from .settings import RouteSettings, SecretSettings, Settings
-from .upstream import UpstreamConnection
 
 _FIELDS = [("Accept", "*/*"), ("User-Agent", f"keyrelay/{__version__}")]
 

@@ -12,9 +12,9 @@ import hmac
 import re
 from collections.abc import Mapping, Sequence
 
-from .errors import Refusal
-from .guard import LOOPBACK_NAMES
-from .origins import ListenAddress, bracketed
+from ..errors import Refusal
+from ..guard import LOOPBACK_NAMES
+from ..origins import ListenAddress, bracketed
 
 _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(.*)", re.DOTALL)
 

@@ -18,15 +18,16 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from . import adminfile, metrics, status
-from .adminguard import AdminGuard
-from .answers import PROBLEM, problem_document
-from .errors import KeyrelayError, Refusal
-from .journal import Exchange, Journal
-from .listening import Listener, listen
-from .origins import parse_listen
-from .serverlog import types_only
-from .watching import TooManyWatchers, Watcher, Watchers
+from ..answers import PROBLEM, problem_document
+from ..errors import KeyrelayError, Refusal
+from ..journal import Exchange, Journal
+from ..listening import Listener, listen
+from ..observing import metrics, status
+from ..observing.watching import TooManyWatchers, Watcher, Watchers
+from ..origins import parse_listen
+from ..serverlog import types_only
+from . import whereabouts as adminfile
+from .guard import AdminGuard
 
 PAGE: Final = Path(__file__).with_name("page")
 """The inspector's files; all of them are served."""

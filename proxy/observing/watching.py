@@ -14,11 +14,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from ..heads import ResponseHead
+from ..journal import Exchange
+from ..masking import Masker
 from .conversations import Conversation, Conversations, Said, Sender
-from .heads import ResponseHead
 from .hearing import EventStream, Say, SessionTap
-from .journal import Exchange
-from .masking import Masker
 
 # How many may watch at once: each costs CPU for every exchange.
 _MOST_WATCHERS = 8

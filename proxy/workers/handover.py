@@ -10,11 +10,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .auth.shared import secret_as_json, secret_from_json
-from .compiling import Found
-from .origins import ListenAddress
-from .secret import Secret
-from .settings import RouteSettings, Settings
+from ..auth.shared import secret_as_json, secret_from_json
+from ..compiling import Found
+from ..origins import ListenAddress
+from ..secret import Secret
+from ..settings import RouteSettings, Settings
 from .sharing import Offer
 
 

@@ -11,9 +11,9 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
-from .errors import UpstreamFailure
+from ..errors import UpstreamFailure
+from .connection import UpstreamConnection
 from .sparing import Sparing
-from .upstream import UpstreamConnection
 
 
 @dataclass(slots=True)

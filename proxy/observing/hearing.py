@@ -11,10 +11,10 @@ import re
 from collections.abc import Callable
 from typing import Protocol
 
+from ..decoding import decoder
+from ..masking import Masker, StreamMasker
+from ..websocket.frames import Message, MessageReader, agreed
 from .conversations import Sender
-from .decoding import decoder
-from .frames import Message, MessageReader, agreed
-from .masking import Masker, StreamMasker
 
 # Bytes of a message, or of an event, that are looked at; and characters of it that are shown.
 _READ = 64 * 1024

@@ -16,19 +16,19 @@ from dataclasses import astuple
 from functools import partial
 from typing import Any
 
-from .app import App, Supply, read_all
-from .auth.shared import Tokens
+from ..app import App, Supply, read_all
+from ..auth.shared import Tokens
+from ..clock import SystemClock
+from ..compiling import Found
+from ..errors import KeyrelayError
+from ..observing.status import snapshot
+from ..origins import ListenAddress
+from ..secret import Secret
+from ..settings import Settings
 from .channel import Message
-from .clock import SystemClock
-from .compiling import Found
-from .errors import KeyrelayError
 from .handover import Handover
-from .origins import ListenAddress
-from .secret import Secret
-from .settings import Settings
 from .sharing import OpenPlaces
 from .spawning import WorkerProcess, lock_file
-from .status import snapshot
 
 # A worker that ends sooner after its start (seconds) is a failure; that many in a row, while none
 # serves, and there is no sense in going on.

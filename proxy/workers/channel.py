@@ -16,7 +16,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from .errors import KeyrelayError
+from ..errors import KeyrelayError
 
 Message = dict[str, Any]
 Answer = Callable[[str, Message, list[int]], Awaitable[Message]]

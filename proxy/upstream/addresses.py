@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
-from .origins import Origin
+from ..origins import Origin
 
 # RFC 6052 and 8215: IPv4 addresses inside IPv6 ones, which a gateway on the way unpacks.
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))

@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from . import __version__
-from .errors import KeyrelayError
-from .incoming import Incoming
-from .journal import Exchange
-from .origins import Origin
+from .. import __version__
+from ..errors import KeyrelayError
+from ..incoming import Incoming
+from ..journal import Exchange
+from ..origins import Origin
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context

@@ -12,12 +12,12 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from .door import ClientConnection
-from .errors import KeyrelayError
-from .gateway import Gateway, InForce
-from .listening import Listener, open_at
-from .origins import ListenAddress
-from .places import Accept, Places
+from ..door import ClientConnection
+from ..errors import KeyrelayError
+from ..gateway import Gateway, InForce
+from ..listening import Listener, open_at
+from ..origins import ListenAddress
+from ..places import Accept, Places
 
 # Connections that are accepted in one turn of the loop.
 _AT_ONCE = 64

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 
+from ..errors import UpstreamFailure
+from .connection import UpstreamConnection
 from .dialling import Dialler
-from .errors import UpstreamFailure
 from .spares import PoolCounts, Spares
 from .sparing import Sparing
-from .upstream import UpstreamConnection
 
 _NEVER = float("inf")
 

@@ -1,0 +1,1 @@
+"""Trying routes step by step, with the server's own code."""

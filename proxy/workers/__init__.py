@@ -1,0 +1,1 @@
+"""Several processes behind one address: one accepts and supervises, the others serve."""
