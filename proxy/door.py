@@ -216,8 +216,9 @@ class ClientConnection(asyncio.Protocol):
                     break
                 head, body = messages[0]
                 # Where a head without a body ends with the read, nothing can have come behind it.
+                # A read that begins with a line end may hold another request's blank line.
                 end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
-                self._alone = end == len(data) and body.is_eof()
+                self._alone = end == len(data) and body.is_eof() and data[0] not in b"\r\n"
                 self._begin(head, body)
                 if self._exchange is not None or self._closing or self._waiting:
                     break

@@ -190,15 +190,29 @@ def answer_fields(
                 raise ValueError("a Location holds CR, LF or NUL")
             parts += (fields[begin + 1 : found.start("location")], location, b"\r\n")
         elif found.lastgroup == "connection" and found["connection"].strip() not in _ORDINARY:
-            # Content-Length is framing: nobody can talk us out of it.
-            named = named_by_connection(found["connection"]) - dropped - _FRAMING
+            named = named_by_connection(found["connection"]) - dropped
             if not named <= _ABOUT_CONNECTION:
-                return answer_fields(fields, dropped | named, relocate)
+                return answer_fields(_without_named(fields), dropped, relocate)
     parts.append(fields[at:])
     return b"".join(parts)
 
 
-@functools.lru_cache(maxsize=64)
+def _without_named(fields: bytes) -> bytes:
+    """The field lines without ``Connection`` and without what all of its lines name.
+
+    Line by line: what a provider wrote never becomes part of an expression.
+    """
+    pairs = [(line.partition(b":")[0].lower(), line) for line in fields[1:-2].split(b"\r\n")]
+    named: set[bytes] = set()
+    for name, line in pairs:
+        if name == b"connection":
+            named |= named_by_connection(line.partition(b":")[2])
+    # Content-Length is framing: nobody can talk us out of it.
+    gone = named - _FRAMING | {b"connection"}
+    return b"\n" + b"".join(line + b"\r\n" for name, line in pairs if name not in gone)
+
+
+@functools.cache
 def _special(dropped: frozenset[bytes]) -> re.Pattern[bytes]:
     """Finds the fields that do not simply go on, from the LF before their name to their CR."""
     names = b"|".join(map(re.escape, sorted(dropped - {b"connection", b"location", b""})))

@@ -10,6 +10,7 @@ and emptied in the same turn of the loop, so the stream's own flow control has n
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
@@ -40,6 +41,8 @@ _MAX_LINE = 16 * 1024
 _MAX_FIELDS = 128
 # Providers send long cookies and content-security policies; we trust them more.
 _MAX_ANSWER_LINE = 64 * 1024
+# RFC 9110 section 5.5: what no field value holds, besides CR and LF.
+_CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # The stream object never holds more than one read, so this limit is never reached.
 _NO_LIMIT = 1 << 30
 
@@ -167,9 +170,10 @@ def incoming(head: RequestHead) -> Incoming:
 def response_head(message: ParsedAnswer) -> ResponseHead:
     """The parser's message as the rest of keyrelay knows it.
 
-    Raises ValueError for what would end its line early, and for a name with a blank behind it: the
-    parser of answers is lenient, and what it let through must not become a second field at the
-    client, nor a Content-Length that only some clients see (RFC 9112 section 5.1).
+    Raises ValueError for what would end its line early, other control characters, and a name with a
+    blank behind it: the parser of answers is lenient, and what it let through must not become a
+    second field at the client, nor a Content-Length that only some clients see (RFC 9112 section
+    5.1).
     """
     lines = []
     for name, value in message.raw_headers:
@@ -178,11 +182,11 @@ def response_head(message: ParsedAnswer) -> ResponseHead:
         lines.append(b"%b: %b\r\n" % (name, value))
     fields = b"\n" + b"".join(lines)
     count = len(lines)
-    if fields.count(b"\r") != count or fields.count(b"\n") != count + 1 or b"\0" in fields:
-        raise ValueError("a header field holds CR, LF or NUL")
+    if fields.count(b"\r") != count or fields.count(b"\n") != count + 1 or _CONTROL.search(fields):
+        raise ValueError("a header field holds CR, LF or NUL, or another control character")
     reason = message.reason.encode("utf-8", "surrogateescape")
-    if b"\0" in reason:
-        raise ValueError("the reason phrase holds NUL")
+    if _CONTROL.search(reason):
+        raise ValueError("the reason phrase holds NUL or another control character")
     length = message.headers.get("Content-Length")
     return ResponseHead(
         message.code,

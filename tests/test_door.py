@@ -197,6 +197,21 @@ async def test_a_request_that_comes_later_waits_as_well() -> None:
         assert (await client.answer())[2] == b"/local/c"
 
 
+@pytest.mark.parametrize("cut", range(1, 5))
+async def test_a_request_behind_a_blank_line_that_was_cut(cut: int) -> None:
+    """Where a read ends within the line that ends a head, what follows in the next is served."""
+    one, two = (b"GET /" + name + HEAD + b"\r\n" for name in (b"one", b"two"))
+    async with opened() as (door, client):
+        client.send(one[:-cut])
+        await client.nothing()
+        client.send(one[-cut:] + two)
+        for path in (b"/one", b"/two"):
+            taken = await door.taken()
+            assert taken.incoming.path == path
+            taken.answer()
+            assert (await client.answer())[0] == 200
+
+
 async def test_pipelined_bodies_stay_with_their_requests() -> None:
     """A body that looks like a request is a body, and what follows it is the next request."""
     async with opened() as (door, client):

@@ -15,6 +15,7 @@ from proxy.headers import (
     DROPPED_FOR_BROWSERS,
     DROPPED_FROM_ANSWERS,
     DROPPED_FROM_REQUESTS,
+    _special,
     answer_fields,
     request_fields,
     split_subprotocols,
@@ -296,6 +297,17 @@ def test_a_location_cannot_smuggle_a_field(value: bytes) -> None:
     """T24: a value that would end its line makes the whole answer invalid."""
     with pytest.raises(ValueError, match="CR, LF or NUL"):
         answer_fields(block([(b"Location", b"/")]), DROPPED_FROM_ANSWERS, lambda _: value)
+
+
+def test_names_of_a_provider_become_no_expression() -> None:
+    """Many lines of Connection with many names each: looked at once, compiled and kept never."""
+    names = [b"x-%d" % number for number in range(2_000)]
+    fields = [(b"Connection", b",".join(names[at::8])) for at in range(8)]
+    fields += [(name, b"1") for name in names[::100]] + [(b"X-Kept", b"1")]
+    known = _special.cache_info().currsize
+    got = answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged)
+    assert got == b"X-Kept: 1\r\n"
+    assert _special.cache_info().currsize <= max(known, 1)
 
 
 def test_location_is_what_relocate_says() -> None:

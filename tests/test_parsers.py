@@ -526,6 +526,16 @@ def test_a_name_with_a_blank_is_no_name(name: bytes) -> None:
         parsers.response_head(Answer((name, b"1")))
 
 
+@pytest.mark.parametrize("byte", [b"\x01", b"\x08", b"\x1b", b"\x7f"])
+def test_an_answer_holds_no_control_characters(byte: bytes) -> None:
+    """A terminal that shows a head is not told what to do by a provider; a tab is harmless."""
+    with pytest.raises(ValueError, match="control character"):
+        parsers.response_head(Answer((b"X-A", b"a" + byte)))
+    with pytest.raises(ValueError, match="control character"):
+        parsers.response_head(Answer(reason=f"a{byte.decode()}"))
+    assert parsers.response_head(Answer((b"X-A", b"a\tb"))).values(b"x-a") == [b"a\tb"]
+
+
 def test_a_reason_cannot_hold_nul() -> None:
     """T24: nor may the reason phrase."""
     with pytest.raises(ValueError, match="NUL"):
