@@ -104,7 +104,7 @@ fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answ
 	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz $(ARGS)
 
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
-	@$(CLIENTS)/bin/python -m pytest -m clients $(ARGS)
+	@$(CLIENTS)/bin/python -m pytest -m clients tests/clients $(ARGS)
 
 bench: $(VENV)/.run ## measure keyrelay beside its peers (ARGS="--quick" or "--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
