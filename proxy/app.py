@@ -114,8 +114,11 @@ class App:
         self._strict = strict
         self._supply = supply or Supply()
         self._times = Times()
-        self._entrance = Entrance(settings.max_connections)
+        self._entrance = Entrance(settings.max_connections, self.peer_refusal)
         self._clients: set[ClientConnection] = set()
+        # What ``peer_uid`` says, "" before anything does, and who looks by it.
+        self._peer_uid = ""
+        self._peers: Peers | None = None
         self._demo_address: tuple[str, int] | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -154,7 +157,7 @@ class App:
         loop = asyncio.get_running_loop()
         self.journal = Journal(loop, self._write_log, as_json=self._json_log, warn=self._warn)
         self.journal.sinks += [self.tally.feed, self.watchers.ended]
-        tracer = Tracer() if self._settings.tracing else None
+        tracer = Tracer(warn=self._warn) if self._settings.tracing else None
         if tracer is not None:
             self.journal.sinks.append(tracer.end)
             # Before the journal's flush is, so that it comes after it.
@@ -188,6 +191,8 @@ class App:
         found = keep_last(read, settings, self._services.in_force, self._warn)
         token = None if inbound is None else InboundToken(inbound)
         check_who_may_connect(settings, token)
+        # Of the same policy there is nothing new to say about anybody.
+        peers = self._peers if settings.peer_uid == self._peer_uid else self._make_peers(settings)
         await self._start_demo(settings)
         services = self._services.prepare(settings, found, self._demo_address)
         try:
@@ -206,7 +211,8 @@ class App:
         self._times.head_seconds = settings.head_timeout_seconds
         self._times.keepalive_seconds = settings.keepalive_seconds
         self._entrance.max_connections = settings.max_connections
-        self._entrance.refusal = self._peers(settings)
+        if settings.peer_uid != self._peer_uid:
+            self._take_peers(settings.peer_uid, peers)
         self._places.put_in_force(places, settings, services, token)
         self._services.put_in_force(services)
         return changed
@@ -219,13 +225,23 @@ class App:
             self._stack.push_async_callback(provider.close)
             self._demo_address = provider.address
 
-    def _peers(
-        self, settings: Settings
-    ) -> Callable[[asyncio.BaseTransport], Refusal | None] | None:
+    def _make_peers(self, settings: Settings) -> Peers | None:
+        """Who looks at the users that connect, if anybody does. Raises KeyrelayError."""
         enforce = settings.peer_uid == "enforce"
         if enforce or (settings.peer_uid == "warn" and self._look_at_peers and can_tell()):
-            return Peers(enforce=enforce, warn=self._warn).refusal
+            return Peers(enforce=enforce, warn=self._warn)
         return None
+
+    def _take_peers(self, policy: str, peers: Peers | None) -> None:
+        """Look at whoever connects by another policy, and at those who have connected."""
+        self._peer_uid, self._peers = policy, peers
+        for client in list(self._clients):
+            if self.peer_refusal(client.transport) is not None:
+                client.send_away()
+
+    def peer_refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
+        """Why a connection of this user cannot stay, by ``peer_uid``; None if it can."""
+        return None if self._peers is None else self._peers.refusal(transport)
 
     async def add_own(self, address: ListenAddress) -> None:
         """Something of keyrelay's own listens there as well; no route leads to it from now on."""

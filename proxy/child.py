@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from .app import App
 from .errors import ConfigError, Finding, KeyrelayError
 from .listening import Listener
 from .peers import can_tell
-from .references import SecretSettings, parse_reference
-from .settings import Settings
+from .references import SecretSettings
+from .settings import RouteSettings, Settings
+from .sources.variables import OWN, variables_of
 from .templates import parse_template
 
 URL_VARIABLE = "KEYRELAY_URL"
@@ -44,6 +45,7 @@ def run(
     warn: Callable[[str], object],
     *,
     demanded: Collection[str] = (),
+    hidden: Collection[str] = (),
     log: Path | None = None,
     debuggable: bool = False,
 ) -> int:
@@ -53,6 +55,7 @@ def run(
 
     warn        gets what the operator should know, a line each
     demanded    routes that have to be ready
+    hidden      further variables that the command does not get, beside those of its own routes
     log         file to which the access log is appended; None for none
     debuggable  leave the process open to debuggers and core dumps
 
@@ -63,13 +66,20 @@ def run(
         write_log = None
         if log is not None:
             try:
-                file = stack.enter_context(log.open("a", buffering=1, encoding="utf-8"))
+                file = stack.enter_context(
+                    open(log, "a", buffering=1, encoding="utf-8", opener=_private)
+                )
             except OSError as error:
                 raise KeyrelayError(f"cannot write {log}: {error.strerror}") from None
             write_log = file.write
         # Not uvloop's loop: it starts programs with every ignored signal set back to its default.
         runner = stack.enter_context(asyncio.Runner(debug=False))
-        return runner.run(_run(settings, command, warn, demanded, write_log))
+        return runner.run(_run(settings, command, warn, demanded, hidden, write_log))
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that is its owner's alone if it is new."""
+    return os.open(path, flags, 0o600)
 
 
 def beside_child(settings: Settings) -> Settings:
@@ -90,13 +100,19 @@ def beside_child(settings: Settings) -> Settings:
 
 
 def environment_of(
-    settings: Settings, listeners: Sequence[Listener], inherited: Mapping[str, str]
+    settings: Settings,
+    listeners: Sequence[Listener],
+    inherited: Mapping[str, str],
+    hidden: Collection[str] = (),
 ) -> dict[str, str]:
-    """The command's variables: the inherited ones without the keys, and where the routes are."""
+    """The command's variables: where the routes are, and the inherited ones but for some.
+
+    Those that hold keys or were meant for keyrelay alone are left out, and those of ``hidden``.
+    """
     shared = next(one.url for one in listeners if one.route is None)
     own = {one.route: one.url for one in listeners if one.route is not None}
-    hidden = _key_variables(settings)
-    environment = {name: value for name, value in inherited.items() if name not in hidden}
+    left_out = {*key_variables(settings), *OWN, *hidden}
+    environment = {name: value for name, value in inherited.items() if name not in left_out}
     environment[URL_VARIABLE] = shared
     # Of two routes that set the same variable the first does.
     for name, route in reversed([*settings.routes.items()]):
@@ -106,15 +122,18 @@ def environment_of(
     return environment
 
 
-def _key_variables(settings: Settings) -> set[str]:
-    """Every variable that a secret may come from, whether another source was first or not."""
+def key_variables(settings: Settings, presets: Iterable[RouteSettings] = ()) -> frozenset[str]:
+    """Every variable that a secret may come from, whether another source was first or not.
+
+    presets  on which routes are built: the providers' own SDKs read the variables that these name,
+             also where the route takes its key from elsewhere
+    """
     secrets: list[SecretSettings] = []
     if settings.inbound_token is not None:
         secrets.append(settings.inbound_token)
-    for route in settings.routes.values():
+    for route in (*settings.routes.values(), *presets):
         secrets += route.secrets.values()
-    parsed = [parse_reference(text) for one in secrets for text in one.references]
-    return {rest for source, rest in parsed if source == "env"}
+    return variables_of(secrets)
 
 
 async def _run(
@@ -122,12 +141,13 @@ async def _run(
     command: Sequence[str],
     warn: Callable[[str], object],
     demanded: Collection[str],
+    hidden: Collection[str],
     write_log: Callable[[str], object] | None,
 ) -> int:
     app = App(beside_child(settings), write_log=write_log, json_log=True, warn=warn)
     async with app:
         _check_ready(app, demanded, warn)
-        environment = environment_of(settings, app.listeners, os.environ)
+        environment = environment_of(settings, app.listeners, os.environ, hidden)
         with _Signals() as signals:
             try:
                 # Neither pipes nor a session of its own: it is as if the shell had started it.

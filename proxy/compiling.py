@@ -10,13 +10,15 @@ from .auth.base import Means
 from .auth.building import build_strategies
 from .errors import SecretUnavailable
 from .headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
-from .origins import parse_upstream
+from .mints import ClientCredentials, JwtBearer, RefreshToken, Request, TokenSettings
+from .origins import Origin, parse_upstream
 from .outgoing import Rules
 from .patterns import PatternSet
 from .placements import HeaderPlacement, PathPlacement, Placement, QueryPlacement
 from .routes import Route
 from .secret import Secret
 from .settings import RouteSettings, SecretSettings
+from .templates import parse_template
 
 Resolve = Callable[[str, SecretSettings], tuple[Secret, ...]]
 """Reads a secret: every value of it that is there, or raises SecretUnavailable."""
@@ -35,25 +37,60 @@ class Found:
 
     def same(self, other: Found) -> bool:
         """Whether ``other`` has the same values from the same places."""
-        return self._prints() == other._prints() and self.lacking.keys() == other.lacking.keys()
+        return self._digests() == other._digests() and self.lacking.keys() == other.lacking.keys()
 
-    def _prints(self) -> dict[str, list[tuple[str, str]]]:
+    def _digests(self) -> dict[str, list[tuple[str, bytes]]]:
         return {
-            name: [(one.reference, one.fingerprint()) for one in values]
+            name: [(one.reference, one.digest()) for one in values]
             for name, values in self.secrets.items()
         }
 
 
 def find_secrets(settings: RouteSettings, resolve: Resolve) -> Found:
-    """Read the secrets of a route. Blocking, if ``resolve`` is."""
+    """Read the secrets of a route. Blocking, if ``resolve`` is.
+
+    A sealed value that would go to a token endpoint elsewhere is not even opened: it is sealed for
+    the upstream, and whoever may only edit the file must not choose another place for it.
+    """
     secrets: dict[str, tuple[Secret, ...]] = {}
     lacking: dict[str, str] = {}
+    elsewhere = _names_elsewhere(settings)
     for name, source in settings.secrets.items():
+        if name in elsewhere and any(one.startswith("sealed:") for one in source.references):
+            lacking[name] = (
+                f"take {name} from another source than sealed: (it is used for a token endpoint at "
+                "another host than the upstream's, for which no value can be sealed)"
+            )
+            continue
         try:
             secrets[name] = resolve(name, source)
         except SecretUnavailable as error:
             lacking[name] = error.remedy
     return Found(secrets, lacking)
+
+
+def _names_elsewhere(settings: RouteSettings) -> frozenset[str]:
+    """The secrets from which tokens are made at another origin than the upstream's."""
+    assert settings.upstream is not None, "the loader lets no route without upstream pass"
+    origin, _ = parse_upstream(settings.upstream)
+    return frozenset(
+        name
+        for strategy in settings.auth
+        if strategy.token is not None and not _stays(strategy.token, origin)
+        for text in strategy.token.templates.values()
+        for name in parse_template(text).names - strategy.token.given
+    )
+
+
+def _stays(token: TokenSettings, origin: Origin) -> bool:
+    """Whether what the token is made from goes to that origin alone, or nowhere."""
+    if not isinstance(token, ClientCredentials | RefreshToken | JwtBearer | Request):
+        return True
+    if token.url.startswith("/"):
+        return True
+    # A name within the host leads to wherever the secret says.
+    authority = "/".join(token.url.split("/")[:3]).partition("?")[0]
+    return "{" not in authority and parse_upstream(authority)[0] == origin
 
 
 def compile_route(

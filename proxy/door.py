@@ -353,6 +353,17 @@ class ClientConnection(asyncio.Protocol):
         self._exchange = None
         self.transport.close()
 
+    def send_away(self) -> None:
+        """Begin no further request; the answer to one that is under way is the last.
+
+        Who has been refused already, and lingers, is left to his time.
+        """
+        self.keep_alive = False
+        if self._exchange is None and not self._closing:
+            # What came behind the last request would be begun once the client has its answer.
+            self._waiting = False
+            self.break_off()
+
     def release(self) -> None:
         """The connection is not ours any more: another protocol takes the transport over."""
         self._registry.discard(self)

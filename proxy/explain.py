@@ -2,7 +2,7 @@
 
 Nothing is sent. Secrets are replaced by their names in angle brackets before the routes are built,
 and so is a request id that would be a new one; the rest of what is shown is exactly what would
-leave.
+leave. Only the secrets of the route that the request comes to are read, to know which are there.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from .origins import parse_listen
 from .outgoing import Injection, Outgoing
 from .places import served_hosts
 from .requestids import request_id
-from .routes import Match, Route, RouteTable
+from .routes import Route, RouteTable
 from .secret import Secret
-from .services import read_secrets
-from .settings import Settings
+from .services import secrets_of, variables_in
+from .settings import RouteSettings, Settings
 from .upstream.dialling import tls_context
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
@@ -66,7 +66,7 @@ def explain(
         fields = [("Host", "127.0.0.1"), *fields]
     if websocket:
         fields = fields + [pair for pair in _HANDSHAKE if pair[0].lower() not in names]
-    routes = _shown(settings)
+    routes = [_stand_in(name, route) for name, route in settings.routes.items()]
     steps: list[tuple[str, str]] = []
     try:
         incoming = _parsed(method, target, fields)
@@ -110,10 +110,15 @@ def _follow(
         steps.append(("answer", "about keyrelay itself: nothing is sent"))
         return None
     match = table.find(host, incoming)
-    route = match.route
+    route = _shown(match.route.name, settings)
     steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
-    strategy = route.admit(incoming, match.rest)
-    steps.append(("rules", _rules(match, incoming)))
+    try:
+        strategy = route.admit(incoming, match.rest)
+    except Refusal as refusal:
+        if refusal.kind == "path-not-allowed":
+            steps.append(("rules", _rules(route, incoming, match.rest)))
+        raise
+    steps.append(("rules", _rules(route, incoming, match.rest)))
     steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
     where = "the built-in provider" if route.origin.builtin else str(route.origin)
     steps.append(("sent to", where))
@@ -144,27 +149,32 @@ def _owner(settings: Settings, routes: list[Route], incoming: Incoming) -> Route
     return None
 
 
-def _rules(match: Match, incoming: Incoming) -> str:
-    route = match.route
-    allowed = "no allow list"
-    if route.allow is not None:
-        path = match.rest.decode("ascii") or "/"
-        allowed = f"allowed by {route.allow.find_match(incoming.method, path)}"
-    return f"{incoming.method} is served, not denied, {allowed}"
+def _rules(route: Route, incoming: Incoming, rest: bytes) -> str:
+    """The patterns that decide, which an answer to a client does not name."""
+    path = rest.decode("ascii") or "/"
+    served = f"{incoming.method} is served"
+    if (denied := route.deny.find_catch(incoming.method, path)) is not None:
+        return f"{served}, denied by {denied}"
+    if route.allow is None:
+        return f"{served}, not denied, no allow list"
+    allowed = route.allow.find_match(incoming.method, path) or "nothing of the allow list"
+    return f"{served}, not denied, allowed by {allowed}"
 
 
-def _shown(settings: Settings) -> list[Route]:
-    """The routes with names for secrets; unready if those with the secrets themselves are."""
-    means = Means(SystemClock(), tls_context(), _never)
-    shown = []
-    for name, found in read_secrets(settings).items():
-        route = settings.routes[name]
-        real = compile_route(name, route, found, means)
-        names = {one: (Secret(one, f"<{one}>".encode("ascii")),) for one in found.secrets}
-        withheld = tracing.FIELDS if settings.tracing else frozenset()
-        masked = compile_route(name, route, Found(names, found.lacking), withheld=withheld)
-        shown.append(dataclasses.replace(masked, unready=real.unready))
-    return shown
+def _stand_in(name: str, route: RouteSettings) -> Route:
+    """A route to be found by its path; none of its secrets is read."""
+    return compile_route(name, route, Found({}, dict.fromkeys(route.secrets, "not read")))
+
+
+def _shown(name: str, settings: Settings) -> Route:
+    """A route with names for secrets; unready if the one with the secrets themselves is."""
+    route = settings.routes[name]
+    found = secrets_of(name, route, variables_in(settings))
+    real = compile_route(name, route, found, Means(SystemClock(), tls_context(), _never))
+    names = {one: (Secret(one, f"<{one}>".encode("ascii")),) for one in found.secrets}
+    withheld = tracing.FIELDS if settings.tracing else frozenset()
+    masked = compile_route(name, route, Found(names, found.lacking), withheld=withheld)
+    return dataclasses.replace(masked, unready=real.unready)
 
 
 def _never(_coroutine: Coroutine[Any, Any, None]) -> NoReturn:

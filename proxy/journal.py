@@ -22,7 +22,7 @@ _FLUSH_SECONDS = 0.1
 CLIENT_LEFT = "client-left"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Exchange:
     """One request and its answer, or one WebSocket session. Compared and hashed by identity.
 

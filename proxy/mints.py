@@ -301,7 +301,7 @@ class Exec(_Token):
     command: tuple[Line, ...] = Field(
         min_length=1,
         description="The program and its arguments. No shell: nothing is expanded. Its environment "
-        "is keyrelay's.",
+        "is keyrelay's, without the variables of other routes' secrets.",
     )
     timeout_seconds: Seconds = Field(
         default=30, gt=0, le=300, description="Seconds that it may take. 30 by default."

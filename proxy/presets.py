@@ -54,7 +54,7 @@ def read_text(path: Path, *, ours: bool = False) -> str:
                 fault = filemodes.writable_by_others(str(path), os.fstat(file.fileno()))
             raw = file.read(FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
-        raise _refusal(path, "there is no such file", "name another with --config") from None
+        raise _refusal(path, "there is no such file", "name another file") from None
     except IsADirectoryError:
         raise _refusal(path, "this is a directory", "name a file in it") from None
     except (OSError, ValueError) as error:

@@ -81,9 +81,9 @@ class Route:
             )
         path = rest.decode("ascii") or "/"
         if self.deny.catches(method, path):
-            raise self._forbidden("is denied by", "deny")
+            raise self._forbidden("are denied by", "deny")
         if self.allow is not None and not self.allow.matches(method, path):
-            raise self._forbidden("is not among what is let through by", "allow")
+            raise self._forbidden("are not among what is let through by", "allow")
         if self.unready:
             raise Refusal(
                 503,

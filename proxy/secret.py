@@ -7,7 +7,12 @@ refuses. Python cannot wipe memory reliably, so nothing here pretends to.
 from __future__ import annotations
 
 import hashlib
-from typing import NoReturn, final
+import hmac
+import secrets
+from typing import Final, NoReturn, final
+
+# New in each process: what is made with it can be compared here and tells nobody else anything.
+_KEY: Final = secrets.token_bytes(32)
 
 
 @final
@@ -32,6 +37,10 @@ class Secret:
     def fingerprint(self) -> str:
         """Eight hex digits that tell two values apart and say nothing about either."""
         return hashlib.sha256(b"keyrelay fingerprint\0" + self.__value).hexdigest()[:8]
+
+    def digest(self) -> bytes:
+        """Tells whether two values are the same, within this process; never to be shown."""
+        return hmac.digest(_KEY, self.__value, hashlib.sha256)
 
     def __repr__(self) -> str:
         return f"<secret {self.name}>"

@@ -1,6 +1,6 @@
-"""What aiohttp's servers have to say, without their words: those quote the request.
+"""What libraries have to say, without their words: those quote what came from elsewhere.
 
-Only for the admin listener and the demo provider. The data path has nothing of them.
+Only for the admin listener, the demo provider and traces. The data path has nothing of them.
 """
 
 from __future__ import annotations
@@ -19,6 +19,17 @@ def types_only(name: str, sentence: str, warn: Callable[[str], object]) -> loggi
     logger = logging.Logger(name, logging.WARNING)  # noqa: LOG001  in no tree
     logger.addHandler(_TypesOnly(sentence, warn))
     return logger
+
+
+def take_over(name: str, sentence: str, warn: Callable[[str], object]) -> None:
+    """The same for all loggers of a library, which it names ``name`` and below, for good.
+
+    They stay taken over, by whoever came last: a thread of the library's may outlive its user.
+    """
+    logger = logging.getLogger(name)
+    logger.handlers = [_TypesOnly(sentence, warn)]
+    logger.setLevel(logging.WARNING)
+    logger.propagate = False
 
 
 class _TypesOnly(logging.Handler):

@@ -13,6 +13,9 @@ from .routes import Route
 from .settings import RouteSettings
 from .upstream.pool import Pool
 
+# What decides where a route's secrets go; token endpoints and commands are within ``auth``.
+_WHERE = ("upstream", "auth", "strategy", "allow_private", "allow_plaintext", "vend")
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Service:
@@ -35,6 +38,10 @@ class Service:
     def fits(self, settings: RouteSettings, found: Found) -> bool:
         """Whether nothing would be different with these."""
         return self.settings == settings and self.found.same(found)
+
+    def sends_as(self, settings: RouteSettings) -> bool:
+        """Whether with these, too, each secret would go where it goes now, and in the same way."""
+        return all(getattr(self.settings, one) == getattr(settings, one) for one in _WHERE)
 
     def enter(self, incoming: Incoming, arrived: int) -> Bounds:
         """What the route lets this exchange do, counted as begun. Raises Refusal.

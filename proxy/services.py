@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 
@@ -56,6 +56,8 @@ class Services:
         self._own = own
         self._withheld = withheld
         self._retired: list[_Retired] = []
+        # Only added to: what a configuration does not name any more stays in the environment.
+        self._variables: frozenset[str] = frozenset()
         self.in_force: Mapping[str, Service] = {}
 
     def prepare(
@@ -66,6 +68,7 @@ class Services:
         ``demo`` is where the built-in provider listens. Close those of the others that are not
         ``put_in_force``: see ``discard``.
         """
+        self._variables |= variables_in(settings)
         return {
             name: self._service(name, route, found[name], demo)
             for name, route in settings.routes.items()
@@ -77,7 +80,8 @@ class Services:
         last = self.in_force.get(name)
         if last is not None and last.fits(settings, found):
             return last
-        route = compile_route(name, settings, found, self._means, self._withheld)
+        means = replace(self._means, hidden=partial(self._hidden_from, settings))
+        route = compile_route(name, settings, found, means, self._withheld)
         dialler = Dialler(
             route.origin,
             connect_seconds=settings.connect_timeout_seconds,
@@ -100,6 +104,10 @@ class Services:
         )
         allowance = allowance_of(name, settings, last)
         return Service(route, settings, found, pool, allowance, bounds_of(settings, allowance))
+
+    def _hidden_from(self, settings: RouteSettings) -> frozenset[str]:
+        """The variables of others, which commands of this route do not get to see."""
+        return self._variables - sources.variables_of(settings.secrets.values())
 
     def put_in_force(self, services: Mapping[str, Service]) -> None:
         """Replace those in force. New strategies begin to obtain their credentials."""
@@ -188,16 +196,30 @@ def _has_work(retired: _Retired, exchanges: Iterable[Exchange]) -> bool:
     )
 
 
-def secrets_of(name: str, settings: RouteSettings) -> Found:
-    """The secrets of a route as they are now. Blocking: programs may be asked for them."""
+def variables_in(settings: Settings) -> frozenset[str]:
+    """Every variable of the environment that a secret of these settings may come from."""
+    own = () if settings.inbound_token is None else (settings.inbound_token,)
+    secrets = (one for route in settings.routes.values() for one in route.secrets.values())
+    return sources.variables_of((*own, *secrets))
+
+
+def secrets_of(
+    name: str, settings: RouteSettings, variables: frozenset[str] = frozenset()
+) -> Found:
+    """The secrets of a route as they are now. Blocking: programs may be asked for them.
+
+    Of ``variables``, those of all secrets, such a program inherits the route's own.
+    """
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
     place = place_of(name, settings.upstream)
-    return find_secrets(settings, partial(sources.resolve_all, place=place))
+    hidden = variables - sources.variables_of(settings.secrets.values())
+    return find_secrets(settings, partial(sources.resolve_all, place=place, hidden=hidden))
 
 
 def read_secrets(settings: Settings) -> dict[str, Found]:
     """The secrets of every route, by its name. Blocking, as ``secrets_of``."""
-    return {name: secrets_of(name, route) for name, route in settings.routes.items()}
+    variables = variables_in(settings)
+    return {name: secrets_of(name, route, variables) for name, route in settings.routes.items()}
 
 
 def keep_last(
@@ -208,17 +230,17 @@ def keep_last(
 ) -> dict[str, Found]:
     """``found``, where a value that cannot be read any more stays what it was, with a warning.
 
-    Only if the configuration still says the same about it: a file may be away while it is replaced.
+    Only if the configuration still says the same about it, for a file may be away while it is
+    replaced, and about where it goes: nobody has looked whether it may go anywhere else.
     """
     kept = {}
     for name, one in found.items():
-        old = last.get(name)
+        old, new = last.get(name), settings.routes[name]
         secrets, lacking = dict(one.secrets), dict(one.lacking)
         for secret, remedy in one.lacking.items():
-            source = settings.routes[name].secrets[secret]
-            if old is None or secret not in old.found.secrets:
+            if old is None or secret not in old.found.secrets or not old.sends_as(new):
                 continue
-            if old.settings.secrets.get(secret) == source:
+            if old.settings.secrets.get(secret) == new.secrets[secret]:
                 secrets[secret] = old.found.secrets[secret]
                 del lacking[secret]
                 warn(f"{name}: the last good value of {secret} goes on serving; {remedy}")

@@ -104,7 +104,9 @@ async def _serve(
         await app.settle(_SETTLE_SECONDS)
         click.echo(banner(app.routes, app.listeners), err=True)
         if opened is not None:
-            click.echo(f"  inspector  {opened.page_url}\n", err=True)
+            # Whoever serves without a terminal has its standard error kept in some log.
+            shown = opened.invitation(private=sys.stderr.isatty())
+            click.echo(f"  inspector  {shown}\n", err=True)
         if greet is not None:
             click.echo(greet(app.listeners[0].url), err=True)
         # What has been built stays: the collector need not look at it again and again.
@@ -163,7 +165,12 @@ async def _open_admin(app: App, reloader: Reloader) -> Admin | None:
         return None
     from .admin import listener as admin  # loads a web server, which nothing else needs
 
-    opened = await admin.start(Operating(app, reloader), app.settings.admin.listen, warn=_warn)
+    opened = await admin.start(
+        Operating(app, reloader),
+        app.settings.admin.listen,
+        warn=_warn,
+        peer_refusal=app.peer_refusal,
+    )
     await app.add_own(opened.listener.address)
     return opened
 

@@ -37,9 +37,10 @@ _BOUNDS = {
 }
 
 
-def advise(word: str, known: Iterable[str]) -> str:
-    """What was probably meant, or else what there is."""
+def advise(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
+    """What was probably meant, or else what there is: the known words first, then further ones."""
     choices = sorted(known)
+    choices += sorted(set(further).difference(choices))
     near = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
     if near:
         return f'did you mean "{near[0]}"?'
@@ -120,7 +121,8 @@ def _words(
         return "expected at least one, got none", "add one, or leave the key out"
     if kind in _BOUNDS:
         bound, word = _BOUNDS[kind]
-        return f"expected {word} {context[bound]:g}, got another number", "the unit is seconds"
+        advice = "the unit is seconds" if str(location[-1]).endswith("_seconds") else ""
+        return f"expected {word} {context[bound]:g}, got another number", advice
     if kind == "string_type" and value is None and "origins" in location:
         return (
             "null would let pages in that nobody chose",
@@ -130,7 +132,10 @@ def _words(
         expected = _EXPECTED[kind]
         if kind == "tuple_type" and location and location[-1] == "auth":
             expected = "a list of strategies"
-        return f"expected {expected}, got {_kind(value)}", _how(kind, value, location)
+        advice = _how(kind, value, location)
+        if model is Settings and not location:
+            advice = "write routes: and a route, indented below it, such as hume: {provider: hume}"
+        return f"expected {expected}, got {_kind(value)}", advice
     return "this cannot be used here", "see the description of the key in docs or in your editor"
 
 
@@ -138,6 +143,8 @@ def _how(kind: str, value: Any, location: Sequence[str | int]) -> str:
     if kind == "string_type" and isinstance(value, bool | int | float):
         if "listen" in location:
             return "write an address such as 127.0.0.1:8080"
+        if location[-1] == "rate":
+            return "write for example 60/minute; or second, hour, day"
         return "put it in quotes"
     if kind == "bool_type":
         return "write it without quotes"

@@ -12,6 +12,7 @@ from typing import Any
 import aiohttp
 
 from proxy.admin import listener as admin
+from proxy.admin.doorstep import PeerRefusal
 from proxy.app import App
 from proxy.heads import ResponseHead
 from proxy.journal import Exchange, Journal
@@ -93,12 +94,15 @@ class Inspected:
 
 @asynccontextmanager
 async def inspected(
-    routes: dict[str, Any], listen: str = "127.0.0.1:0", **settings: Any
+    routes: dict[str, Any],
+    listen: str = "127.0.0.1:0",
+    peer_refusal: PeerRefusal = lambda _transport: None,
+    **settings: Any,
 ) -> AsyncIterator[Inspected]:
     async with preset_keyrelay(routes, **settings) as running:
         watched = Watched(running.app)
         warnings: list[str] = []
-        opened = await admin.start(watched, listen, warn=warnings.append)
+        opened = await admin.start(watched, listen, warn=warnings.append, peer_refusal=peer_refusal)
         try:
             yield Inspected(watched, opened, warnings)
         finally:

@@ -135,3 +135,20 @@ def test_without_a_runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert adminfile.folder() == tmp_path / ".local" / "state" / "keyrelay"
     assert adminfile.running() == []
     assert adminfile.write(URL, TOKEN).path.is_file()
+
+
+@pytest.mark.parametrize("home", ["~", "~nobody-of-that-name"])
+def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    """As in containers: nothing can be written, which is said with what to do, and nobody runs."""
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setenv("HOME", home)
+    with pytest.raises(OSError, match="set XDG_RUNTIME_DIR"):
+        adminfile.write(URL, TOKEN)
+    assert adminfile.running() == []
+
+
+def test_the_page_s_address() -> None:
+    """With the token behind the ``#``; on a unix socket there is none."""
+    assert adminfile.write(URL, TOKEN).page_url == f"{URL}/#token={TOKEN}"
+    assert adminfile.write("unix:/run/a", "").page_url == "unix:/run/a"

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import signal
+import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -153,6 +154,61 @@ async def test_no_key_is_in_the_command_s_environment() -> None:
     assert url.startswith("HUME_BASE_URL=http://127.0.0.1:")
 
 
+async def shown(*arguments: str, **variables: str) -> Any:
+    """The environment of the command."""
+    script = "import json, os; print(json.dumps(dict(os.environ)))"
+    done = await execute(*arguments, "--", *PYTHON, script, **variables)
+    assert done.code == 0
+    return json.loads(done.out)
+
+
+async def test_a_key_whose_route_is_not_named_is_taken_away_too(tmp_path: Path) -> None:
+    """The file says that it is one, and so do the routes that ship; that another was named does
+    not make it none. Nothing leads to the other route."""
+    file = written(tmp_path, {"hume": {"provider": "hume"}, "acme": acme()})
+    keys = {"HUME_API_KEY": CANARY, "ACME_KEY": CANARY, "CAMB_API_KEY": "kept"}
+    seen = await shown(*file, "hume", **keys)
+    assert {"HUME_API_KEY", "ACME_KEY", "ACME_BASE_URL"} & seen.keys() == set()
+    assert seen["CAMB_API_KEY"] == "kept"
+    assert "CAMB_API_KEY" not in await shown("hume", HUME_API_KEY=CANARY, CAMB_API_KEY=CANARY)
+
+
+@pytest.mark.parametrize("own", [True, False])
+async def test_the_variable_of_the_preset_is_taken_away_too(tmp_path: Path, own: bool) -> None:
+    """A provider's own SDK reads it, wherever the route has its key from; whether the preset ships
+    or is the user's."""
+    key = tmp_path / "key"
+    key.write_text(CANARY)
+    key.chmod(0o600)
+    more = {}
+    if own:
+        (tmp_path / "mine").mkdir()
+        preset = acme(secrets={"key": "env:ACME_KEY"})
+        (tmp_path / "mine" / "acme.yaml").write_text(json.dumps(preset))
+        (tmp_path / "mine" / "unused.yaml").write_text(json.dumps(acme(secrets={"key": "env:U"})))
+        more = {"providers": ["mine"]}
+    provider, secret, variable = (
+        ("acme", "key", "ACME_KEY") if own else ("hume", "api_key", "HUME_API_KEY")
+    )
+    route = {"provider": provider, "secrets": {secret: f"file:{key}"}}
+    seen = await shown(*written(tmp_path, {"x": route}, **more), **{variable: CANARY, "U": "kept"})
+    assert variable not in seen
+    assert seen["U"] == "kept"
+
+
+async def test_what_was_meant_for_keyrelay_is_taken_away(tmp_path: Path) -> None:
+    """Where the keys of sealed values are, and what a service manager told it."""
+    own = {
+        "KEYRELAY_KEYS": "/dummy/keys",
+        "CREDENTIALS_DIRECTORY": "/dummy/credentials",
+        "LISTEN_FDS": "1",
+        "LISTEN_FDNAMES": "dummy",
+        "LISTEN_PID": "1",
+        "NOTIFY_SOCKET": "/dummy/notify",
+    }
+    assert own.keys() & (await shown("demo", **own)).keys() == set()
+
+
 def test_input_and_output_are_the_command_s_own() -> None:
     """Bytes pass as they are, and keyrelay adds none."""
     data = bytes(range(256)) * 1000
@@ -168,7 +224,8 @@ def test_input_and_output_are_the_command_s_own() -> None:
 
 
 async def test_the_access_log_goes_to_a_file_only(tmp_path: Path) -> None:
-    """One line of JSON for the call, appended; nothing of it is on the command's output."""
+    """One line of JSON for the call, appended; nothing of it is on the command's output. A new file
+    is its owner's alone."""
     log = tmp_path / "access.log"
     log.write_text("before\n")
     call = ("demo", "--", *PYTHON, CALL, "KEYRELAY_URL", "/demo/echo/x")
@@ -176,6 +233,9 @@ async def test_the_access_log_goes_to_a_file_only(tmp_path: Path) -> None:
     assert log.read_text() == "before\n"
     done = await execute("--log", str(log), *call)
     before, line = log.read_text().splitlines()
+    new = tmp_path / "new.log"
+    assert (await execute("--log", str(new), *call)).code == 0
+    assert stat.S_IMODE(new.stat().st_mode) == 0o600
     assert (before, json.loads(line)["route"], done.err) == ("before", "demo", "")
     assert "route" not in done.out
     done = await execute("--log", str(tmp_path), *call)

@@ -28,6 +28,14 @@ def test_help_is_there_for_everything() -> None:
     assert all(f"\n  {command} " in listed for command in COMMANDS)
 
 
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_list_of_commands_says_whole_sentences(command: str) -> None:
+    """What is too long for a line of 80 would be cut off, and end with dots."""
+    [line] = [one for one in keyrelay("--help").out.splitlines() if one.startswith(f"  {command} ")]
+    assert line.endswith(".")
+    assert not line.endswith("..")
+
+
 def test_every_command_is_listed_here() -> None:
     """A command without a test of its help would be found by this one."""
     listed = keyrelay("--help").out.partition("Commands:\n")[2].partition("\n\n")[0]
@@ -85,7 +93,16 @@ def test_the_version_is_the_package_s() -> None:
         (("check", "-c", "x" * 300), "the file cannot be read: File name too long"),
         (("run", "--origin", "*"), "list the exact origin of your page"),
         (("run", "--origin", "http://localhost:5173/"), "write it without path and slash"),
-        (("check", "surplus"), "unexpected extra argument"),
+        (("check", "routes.yaml", "surplus"), "unexpected extra argument"),
+        (("check", "routes.yaml", "-c", "routes.yaml"), "Name one file, with -c or without."),
+        (("check", "no-such.yaml"), "no-such.yaml: there is no such file name another file"),
+        (("run", "--admin", "hume"), "put --admin last, or write --admin=ADDRESS"),
+        (("run", "--admin", "humm"), "Invalid value for '--admin'"),
+        (("explain", "get", "/demo/x"), "Methods are written in capitals: GET"),
+        (("explain", "GET", "demo/x"), "PATH has to begin with /, or with http://: /demo/x"),
+        (("doctor", "nosuch"), 'no route or provider "nosuch"; known are: aigne, camb, '),
+        (("doctor", "spotifi"), 'did you mean "spotify"?'),
+        (("reseal", "no-such.yaml"), "no-such.yaml: there is no such file name another file"),
         (("explain", "GET"), "Missing argument 'PATH'"),
         (("explain", "GET", "/demo/x", "-H", "no colon"), "is not 'Name: value'"),
         (("explain", "GET", "/demo/x", "-H", ": no name"), "is not 'Name: value'"),

@@ -21,7 +21,7 @@ from proxy import __version__
 from proxy.admin import whereabouts as adminfile
 
 from .commands import CANARY, Done, Process, environment, keyrelay, running
-from .running import answering, raw_provider, read_head
+from .running import RawClient, answering, raw_provider, read_head
 
 
 async def test_health_asks_over_tcp_and_over_a_unix_socket(tmp_path: Path) -> None:
@@ -56,6 +56,23 @@ def test_health_of_what_is_no_address_is_a_line(url: str) -> None:
     """Whatever is asked: exit 1 and one line."""
     done = keyrelay("health", url)
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("[]:1", "no answer from []:1 (no host of that name is known)"),
+        ("http://127.0.0.1:x", "no answer from http://127.0.0.1:x (this is no address)"),
+        ("unix:/nowhere/s", "no answer from unix:/nowhere/s (there is no such socket)"),
+        (
+            "https://127.0.0.1:1/x",
+            "https://127.0.0.1:1/x: health speaks http; write http://HOST:PORT or unix:/path",
+        ),
+    ],
+)
+def test_health_says_in_words_why_there_is_no_answer(url: str, words: str) -> None:
+    """Not by the name of a Python error; what it cannot speak is not dialled."""
+    assert keyrelay("health", url) == Done(1, "", f"keyrelay: {words}\n")
 
 
 def test_health_says_what_else_answered() -> None:
@@ -99,8 +116,8 @@ def admin_url(process: Process) -> str:
 
 @asynccontextmanager
 async def administered(*arguments: str) -> AsyncIterator[Process]:
-    async with running("run", *arguments, *ADMIN, until="#token=") as process:
-        await process.said("\n", after="#token=")
+    async with running("run", *arguments, *ADMIN, until="inspector") as process:
+        await process.said("\n", after="inspector")
         yield process
 
 
@@ -131,10 +148,40 @@ async def test_status_shows_the_one_that_runs(runtime: Path) -> None:
             assert keyrelay("status", "--url", url).code == 0
 
 
+async def test_page_prints_what_opens_the_inspector(runtime: Path) -> None:
+    """The address with the token, to who may read the file that has it; no other line."""
+    async with administered("demo"):
+        [file] = adminfile.running()
+        done = keyrelay("status", "--page")
+        assert done == Done(0, f"{file.url}/#token={file.token}\n", "")
+    assert keyrelay("status", "--page") == Done(1, "", NOBODY)
+    for other in ("--json", "--watch"):
+        assert keyrelay("status", "--page", other).code == 2
+
+
+async def test_the_requests_of_all_workers_are_counted(runtime: Path) -> None:
+    """Each of two serves some of them, and status shows their sum."""
+    async with administered("demo", "--workers", "2") as process:
+        for _ in range(6):
+            async with RawClient(
+                *await asyncio.open_connection("127.0.0.1", process.port)
+            ) as client:
+                client.send(b"GET /demo/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+                assert (await client.answer())[0] == 200
+        await process.logged(6)
+        said = json.loads(keyrelay("status", "--json").out)
+        assert len(said["pids"]) == 2
+        assert process.pid not in said["pids"]
+        assert said["tally"]["demo"]["requests"] == {"GET": {"200": 6}}
+        row = next(one for one in keyrelay("status").out.splitlines() if one.startswith("demo "))
+        assert row.split()[:3] == ["demo", "6", "0"]
+
+
 def on_terminal(columns: int, variables: dict[str, str]) -> str:
     """What ``keyrelay status`` shows on a terminal."""
     assert SCRIPT is not None
-    command = f"stty cols {columns}; {sys.executable} -m proxy status"
+    # The width that the runner of the tests tells those it starts is not that of this terminal.
+    command = f"unset COLUMNS; stty cols {columns}; {sys.executable} -m proxy status"
     done = subprocess.run(
         [SCRIPT, "-qec", command, "/dev/null"],
         env=environment(**variables),
@@ -264,15 +311,15 @@ async def test_nobody_answers_there_any_more(runtime: Path) -> None:
         url = provider.url
     adminfile.write(url, CANARY)
     for command in ("status", "reload"):
-        said = f"keyrelay: no answer from {url} (ConnectionRefusedError)\n"
+        said = f"keyrelay: no answer from {url} (nothing listens there)\n"
         assert keyrelay(command) == Done(1, "", said)
 
 
 def test_asking_loads_no_web_server() -> None:
     """Health is asked every few seconds, and neither of the others needs it."""
     program = (
-        "import sys; from proxy.commands import ask; from proxy import adminfile; "
-        "early = set(sys.modules); from proxy import overview; "
+        "import sys; from proxy.commands import ask; from proxy.admin import whereabouts; "
+        "early = set(sys.modules); from proxy.observing import overview; "
         "sys.exit('asyncio' in early or 'aiohttp' in sys.modules)"
     )
     subprocess.run(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
-from .commands import CANARY, Done, keyrelay
-from .running import answering, raw_provider
+from .commands import CANARY, Done, keyrelay, running
+from .running import answering, raw_provider, until
+from .security.test_what_is_said import as_equals, readable
 
 ROUTE = """\
 routes:
@@ -70,6 +72,30 @@ async def test_json(tmp_path: Path) -> None:
     ]
     assert verify["mark"] == "fail"
     assert set(verify) == {"route", "what", "mark", "finding", "advice"}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
+@pytest.mark.parametrize("debuggable", [False, True])
+async def test_other_programs_of_the_user_do_not_read_it(tmp_path: Path, debuggable: bool) -> None:
+    """It holds the keys that the server holds, so its environment is closed as the server's is,
+    unless --debuggable."""
+    within = as_equals()
+
+    async def hang(_reader: asyncio.StreamReader, _writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with raw_provider(hang) as provider:
+        file = tmp_path / "routes.yaml"
+        file.write_text(ROUTE.format(upstream=provider.url))
+        more = ("--debuggable",) if debuggable else ()
+        async with running(
+            *("doctor", "acme", "-c", str(file), *more),
+            variables={"ACME_KEY": CANARY},
+            within=within,
+            until="",
+        ) as process:
+            await until(lambda: provider.connections > 0, seconds=8)
+            assert readable(Path(f"/proc/{process.pid}/environ"), within) is debuggable
 
 
 def test_shipped_routes_without_a_key_are_passed_over() -> None:

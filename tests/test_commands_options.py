@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import click
 import pytest
 
 from proxy.commands import options
@@ -22,3 +23,16 @@ def test_a_file_is_loaded_alone(tmp_path: Path) -> None:
     assert list(options.load(file).routes) == ["mine"]
     with pytest.raises(ConfigError, match="there is no such file"):
         options.load(tmp_path / "absent.yaml")
+
+
+def test_a_name_that_is_neither_route_nor_provider() -> None:
+    """The routes are named first; what looks like a key is not repeated."""
+    with pytest.raises(click.UsageError) as caught:
+        options.choose(None, ("nosuch",))
+    routes = ", ".join(sorted(options.load(None).routes))
+    assert caught.value.message.startswith(
+        f'There is no route or provider "nosuch"; known are: {routes}, '
+    )
+    with pytest.raises(click.UsageError) as caught:
+        options.choose(None, ("sk-dummy123",))
+    assert "dummy" not in caught.value.message

@@ -110,6 +110,7 @@ def test_the_public_part_suffices(folder: Path) -> None:
     without = sealed(folder)
     assert without.code == 1
     assert "no keys for sealed values" in without.err
+    assert "make a key with: keyrelay keygen" in without.err
     done = sealed(folder, CANARY.encode(), "--to", public)
     assert done.code == 0
     hidden.rename(path)
@@ -196,7 +197,47 @@ def test_all_that_does_not_open_is_listed(folder: Path) -> None:
     assert "keyrelay: 2 findings" in done.err
     assert (folder / "routes.yaml").read_text() == text
     unknown = run("reseal", "routes.yaml", "--to", "00000000", folder=folder)
-    assert (unknown.code, "bring the key 00000000" in unknown.err) == (1, True)
+    assert (unknown.code, "there is no key 00000000; " in unknown.err) == (2, True)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("seal", "hume", "api_key", "-c", "routes.yaml"),
+        ("reseal", "routes.yaml"),
+        ("keygen", "--public"),
+    ],
+)
+def test_whoever_has_no_key_is_told_how_to_make_one(
+    folder: Path, arguments: tuple[str, ...]
+) -> None:
+    """Also where the keyring is looked into, as its package is installed and no file is there."""
+    done = run(*arguments, folder=folder, stdin=CANARY.encode())
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("keyrelay: make a key with: keyrelay keygen")
+
+
+def test_a_file_that_was_named_is_made_where_it_was_named(folder: Path) -> None:
+    """The advice repeats the file, and a directory that had to be made is told."""
+    path = folder / "new" / "keys"
+    for more in ("--public", "--add"):
+        done = run("keygen", more, "--file", str(path), folder=folder)
+        assert f"make a key with: keyrelay keygen --file {path} " in done.err
+    made = f"Made the directory {path.parent}, for you alone.\n"
+    assert made in run("keygen", "--file", str(path), folder=folder).err
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+    assert made not in run("keygen", "--add", "--file", str(path), folder=folder).err
+    path.write_text("dummy")
+    broken = run("keygen", "--public", "--file", str(path), folder=folder)
+    assert (broken.code, "line 1 of" in broken.err) == (1, True)
+
+
+def test_a_file_in_which_nothing_is_sealed(folder: Path) -> None:
+    """It is told, and the file is left alone."""
+    run("keygen", folder=folder)
+    done = run("reseal", "routes.yaml", folder=folder)
+    assert done == Done(0, "Nothing in routes.yaml is sealed.\n", "")
+    assert (folder / "routes.yaml").read_text() == ROUTES
 
 
 @pytest.mark.parametrize("command", [keygen, seal, reseal])

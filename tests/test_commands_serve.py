@@ -5,6 +5,8 @@ How it serves, and how it ends, is tested in test_serving.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from .commands import keyrelay, running
 from .running import exchange
 
@@ -22,3 +24,17 @@ def test_providers_and_a_file_exclude_each_other() -> None:
     done = keyrelay("run", "hume", "-c", "routes.yaml")
     assert done.code == 2
     assert "Name providers or give a file, not both." in done.err
+
+
+def test_a_route_that_is_not_ready(tmp_path: Path) -> None:
+    """As docs/commands.md has it: exit 1 of run --strict and check --strict, 2 of exec."""
+    path = tmp_path / "routes.yaml"
+    path.write_text("listen: 127.0.0.1:0\nroutes: {hume: {provider: hume}}\n")
+    for code, *arguments in (
+        (1, "run", "--strict", "-c", str(path)),
+        (1, "check", "--strict", "-c", str(path)),
+        (2, "exec", "hume", "-c", str(path), "--", "true"),
+    ):
+        done = keyrelay(*map(str, arguments))
+        assert done.code == code
+        assert "set HUME_API_KEY" in done.err

@@ -70,8 +70,9 @@ def test_check_finds_everything_at_once(tmp_path: Path) -> None:
 
 def test_check_says_so_if_nothing_is_wrong(routes: Path) -> None:
     """Exit 0 and one line; that secrets are missing where nothing runs is no failure."""
-    done = keyrelay("check", "-c", str(routes))
-    assert (done.code, done.out) == (0, f"{routes}: no findings, 3 routes\n")
+    for arguments in (("-c", str(routes)), (str(routes),)):
+        done = keyrelay("check", *arguments)
+        assert (done.code, done.out) == (0, f"{routes}: no findings, 3 routes\n")
     assert keyrelay("check").out == "the shipped routes: no findings, 6 routes\n"
 
 
@@ -182,6 +183,37 @@ def test_explain_says_why_a_request_is_refused(
     done = keyrelay("explain", *arguments, "-c", str(routes), variables=keys())
     assert (done.code, done.err) == (1, "")
     assert words in done.out
+
+
+def test_explain_asks_only_for_the_secrets_of_its_route(tmp_path: Path) -> None:
+    """The programs of the other routes are not run, nor any if no route has the path."""
+    document = "routes:\n"
+    for name in ("acme", "other"):
+        document += (
+            f"  {name}:\n"
+            "    upstream: https://api.acme.example\n"
+            f"    secrets: {{key: 'exec:sh -c \"echo {CANARY} | tee {tmp_path}/{name}\"'}}\n"
+            "    auth: [{header: X-Key, value: '{key}'}]\n"
+        )
+    path = tmp_path / "routes.yaml"
+    path.write_text(document)
+    assert keyrelay("explain", "GET", "/nowhere", "-c", str(path)).code == 1
+    assert [one.name for one in tmp_path.iterdir()] == ["routes.yaml"]
+    done = keyrelay("explain", "GET", "/acme/x", "-c", str(path))
+    assert done.code == 0, done.out
+    assert "X-Key: <key>\n" in done.out
+    assert {one.name for one in tmp_path.iterdir()} == {"routes.yaml", "acme"}
+
+
+def test_explain_names_the_pattern_that_denies(routes: Path) -> None:
+    """As it is written in the preset, which the answer to a client does not repeat."""
+    arguments = ("explain", "POST", "/hume/oauth2-cc/token", "-c", str(routes))
+    done = keyrelay(*arguments, variables=keys())
+    assert done.code == 1
+    assert "rules:     POST is served, denied by " in done.out
+    [denied] = [line for line in done.out.splitlines() if line.startswith("rules:")]
+    assert denied.rpartition(" ")[2] in (ROOT / "proxy" / "providers" / "hume.yaml").read_text()
+    assert "This method and path are denied by the rules of the route hume." in done.out
 
 
 def test_explain_speaks_json(routes: Path) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import count
 from typing import Any
 
 import pytest
 
-from proxy.compiling import compile_route, find_secrets
+from proxy.compiling import Found, compile_route, find_secrets
+from proxy.envelopes import Envelope, Place
 from proxy.errors import SecretUnavailable
 from proxy.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
 from proxy.incoming import Incoming
@@ -166,3 +168,88 @@ def test_a_compiled_route_prints_no_secret() -> None:
     """T37: repr of a route, its rules and its strategies holds no value."""
     route = compiled(HEADER, {"query": "k", "value": "{key}"})
     assert "dummy-key" not in f"{route!r} {route.rules!r} {route.strategies!r}"
+
+
+def test_two_values_with_one_fingerprint_are_two() -> None:
+    """Fingerprints are short; that a key was changed is not seen by them."""
+    seen: dict[str, Secret] = {}
+    made = (Secret("key", b"dummy-%d" % number, "env:KEY") for number in count())
+    one, other = next(
+        (one, other)
+        for one in made
+        if (other := seen.setdefault(one.fingerprint(), one)) is not one
+    )
+    assert not Found({"key": (one,)}, {}).same(Found({"key": (other,)}, {}))
+    again = Secret("key", one.reveal(), "env:KEY")
+    assert Found({"key": (one,)}, {}).same(Found({"key": (again,)}, {}))
+
+
+def made_from(url: str, *references: str, **more: Any) -> RouteSettings:
+    """A route whose token is made from two secrets; the one called ``a`` has these references."""
+    document = {
+        "upstream": "https://api.acme.test/v2",
+        "secrets": {"a": list(references), "b": "env:B"},
+        "auth": [
+            {
+                "name": "token",
+                "token": {
+                    "type": "oauth2_client_credentials",
+                    "url": url,
+                    "client_id": "{b}",
+                    "client_secret": "{a}",
+                },
+                "http": {"header": "Authorization", "value": "Bearer {token}"},
+            },
+            {"name": "key", **HEADER, "value": "{a}"},
+        ],
+        **more,
+    }
+    return RouteSettings.model_validate(document)
+
+
+SEALED = str(Envelope.of("1a2b3c4d", bytes(64), Place("acme", "https://api.acme.test:443"), "a"))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://auth.acme.test/token",
+        "https://api.acme.test:8443/token",
+        "https://api.acme.test.evil.test/token",
+        "https://{b}.acme.test/token",
+        "https://api.acme.test{b}/token",
+    ],
+)
+def test_a_sealed_value_goes_to_no_other_token_endpoint(url: str) -> None:
+    """It is not even opened, so the route is not ready and says why; other sources may go there."""
+    asked: list[str] = []
+
+    def noting(name: str, settings: SecretSettings) -> tuple[Secret, ...]:
+        asked.append(name)
+        return resolve(name, settings)
+
+    settings = made_from(url, SEALED, "env:A")
+    found = find_secrets(settings, noting)
+    assert asked == ["b"]
+    assert "sealed" in found.lacking["a"]
+    route = compile_route("acme", settings, found)
+    assert route.strategies == ()
+    assert route.unready.startswith("take a from another source than sealed:")
+    assert find_secrets(made_from(url, "env:A"), resolve).lacking == {}
+
+
+@pytest.mark.parametrize(
+    "url", ["/token", "https://api.acme.test/token", "https://API.acme.test:443/{b}?x={b}"]
+)
+def test_a_sealed_value_goes_to_a_token_endpoint_at_the_upstream(url: str) -> None:
+    """That is the host that it was sealed for."""
+    assert find_secrets(made_from(url, SEALED), resolve).lacking == {}
+
+
+def test_a_sealed_value_for_another_strategy_than_the_token_s() -> None:
+    """What only goes to the upstream may be sealed, whatever else the route does."""
+    settings = made_from("https://auth.acme.test/token", "env:A")
+    document = settings.model_dump(by_alias=True, exclude_unset=True)
+    document["secrets"] = {"a": "env:A", "b": "env:B", "c": SEALED}
+    document["auth"][1]["http"] = [{"header": "X-Acme-Key", "value": "{c}"}]
+    assert find_secrets(RouteSettings.model_validate(document), resolve).lacking == {}

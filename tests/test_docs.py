@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 import pytest
 
-from proxy import cli
+from proxy import cli, loader
 from proxy.mints import TOKENS
 from proxy.placements import PLACEMENTS
 from proxy.references import SecretSettings
@@ -97,3 +97,51 @@ def test_options_in_the_reference_of_commands_exist() -> None:
         assert set(re.findall(r"(?<= )--?[a-z]+", own)) <= options[name], name
     anywhere = set().union(*options.values()) | {"--help"}
     assert set(re.findall(r"`(--[a-z]+)", page)) <= anywhere
+
+
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
+    ROOT / "examples" / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+]
+
+
+def without_code(page: Path) -> str:
+    """The text of a page without its blocks of code, in which ``#`` begins a comment."""
+    return re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+
+
+def anchors(page: Path) -> set[str]:
+    """What can stand behind ``#``: the headings as GitHub and others write them there."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ (.+)$", without_code(page), re.MULTILINE):
+        slug = re.sub(r"[^\w -]", "", heading.lower()).strip().replace(" ", "-")
+        more = (f"{slug}-{number}" for number in range(1, 100))
+        found.add(slug if slug not in found else next(one for one in more if one not in found))
+    return found
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_leads_somewhere(page: Path) -> None:
+    """A relative link to a file that is there, and to a heading that the file has."""
+    broken = []
+    for link in re.findall(r"\]\(([^)\s]+)\)", without_code(page)):
+        name, _, anchor = link.partition("#")
+        if re.match(r"[a-z]+:", name):
+            continue
+        target = page.parent / name if name else page
+        if not target.exists() or (anchor and anchor not in anchors(target)):
+            broken.append(link)
+    assert broken == []
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
+def test_every_routes_file_that_is_shown_loads(name: str) -> None:
+    """Whoever copies a whole file has one that ``check`` takes."""
+    blocks = re.findall(
+        r"^```yaml\n(.*?)^```$", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL
+    )
+    whole = [block for block in blocks if re.search(r"^routes:", block, re.MULTILINE)]
+    assert whole
+    for block in whole:
+        assert loader.load_text(block, name, ROOT).routes

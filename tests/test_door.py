@@ -303,6 +303,35 @@ async def test_the_next_request_waits_for_a_slow_reader() -> None:
         assert (await client.answer())[2] == b"ok"
 
 
+async def test_who_is_sent_away_begins_nothing_more() -> None:
+    """An idle connection ends at once; one with a request, when it has its answer; and what came
+    behind a large answer that is still being taken is not begun.
+    """
+    async with opened() as (door, client):
+        client.send(b"GET /local" + HEAD + b"\r\n")
+        await client.answer()
+        door.connection.send_away()
+        assert await client.rest() == b""
+    async with opened() as (door, client):
+        client.send(b"GET /a" + HEAD + b"\r\nGET /b" + HEAD + b"\r\n")
+        taken = await door.taken()
+        taken.client.send_away()
+        taken.answer()
+        assert (await client.answer())[2] == b"ok"
+        assert await client.rest() == b""
+        assert door.paths == [b"/a"]
+    async with opened() as (door, client):
+        client.send(b"GET /a" + HEAD + b"\r\nGET /b" + HEAD + b"\r\n")
+        taken = await door.taken()
+        size = 32 << 20
+        taken.client.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
+        taken.answer(bytes(size))
+        taken.client.send_away()
+        assert len((await client.answer())[2]) == size
+        assert await client.rest() == b""
+        assert door.paths == [b"/a"]
+
+
 # -- what is refused ---------------------------------------------------------------------------
 
 MALFORMED = {

@@ -302,6 +302,21 @@ def settings() -> Settings:
     )
 
 
+@pytest.mark.parametrize(
+    ("target", "rules"),
+    [
+        ("/acme/v1/ADMIN/x", "GET is served, denied by /v1/admin/**"),
+        ("/acme/v2", "GET is served, not denied, allowed by nothing of the allow list"),
+    ],
+)
+def test_the_rule_that_refuses_is_named(settings: Settings, target: str, rules: str) -> None:
+    """By its pattern, which the refusal that a client gets does not repeat."""
+    found = ask(settings, target)
+    assert dict(found.steps)["rules"] == rules
+    assert found.refusal is not None
+    assert "/v1/" not in str(found.refusal) + found.refusal.advice
+
+
 def test_the_steps_say_which_route_and_rule(settings: Settings) -> None:
     """Guard, route, rule, strategy and destination, in the order of the code that runs."""
     found = ask(settings, "/acme/v1/voices")

@@ -379,6 +379,41 @@ def test_advice_names_the_nearest() -> None:
     """Near words are suggested; otherwise all there are."""
     assert advise("Herder", ["header", "query"]) == 'did you mean "header"?'
     assert advise("zzz", ["b", "a"]) == "known are: a, b"
+    assert advise("zzz", ["b", "c"], ["a", "b"]) == "known are: b, c, a"
+    assert advise("Herder", ["query"], ["header"]) == 'did you mean "header"?'
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("workers: 0", "1:10: expected at least 1, got another number"),
+        ("max_connections: -1", "1:18: expected at least 1, got another number"),
+        (
+            "drain_seconds: -1",
+            "1:16: expected at least 0, got another number / the unit is seconds",
+        ),
+    ],
+)
+def test_only_what_counts_seconds_has_that_unit(text: str, expected: str) -> None:
+    """A bound of connections or processes is said without one."""
+    assert said(f"{text}\nroutes: {{a: {{provider: demo}}}}") == [expected]
+
+
+@pytest.mark.parametrize("rate", ["5", "'5'", "true"])
+def test_a_rate_that_is_none_is_shown_one(rate: str) -> None:
+    """Putting a number in quotes would make no rate of it."""
+    [found] = said(f"routes: {{a: {{provider: demo, rate: {rate}}}}}")
+    assert found.endswith(" / write for example 60/minute; or second, hour, day")
+
+
+@pytest.mark.parametrize("text", ["hume", "[hume]", "5"])
+def test_a_file_that_is_no_mapping_is_told_how_it_begins(text: str) -> None:
+    """As somebody writes who expects that naming a provider suffices."""
+    [found] = said(text)
+    assert found.startswith("1:1: expected a mapping, got ")
+    assert found.endswith(
+        " / write routes: and a route, indented below it, such as hume: {provider: hume}"
+    )
 
 
 def test_the_schema_that_ships_is_current() -> None:

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +18,8 @@ import pytest
 from proxy.errors import KeyrelayError, Refusal
 from proxy.peers import Peers, can_tell, find_uid
 
-from .running import both_loops
+from .changing import changing
+from .running import RawClient, both_loops, raw_provider, read_head, static_route, until
 
 pytestmark = [
     both_loops,
@@ -238,3 +239,67 @@ async def test_here_it_can_be_told() -> None:
     else:
         with pytest.raises(KeyrelayError, match="peer_uid"):
             make()
+
+
+# -- with a keyrelay that runs -------------------------------------------------------------------
+
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+GET = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+async def as_another_user(port: int) -> RawClient:
+    with another_user():
+        sock = socket.create_connection(("127.0.0.1", port))
+    return RawClient(*await asyncio.open_connection(sock=sock))
+
+
+@as_root
+async def test_a_reload_to_enforce_holds_for_who_is_connected(
+    tmp_path: Path, dummy_key: bytes
+) -> None:
+    """An idle connection of another user ends, one with a request gets its answer and ends, nothing
+    more of either reaches the provider, and a new one is refused. Those of one's own go on.
+    """
+    answers = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while True:
+            if b"GET /slow " in (head := await read_head(reader)):
+                await answers.wait()
+            heads.append(head)
+            writer.write(OK)
+
+    heads: list[bytes] = []
+    async with (
+        raw_provider(serve) as provider,
+        changing(tmp_path, {"api": static_route(provider.url)}, peer_uid="warn") as proxy,
+        await as_another_user(proxy.port) as idle,
+        await as_another_user(proxy.port) as busy,
+        await RawClient.to(proxy.port) as own,
+    ):
+        for one in (idle, busy, own):
+            one.send(GET)
+            assert (await one.answer())[0] == 200
+        busy.send(GET.replace(b"/x", b"/slow") + GET)
+        await until(lambda: len(proxy.app.journal.open) == 1)
+        proxy.document["peer_uid"] = "enforce"
+        assert not (await proxy.reload_document()).findings
+        idle.send(GET)
+        with suppress(ConnectionResetError):
+            assert await idle.rest() == b""
+        answers.set()
+        assert (await busy.answer())[0] == 200
+        assert await busy.rest() == b""
+        own.send(GET)
+        assert (await own.answer())[0] == 200
+        async with await as_another_user(proxy.port) as new:
+            assert (await new.answer())[0] == 403
+        assert len(heads) == 5
+        (warned,) = [line for line in proxy.said if "was refused" in line]
+        assert f"uid {OTHER}" in warned
+        # The same policy says nothing twice.
+        proxy.document["keepalive_seconds"] = 7
+        assert (await proxy.reload_document()).changed
+        async with await as_another_user(proxy.port) as new:
+            assert (await new.answer())[0] == 403
+        assert [line for line in proxy.said if "was refused" in line] == [warned]

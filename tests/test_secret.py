@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
 import logging
 import pickle
@@ -90,3 +91,11 @@ def test_fingerprint_tells_values_apart_and_nothing_else(secret: Secret) -> None
     assert secret.fingerprint() != Secret("api_key", VALUE + b"!").fingerprint()
     assert len(secret.fingerprint()) == 8
     assert int(secret.fingerprint(), 16) >= 0
+
+
+def test_a_digest_tells_values_apart(secret: Secret) -> None:
+    """Whatever they are called, and in one process only; it is no digest that others could make."""
+    assert secret.digest() == Secret("other", VALUE, "env:OTHER").digest()
+    assert secret.digest() != Secret("api_key", VALUE + b"x").digest()
+    assert len(secret.digest()) == 32
+    assert secret.digest() != hashlib.sha256(VALUE).digest()

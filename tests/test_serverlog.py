@@ -1,10 +1,13 @@
-"""What of aiohttp's words is passed on."""
+"""What of libraries' words is passed on."""
 
 from __future__ import annotations
 
+import logging
+
+import pytest
 from aiohttp.http_exceptions import BadStatusLine
 
-from proxy.serverlog import types_only
+from proxy.serverlog import take_over, types_only
 
 CANARY = "dummy-canary-0123456789"
 
@@ -30,3 +33,18 @@ def test_a_malformed_request_is_nobody_s_business() -> None:
     except BadStatusLine:
         logger.exception("Error handling request")
     assert lines == []
+
+
+def test_all_of_a_library_is_taken_over(
+    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whichever of its loggers speaks; whoever came last is told, and nobody else."""
+    early: list[str] = []
+    lines: list[str] = []
+    take_over("dummy_library", "trouble", early.append)
+    take_over("dummy_library", "trouble", lines.append)
+    logger = logging.getLogger("dummy_library.part")
+    logger.info(CANARY)
+    logger.error("answered %s", CANARY)
+    assert (early, lines, caplog.records) == ([], ["trouble (error)"], [])
+    assert "".join(capfd.readouterr()) == ""

@@ -14,7 +14,7 @@ from proxy.auth.base import Means
 from proxy.compiling import Found
 from proxy.errors import KeyrelayError
 from proxy.journal import Exchange
-from proxy.services import Services, keep_last, read_secrets, secrets_of
+from proxy.services import Services, keep_last, read_secrets, secrets_of, variables_in
 from proxy.settings import Settings
 from proxy.upstream.dialling import tls_context
 
@@ -276,6 +276,100 @@ async def test_no_other_value_is_kept(tmp_path: Path) -> None:
         assert said == []
     empty: dict[str, Found] = keep_last({}, settings(), one.services.in_force, said.append)
     assert empty == {}
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        {"upstream": "https://api.example.org"},
+        {"upstream": "https://api.example.com/other"},
+        {"auth": [{"http": {"header": "X-Other", "value": "{key}"}}]},
+        {"strategy": "key"},
+        {"allow_private": True},
+        {"allow_plaintext": True},
+        {"vend": True},
+    ],
+    ids=lambda more: next(iter(more)),
+)
+async def test_no_value_is_kept_for_another_place(tmp_path: Path, more: dict[str, Any]) -> None:
+    """What says where a secret goes is not as it was: the value was not read for that."""
+    one, file = await last(tmp_path)
+    file.unlink()
+    checked = settings(a={**route(secrets={"key": f"file:{file}"}), **more})
+    said: list[str] = []
+    found = keep_last(read_secrets(checked), checked, one.services.in_force, said.append)
+    assert found["a"].secrets == {}
+    assert list(found["a"].lacking) == ["key"]
+    assert said == []
+
+
+async def test_no_value_is_kept_for_another_token_endpoint(tmp_path: Path) -> None:
+    """A token's URL is a place, too."""
+    file = tmp_path / "key"
+    put(file, KEY)
+    before = token_route("https://api.example.com", f"file:{file}")
+    async with kept() as one:
+        one.put_in_force(a=before)
+        file.unlink()
+        token = {**before["auth"][0]["token"], "url": "https://api.example.org/token"}
+        for auth, secrets in ((before["auth"][0]["token"], 1), (token, 0)):
+            checked = settings(a={**before, "auth": [{**before["auth"][0], "token": auth}]})
+            found = keep_last(read_secrets(checked), checked, one.services.in_force, lambda _: None)
+            assert ("client_secret" in found["a"].secrets) is bool(secrets)
+
+
+def test_programs_do_not_inherit_the_keys_of_other_routes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A program that is asked for a secret sees the variables of its own route, and what no secret
+    comes from.
+    """
+    for name in ("OWN", "OTHER", "TOKEN", "HARMLESS"):
+        monkeypatch.setenv(f"DUMMY_{name}", "dummy")
+    script = tmp_path / "names"
+    script.write_text(
+        '#!/bin/sh\nenv | grep -o "^DUMMY_[A-Z]*" | sort | tr "\\n" " "; printf end\n'
+    )
+    script.chmod(0o700)
+    checked = Settings.model_validate(
+        {
+            "inbound_token": ["exec:true", "env:DUMMY_TOKEN"],
+            "routes": {
+                "a": route(secrets={"key": f"exec:{script}", "own": "env:DUMMY_OWN"}),
+                "b": route(secrets={"key": ["file:/none", "env:DUMMY_OTHER"]}),
+            },
+        }
+    )
+    assert variables_in(checked) == {"DUMMY_OWN", "DUMMY_OTHER", "DUMMY_TOKEN"}
+    monkeypatch.delenv("DUMMY_KEY")
+    monkeypatch.delenv("DUMMY_CLIENT_ID")
+    (value,) = read_secrets(checked)["a"].secrets["key"]
+    assert value.reveal() == b"DUMMY_HARMLESS DUMMY_OWN end"
+
+
+async def test_nor_do_commands_that_print_tokens(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a route that came later, and of one that is gone, whose variable is still there."""
+    for name in ("OWN", "OTHER", "LATER"):
+        monkeypatch.setenv(f"DUMMY_{name}", "dummy")
+    script = "env | grep -o '^DUMMY_[A-Z]*' | sort | tr '\\n' '-' | tr -d _; printf end"
+    exec_route = {
+        "upstream": "https://api.example.com",
+        "secrets": {"own": "env:DUMMY_OWN"},
+        "auth": [
+            {
+                "token": {"type": "exec", "command": ["/bin/sh", "-c", script]},
+                "http": {"header": "Authorization", "value": "Bearer {token} {own}"},
+            }
+        ],
+    }
+    async with kept() as one:
+        one.put_in_force(a=exec_route, b=route(secrets=OTHER))
+        (strategy, *_) = one.services.in_force["a"].route.strategies
+        one.put_in_force(a=exec_route, c=route(secrets={"key": "env:DUMMY_LATER"}))
+        injection = await strategy.obtain(websocket=False)
+        assert b"Bearer DUMMYCLIENT-DUMMYKEY-DUMMYOWN-end dummy" in injection.headers
 
 
 async def test_a_value_that_can_be_read_counts(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -18,11 +19,14 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from .commands import CANARY, Done, Process, environment, keyrelay, keys, running
+from proxy.admin import whereabouts as adminfile
+
+from .commands import CANARY, COMMAND, Done, Process, environment, keyrelay, keys, running
 from .emulators import HUME_KEY, HumeEmulator
 from .running import connection, exchange, raw_provider, read_head
 
 LISTEN = ("--listen", "127.0.0.1:0")
+SCRIPT = shutil.which("script")
 PAGE = "http://localhost:5173"
 
 
@@ -259,16 +263,21 @@ def written(runtime: Path) -> list[Path]:
 
 
 async def inspector(process: Process) -> tuple[str, str]:
-    """Its address and token, as it printed them."""
-    await process.said("#token=")
-    await process.said("\n", after="#token=")
-    found = re.search(r"^  inspector  (http://[\d.:]+)/#token=(\S+)$", process.err, re.MULTILINE)
+    """Its address as it printed it, and its token, which its file has."""
+    await process.said("inspector")
+    await process.said("\n", after="inspector")
+    found = re.search(
+        r"^  inspector  (http://[\d.:]+) \(keyrelay status --page ", process.err, re.MULTILINE
+    )
     assert found is not None
-    return found[1], found[2]
+    [file] = [one for one in adminfile.running() if one.pid == process.pid]
+    assert file.url == found[1]
+    return file.url, file.token
 
 
-async def test_the_printed_address_opens_the_inspector(runtime: Path) -> None:
-    """The page behind it, and with its token what the page asks for; the token is said once."""
+async def test_the_printed_address_is_the_inspector_s(runtime: Path) -> None:
+    """The page behind it, and with its token what the page asks for. The token is a credential: no
+    log of a service manager or container engine has it from us."""
     async with (
         running("run", "demo", *LISTEN, "--admin", "127.0.0.1:0") as process,
         aiohttp.ClientSession() as http,
@@ -280,8 +289,37 @@ async def test_the_printed_address_opens_the_inspector(runtime: Path) -> None:
             headers = {"Authorization": f"Bearer {sent}"}
             async with http.get(f"{url}/api/status", headers=headers) as answer:
                 assert answer.status == status
-        assert process.err.count(token) == 1
+        assert token not in process.err
         assert token not in process.out
+
+
+@pytest.mark.skipif(SCRIPT is None, reason="needs script, for a terminal")
+async def test_on_a_terminal_the_printed_address_opens_the_inspector(runtime: Path) -> None:
+    """Whoever sits there gets the token with it, once."""
+    assert SCRIPT is not None
+    arguments = shlex.join([*COMMAND, "run", "demo", *LISTEN, "--admin", "127.0.0.1:0"])
+    terminal = await asyncio.create_subprocess_exec(
+        *(SCRIPT, "-qec", f"exec {arguments}", "/dev/null"),
+        env=environment(),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+    )
+    assert terminal.stdout is not None
+    try:
+        async with asyncio.timeout(10):
+            said = await terminal.stdout.readuntil(b"#token=")
+            said += await terminal.stdout.readline()
+        [file] = adminfile.running()
+        assert file.page_url in said.decode()
+        assert said.decode().count(file.token) == 1
+        os.kill(file.pid, signal.SIGTERM)
+        async with asyncio.timeout(10):
+            assert file.token not in (await terminal.stdout.read()).decode()
+            assert await terminal.wait() == 0
+    finally:
+        if terminal.returncode is None:
+            terminal.kill()
+            await terminal.wait()
 
 
 async def test_status_and_reload_find_it_until_it_ends(runtime: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -20,9 +23,12 @@ async def nothing(_kind: str, _message: Message, _descriptors: list[int]) -> Mes
     return {}
 
 
-async def start(script: str) -> WorkerProcess:
+async def start(
+    script: str, *arguments: str, environment: Mapping[str, str] = os.environ
+) -> WorkerProcess:
     """A program that is told the number of its descriptor as the last argument."""
-    return await WorkerProcess.start(0, 2, (sys.executable, "-c", script), nothing)
+    command = (sys.executable, "-c", script, *arguments)
+    return await WorkerProcess.start(0, 2, command, nothing, environment)
 
 
 async def test_how_it_ended_is_said() -> None:
@@ -43,7 +49,7 @@ async def test_how_it_ended_is_said() -> None:
 async def test_a_program_that_is_not_there_is_an_error_of_the_system() -> None:
     """Which the supervisor tells."""
     with pytest.raises(FileNotFoundError):
-        await WorkerProcess.start(0, 2, ("/none/such",), nothing)
+        await WorkerProcess.start(0, 2, ("/none/such",), nothing, os.environ)
 
 
 async def test_it_has_no_terminal_and_no_other_descriptor() -> None:
@@ -58,6 +64,15 @@ async def test_it_has_no_terminal_and_no_other_descriptor() -> None:
     os.set_inheritable(other, True)
     assert await (await start(script)).ended() == "ended with exit code 0"
     os.close(other)
+
+
+async def test_it_has_the_variables_that_it_is_given(tmp_path: Path) -> None:
+    """And none of the supervisor's beside."""
+    script = "import json, os, sys; json.dump(dict(os.environ), open(sys.argv[1], 'w'))"
+    given = {"DUMMY_GIVEN": "1", "LC_ALL": "C.UTF-8"}
+    one = await start(script, str(tmp_path / "environment"), environment=given)
+    assert await one.ended() == "ended with exit code 0"
+    assert json.loads((tmp_path / "environment").read_text()) == given
 
 
 async def test_one_that_does_not_listen_is_killed_in_the_end() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import subprocess
 import sys
 import threading
@@ -25,6 +26,7 @@ from proxy.origins import Origin
 
 from .running import (
     RawProvider,
+    answering,
     both_loops,
     exchange,
     keyrelay,
@@ -266,6 +268,57 @@ async def test_a_collector_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
                 await asyncio.to_thread(thread.join)
 
 
+async def test_what_a_collector_answers_is_not_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """It may quote what was sent, or who sent it: there is a line that it failed, and no more."""
+    answer = b"HTTP/1.1 400 CANARY\r\nX: CANARY\r\nContent-Length: 6\r\n\r\nCANARY"
+    said: list[str] = []
+    async with raw_provider(answering(answer)) as collector:
+        monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{collector.url}/CANARY")
+        tracer = Tracer(warn=said.append)
+        one = Exchange("api", "GET", "/x")
+        tracer.begin(Incoming.of("GET", "/x", []), one, ORIGIN)
+        tracer.end([one])
+        await tracer.close()
+    assert said == ["traces: there is trouble with the collector (error)"]
+    assert caplog.records == []
+    assert "".join(capfd.readouterr()) == ""
+
+
+async def test_a_span_that_cannot_be_made() -> None:
+    """The request goes on without one, the others of a batch end, and it is said by its type."""
+    said: list[str] = []
+    exporter = InMemorySpanExporter()
+    tracer = Tracer(exporter, warn=said.append)
+    incoming = Incoming.of("GET", "/x", [("traceparent", PARENT)])
+    never = Exchange("api", "GET", "/x", started=float("inf"))
+    assert tracer.begin(incoming, never, ORIGIN) == b""
+    endless, good = Exchange("api", "GET", "/x"), Exchange("api", "GET", "/x")
+    for one in (endless, good):
+        assert tracer.begin(incoming, one, ORIGIN) != b""
+    endless.duration = float("inf")
+    tracer.end([never, endless, good])
+    await tracer.close()
+    assert len(exporter.get_finished_spans()) == 1
+    assert said == [
+        "traces: a span could not be begun (OverflowError)",
+        "traces: a span could not be ended (OverflowError)",
+    ]
+
+
+async def test_an_exchange_that_is_given_up_leaves_no_span(traced: Traced) -> None:
+    """The journal is never told of one that failed before it was sent."""
+    one = Exchange("api", "GET", "/x")
+    traced.begin(one=one)
+    assert len(traced.tracer._spans) == 1
+    del one
+    gc.collect()
+    assert len(traced.tracer._spans) == 0
+
+
 async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
@@ -284,7 +337,7 @@ async def test_variables_that_cannot_be_used(monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_is_loaded_unless_asked_for() -> None:
     """Importing the module, or the whole server, loads nothing of OpenTelemetry."""
     code = (
-        "import sys, proxy.tracing, proxy.gateway, proxy.status\n"
+        "import sys, proxy.observing.tracing, proxy.gateway, proxy.observing.status\n"
         "sys.exit(any(one.partition('.')[0] == 'opentelemetry' for one in sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", code], check=False, timeout=30)

@@ -11,7 +11,7 @@ from .commands import ROOT, Done, environment, keyrelay
 
 WRITE = """
 import sys
-from proxy.worker import one_at_a_time
+from proxy.workers.worker import one_at_a_time
 
 def write(lines):
     sys.stdout.write(lines)

@@ -397,6 +397,41 @@ async def test_a_worker_that_ends_is_replaced_while_others_serve(
         assert line.endswith(f"(pid {victim}) {how}; another takes its place")
 
 
+async def test_no_worker_inherits_a_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither one of the first nor one that takes its place: none of a variable that a secret comes
+    from, or came from before a reload, nor of what is the supervisor's alone. All else is there.
+    """
+    names = ("DUMMY_KEY", "DUMMY_OLD", "DUMMY_TOKEN", "DUMMY_NEXT")
+    for name in (*names, "KEYRELAY_KEYS", "CREDENTIALS_DIRECTORY", "DUMMY_HARMLESS"):
+        monkeypatch.setenv(name, f"/dummy-{name}")
+
+    def files() -> list[Path]:
+        return list(tmp_path.iterdir())
+
+    script = f'env > "{tmp_path}/$$"; exec "$@" > /dev/null'
+    command = ("/bin/sh", "-c", script, "sh", *START)
+    route = static_route(
+        "https://api.example.com", secrets={"key": ["env:DUMMY_KEY", "env:DUMMY_OLD"]}
+    )
+    async with supervised(
+        settings({"api": route}, inbound_token="env:DUMMY_TOKEN"), command=command
+    ) as (app, _):
+        other = static_route("https://api.example.com", secrets={"key": "env:DUMMY_NEXT"})
+        await app.adopt(settings({"api": other}))
+        before = await pids(app)
+        os.kill(min(before), signal.SIGKILL)
+        await until(lambda: len(files()) == 3)
+        await until(lambda: len(app._ready) == 2)
+    seen = {int(file.name): file.read_text().splitlines() for file in files()}
+    for pid, lines in seen.items():
+        # The first two began when the next configuration was not known.
+        later = pid not in before
+        assert ("DUMMY_NEXT=/dummy-DUMMY_NEXT" in lines) is not later
+        assert "DUMMY_HARMLESS=/dummy-DUMMY_HARMLESS" in lines
+        left = [line for line in lines if "/dummy-" in line and "HARMLESS" not in line]
+        assert left in ([], ["DUMMY_NEXT=/dummy-DUMMY_NEXT"])
+
+
 async def test_workers_that_cannot_start_are_the_end() -> None:
     """Tried a few times, then said."""
     with pytest.raises(KeyrelayError, match=r"^worker \d \(pid \d+\) did not start: it has ended$"):

@@ -55,7 +55,7 @@ class AdminGuard:
                 421,
                 "host-not-allowed",
                 "The admin listener does not answer under this host name.",
-                "Open the address that keyrelay printed when it started.",
+                "Open the address that keyrelay status --page prints.",
             )
 
     def _check_page(self, headers: Mapping[str, Sequence[str]]) -> None:
@@ -70,7 +70,7 @@ class AdminGuard:
                 403,
                 "browser-not-allowed",
                 "Only the inspector's own page may ask the admin listener.",
-                "Open the address that keyrelay printed in a tab of its own.",
+                "Open the address that keyrelay status --page prints in a tab of its own.",
                 headers=(("Vary", "Origin, Sec-Fetch-Site"),),
             )
 
@@ -84,7 +84,7 @@ class AdminGuard:
                 401,
                 "admin-token-needed",
                 "The admin listener wants its token, and the request does not bring the right one.",
-                "It is new at every start: open the address that keyrelay printed, or send the "
-                "token as Authorization: Bearer.",
+                "It is new at every start: open the address that keyrelay status --page prints, or "
+                "send the token as Authorization: Bearer.",
                 headers=(("WWW-Authenticate", "Bearer"),),
             )

@@ -2,8 +2,8 @@
 
 Apart from the listeners that serve requests, on loopback or a unix socket only, and off unless it
 is asked for. The page's own files hold nothing; whatever else is asked for needs the token, which
-is new at every start and stands behind the ``#`` of the printed address: browsers send that
-nowhere.
+is new at every start and stands behind the ``#`` of the address that opens the page: browsers send
+that nowhere.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from ..observing.watching import TooManyWatchers, Watcher, Watchers
 from ..origins import parse_listen
 from ..serverlog import types_only
 from . import whereabouts as adminfile
+from .doorstep import Doorstep, PeerRefusal
 from .guard import AdminGuard
 
 PAGE: Final = Path(__file__).with_name("page")
@@ -97,8 +98,14 @@ class Admin:
 
     @property
     def page_url(self) -> str:
-        """For a browser, with the token; to be printed once, to nobody but the operator."""
-        return f"{self.url}/#token={self._token}" if self._token else self.url
+        """For a browser, with the token; to be shown to nobody but the operator."""
+        return adminfile.page_url(self.url, self._token)
+
+    def invitation(self, *, private: bool) -> str:
+        """How one gets to the inspector; with the token if ``private``, so that no log has it."""
+        if private or not self._token:
+            return self.page_url
+        return f"{self.url} (keyrelay status --page prints the address that opens it)"
 
     def publish(self, token: str, warn: Callable[[str], object]) -> None:
         """Keep the token, and write down for ``keyrelay status`` where to ask."""
@@ -120,9 +127,15 @@ class Admin:
 
 
 async def start(
-    app: Administered, text: str, *, warn: Callable[[str], object] = lambda _line: None
+    app: Administered,
+    text: str,
+    *,
+    warn: Callable[[str], object] = lambda _line: None,
+    peer_refusal: PeerRefusal = lambda _transport: None,
 ) -> Admin:
     """Open the admin listener at the address ``text``, which must be loopback or a unix socket.
+
+    ``peer_refusal`` says why a user's connection cannot stay, None if it can.
 
     Raises KeyrelayError, with what to do, if that is not possible. A cancelled start leaves nothing
     behind.
@@ -130,7 +143,7 @@ async def start(
     address = parse_listen(text)
     if address.exposed:
         raise KeyrelayError(f"the admin listener stays on this machine; {text} does not")
-    pages = _Pages(app)
+    pages = _Pages(app, peer_refusal)
     served = web.AppRunner(
         pages.application(),
         access_log=None,
@@ -140,9 +153,10 @@ async def start(
         handler_cancellation=True,
     )
     await served.setup()
-    assert served.server is not None
+    server = served.server
+    assert server is not None
     try:
-        listener = await listen(text, served.server, None)
+        listener = await listen(text, lambda: Doorstep(server, peer_refusal), None)
     except KeyrelayError as error:
         await served.cleanup()
         # What it advises is about the listeners of requests.
@@ -162,9 +176,10 @@ async def start(
 class _Pages:
     """What is served, once ``guard`` is there: it has to know the port that was taken."""
 
-    def __init__(self, app: Administered) -> None:
+    def __init__(self, app: Administered, peer_refusal: PeerRefusal) -> None:
         self.guard: AdminGuard | None = None
         self._app = app
+        self._peer_refusal = peer_refusal
         self._reloading = asyncio.Lock()
         self._files = {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
 
@@ -196,6 +211,9 @@ class _Pages:
         if self.guard is None:
             raise web.HTTPServiceUnavailable
         try:
+            # A reload may have come since it was connected.
+            if request.transport is not None and (no := self._peer_refusal(request.transport)):
+                return _problem(no)
             self.guard.admit(headers, data=data)
             return await handler(request)
         except Refusal as refusal:

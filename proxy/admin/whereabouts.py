@@ -13,6 +13,7 @@ import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
@@ -34,22 +35,41 @@ class AdminFile:
     pid: int
     path: Path
 
+    @property
+    def page_url(self) -> str:
+        """As ``page_url`` makes it: with the token."""
+        return page_url(self.url, self.token)
+
     def remove(self) -> None:
         """Take the file away, unless another process has written its own there since."""
         if (there := _read(self.path)) is not None and there.pid == self.pid:
             self.path.unlink(missing_ok=True)
 
 
+def page_url(url: str, token: str) -> str:
+    """What opens the inspector in a browser, for nobody but the operator.
+
+    The token stands behind the ``#``, which browsers send nowhere.
+    """
+    return f"{url}/#token={token}" if token else url
+
+
 def folder() -> Path:
     """``$XDG_RUNTIME_DIR/keyrelay``; without one ``keyrelay`` below the user's state.
 
-    XDG Base Directory Specification: relative paths in these variables are to be ignored.
+    XDG Base Directory Specification: relative paths in these variables are to be ignored. Raises
+    FileNotFoundError for a user without a home directory, as in containers.
     """
     runtime = Path(os.environ.get("XDG_RUNTIME_DIR", ""))
     if runtime.is_absolute():
         return runtime / "keyrelay"
     state = Path(os.environ.get("XDG_STATE_HOME", ""))
-    return (state if state.is_absolute() else Path.home() / ".local" / "state") / "keyrelay"
+    if state.is_absolute():
+        return state / "keyrelay"
+    try:
+        return Path.home() / ".local" / "state" / "keyrelay"
+    except RuntimeError:
+        raise FileNotFoundError(ENOENT, "there is no home; set XDG_RUNTIME_DIR") from None
 
 
 def write(url: str, token: str) -> AdminFile:
@@ -74,13 +94,11 @@ def running() -> list[AdminFile]:
 
 
 def _living() -> Iterator[AdminFile]:
-    place = folder()
-    if not place.is_dir():
-        return
     try:
+        place = folder()
         _check_private(place)
-    except PermissionError:
-        return  # whatever lies there, it is not from us
+    except (FileNotFoundError, PermissionError):
+        return  # there is none, or whatever lies there is not from us
     for path in place.glob("admin-*.json"):
         if (one := _read(path)) is None:
             continue

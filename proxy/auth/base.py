@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from ssl import SSLContext
 from typing import Any
@@ -25,11 +25,12 @@ EVERY_PATH = "every path"
 class Means:
     """What strategies need beside settings and secrets, if they have to obtain something.
 
-    tls    for calls to token endpoints
-    spawn  starts a task that the caller owns and ends
-    warn   gets a line that the operator should read
-    share  makes of a mint, and of what identifies its tokens, one that shares them with other
-           processes; None if this process is alone
+    tls     for calls to token endpoints
+    spawn   starts a task that the caller owns and ends
+    warn    gets a line that the operator should read
+    share   makes of a mint, and of what identifies its tokens, one that shares them with other
+            processes; None if this process is alone
+    hidden  variables that commands do not inherit, asked for when one is started
     """
 
     clock: Clock
@@ -37,6 +38,7 @@ class Means:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     warn: Callable[[str], object] = lambda _line: None
     share: Callable[[str, Mint], Mint] | None = None
+    hidden: Callable[[], Collection[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)

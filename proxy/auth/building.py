@@ -5,7 +5,8 @@ What goes to a provider is revealed here and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 
 from ..errors import SecretUnavailable
 from ..outgoing import Injection
@@ -52,16 +53,23 @@ def _build_all(
 ) -> Strategy:
     """One strategy for each set of values, the first values first; one of several if there are."""
     used = {one: secrets[one] for one in sorted(settings.secret_names)}
-    variants = []
-    for turn in range(max(map(len, used.values()), default=1)):
-        values = {one: given[min(turn, len(given) - 1)] for one, given in used.items()}
-        variants.append(
-            Variant(
-                _build(settings, name, values, whole, means),
-                # What all variants share is nothing that one of them could be refused for.
-                tuple(given[turn] for given in used.values() if turn < len(given) > 1),
-            )
+    turns = range(max(map(len, used.values()), default=1))
+    sets = [
+        {one: given[min(turn, len(given) - 1)].reveal() for one, given in used.items()}
+        for turn in turns
+    ]
+    # Of each variant the token in use and its predecessor.
+    recent: deque[bytes] = deque(maxlen=2 * len(turns))
+    variants = [
+        Variant(
+            _build(
+                settings, name, sets[turn], sets[:turn] + sets[turn + 1 :], recent, whole, means
+            ),
+            # What all variants share is nothing that one of them could be refused for.
+            tuple(given[turn] for given in used.values() if turn < len(given) > 1),
         )
+        for turn in turns
+    ]
     if means is None or len(variants) == 1:
         return variants[0].strategy
     return RotatingStrategy(
@@ -82,15 +90,18 @@ def name_of(settings: StrategySettings, position: int) -> str:
 def _build(
     settings: StrategySettings,
     name: str,
-    secrets: Mapping[str, Secret],
+    values: dict[str, bytes],
+    others: Sequence[Mapping[str, bytes]],
+    recent: deque[bytes],
     route: RouteSettings,
     means: Means | None,
 ) -> Strategy:
-    values = {one: secrets[one].reveal() for one in settings.secret_names}
+    """The strategy for one set of values; ``others`` are the values of its other variants."""
     paths = PatternSet(settings.paths) if settings.paths else None
     try:
         if settings.token is not None and means is None:
-            values["token"] = b"<token>"
+            values = {**values, "token": b"<token>"}
+            others = [{**one, "token": b"<token>"} for one in others]
         elif settings.token is not None and means is not None:
             assert route.upstream is not None
             mint = make_mint(
@@ -107,19 +118,23 @@ def _build(
                 http=settings.http,
                 websocket=settings.websocket,
                 values=values,
+                others=others,
+                recent=recent,
                 refused=frozenset(settings.token.refused),
             )
         return StaticStrategy(
             name,
             paths,
-            http=_injection(settings.http, values),
-            websocket=_injection(settings.websocket, values),
+            http=_injection(settings.http, values, others),
+            websocket=_injection(settings.websocket, values, others),
         )
     except ValueError as error:
         raise SecretUnavailable(", ".join(sorted(values)), str(error)) from None
 
 
 def _injection(
-    placements: Iterable[Placement] | None, values: Mapping[str, bytes]
+    placements: Iterable[Placement] | None,
+    values: Mapping[str, bytes],
+    others: Sequence[Mapping[str, bytes]],
 ) -> Injection | None:
-    return None if placements is None else inject(placements, values)
+    return None if placements is None else inject(placements, values, others)

@@ -6,12 +6,13 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from ..clock import Clock
+from ..sources import environment_without
 from .endpoint import Fields, read_token
 from .tokens import Minted, MintFailed
 
@@ -23,16 +24,24 @@ _KILL_SECONDS = 1.0
 class CommandMint:
     """Runs a program without a shell and reads a token from what it prints.
 
-    JSON, or the token alone. What it says on stderr is not repeated: it may quote a secret.
+    JSON, or the token alone. What it says on stderr is not repeated: it may quote a secret. It
+    inherits the environment but for the variables that ``hidden`` has when it is started.
     """
 
     def __init__(
-        self, command: Sequence[str], fields: Fields, clock: Clock, *, timeout_seconds: float
+        self,
+        command: Sequence[str],
+        fields: Fields,
+        clock: Clock,
+        *,
+        timeout_seconds: float,
+        hidden: Callable[[], Collection[str]] = frozenset,
     ) -> None:
         self._command = tuple(command)
         self._fields = fields
         self._clock = clock
         self._timeout_seconds = timeout_seconds
+        self._hidden = hidden
 
     async def mint(self) -> Minted:
         output = await self._run()
@@ -59,6 +68,7 @@ class CommandMint:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 start_new_session=True,
+                env=environment_without(self._hidden()),
             )
         except FileNotFoundError:
             raise MintFailed(f"there is no command {name}") from None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Collection, Iterable, Mapping
 
 from ..outgoing import Injection
 from ..patterns import PatternSet
@@ -18,12 +19,25 @@ _EXAMPLE = b"token"
 class TokenStrategy(Strategy):
     """Puts the keeper's token into the placements, under the name ``token``.
 
+    values   what the placements name beside it
     refused  statuses by which the provider says that it does not take the token
+    others   what ``values`` are for the other variants of the strategy
+    recent   the last tokens, shared with these; all of them are masked, as a provider that does not
+             take one may tell of it in its answer to the next
 
     Raises ValueError, without the value, if one of ``values`` cannot be where a placement puts it.
     """
 
-    __slots__ = ("_http", "_keeper", "_refused", "_rendered", "_values", "_websocket")
+    __slots__ = (
+        "_http",
+        "_keeper",
+        "_others",
+        "_recent",
+        "_refused",
+        "_rendered",
+        "_values",
+        "_websocket",
+    )
 
     def __init__(
         self,
@@ -35,6 +49,8 @@ class TokenStrategy(Strategy):
         websocket: Iterable[Placement] | None,
         values: Mapping[str, bytes],
         refused: frozenset[int],
+        others: Collection[Mapping[str, bytes]] = (),
+        recent: deque[bytes] | None = None,
     ) -> None:
         super().__init__(name, paths)
         self._keeper = keeper
@@ -42,6 +58,8 @@ class TokenStrategy(Strategy):
         self._websocket = None if websocket is None else tuple(websocket)
         self._values = dict(values)
         self._refused = refused
+        self._others = tuple(others)
+        self._recent: deque[bytes] = deque(maxlen=2) if recent is None else recent
         # The last token in its placements: nothing is encoded per request.
         self._rendered: tuple[Token, Injection | None, Injection | None] | None = None
         for placements in (self._http, self._websocket):
@@ -89,6 +107,7 @@ class TokenStrategy(Strategy):
     def close(self) -> None:
         self._keeper.close()
         self._rendered = None
+        self._recent.clear()
 
     async def vend(self) -> Vended:
         token = await self._keeper.obtain()
@@ -103,6 +122,8 @@ class TokenStrategy(Strategy):
     def _injection(self, token: Token, *, websocket: bool) -> Injection:
         rendered = self._rendered
         if rendered is None or rendered[0] is not token:
+            if token.value not in self._recent:
+                self._recent.append(token.value)
             rendered = self._rendered = (
                 token,
                 self._inject(self._http, token.value),
@@ -113,4 +134,8 @@ class TokenStrategy(Strategy):
         return injection
 
     def _inject(self, placements: Iterable[Placement] | None, token: bytes) -> Injection | None:
-        return None if placements is None else inject(placements, {**self._values, "token": token})
+        if placements is None:
+            return None
+        others = [{**one, "token": token} for one in self._others]
+        others += [{**self._values, "token": one} for one in self._recent if one != token]
+        return inject(placements, {**self._values, "token": token}, others)

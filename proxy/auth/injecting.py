@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from urllib.parse import quote_from_bytes
 
 from ..masking import Masker
@@ -27,17 +27,24 @@ _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 _SEGMENT_SAFE = "!$&'()*+,;=:@"
 
 
-def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Injection:
+def inject(
+    placements: Iterable[Placement],
+    values: Mapping[str, bytes],
+    others: Collection[Mapping[str, bytes]] = (),
+) -> Injection:
     """The credential in all its placements.
 
-    ``values`` has what the templates name. Raises ValueError, without the value, if a value cannot
-    be put where it shall go.
+    values  what the templates name
+    others  what they may name instead: a provider may speak of these in its answer, too
+
+    Raises ValueError, without the value, if a value cannot be put where it shall go.
     """
     headers, query, path, cookies = b"", [], b"", []
     secrets: set[bytes] = set()
     for placement in placements:
         for template in placement.templates.values():
-            secrets.update(values[name] for name in parse_template(template).names)
+            for name in parse_template(template).names:
+                secrets.update(one[name] for one in (values, *others))
         match placement:
             case HeaderPlacement():
                 value = _render(placement.value, values)
@@ -46,7 +53,7 @@ def inject(placements: Iterable[Placement], values: Mapping[str, bytes]) -> Inje
                 headers += b"%b: %b\r\n" % (placement.header.encode(), value)
             case BasicPlacement():
                 pair = _basic(placement, values)
-                secrets.add(pair)
+                secrets.update((pair, *(_basic(placement, one) for one in others)))
                 headers += b"Authorization: Basic %b\r\n" % pair
             case QueryPlacement():
                 value = _quoted(_render(placement.value, values), "")

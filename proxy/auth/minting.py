@@ -88,7 +88,11 @@ def _make(
                 settings.token, (settings.expiry,), settings.lifetime_seconds, bearer=False
             )
             return CommandMint(
-                settings.command, fields, means.clock, timeout_seconds=settings.timeout_seconds
+                settings.command,
+                fields,
+                means.clock,
+                timeout_seconds=settings.timeout_seconds,
+                hidden=means.hidden,
             )
 
 

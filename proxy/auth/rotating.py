@@ -3,6 +3,10 @@
 The first value is used. When the provider refuses it, the next one serves in its place, loudly,
 until that one is refused as well; then it is the turn of the one after it, and of the first again.
 So a key may be changed at the provider before, while or after it is changed here.
+
+A refusal moves on also where its request cannot be sent again, as its body is large, so that
+nothing has shown yet that the next value is taken: a client that sends no other requests would
+never get through. If that value is refused in turn, the next request comes back by itself.
 """
 
 from __future__ import annotations

@@ -28,6 +28,19 @@ _WATCH_SECONDS = 1.0
 # Where there is no terminal nothing is cut off.
 _NO_TERMINAL = (500, 24)
 
+# A kind of error that includes others stands behind them.
+_REASONS: dict[type[Exception], str] = {
+    socket.gaierror: "no host of that name is known",
+    ConnectionRefusedError: "nothing listens there",
+    FileNotFoundError: "there is no such socket",
+    PermissionError: "you may not connect there",
+    TimeoutError: "it took too long",
+    http.client.InvalidURL: "this is no address",
+    http.client.HTTPException: "what came is no HTTP",
+    ConnectionError: "the connection broke off",
+    ValueError: "this is no address",
+}
+
 _URL = click.option(
     "--url",
     metavar="URL",
@@ -36,31 +49,39 @@ _URL = click.option(
 _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-@click.command()
+@click.command(short_help="Ask a running keyrelay whether it serves.")
 @click.argument("url", default="http://127.0.0.1:8080")
 def health(url: str) -> None:
     """Ask a running keyrelay whether it serves: exit 0 if so, 1 if not.
 
     URL is where it listens, http://127.0.0.1:8080 if not given, or unix:/path.
     """
+    if "://" in url and not url.startswith("http://"):
+        raise KeyrelayError(f"{url}: health speaks http; write http://HOST:PORT or unix:/path")
     status, _ = _ask(url, "GET", "/-/health", seconds=_HEALTH_SECONDS)
     if status != 200:
         raise KeyrelayError(f"{url} answered {status}")
     click.echo("ok")
 
 
-@click.command()
+@click.command(short_help="Show how the running keyrelay is.")
 @_URL
 @_JSON
 @click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
-def status(url: str | None, as_json: bool, watch: bool) -> None:
+@click.option("--page", is_flag=True, help="Print the address that opens the inspector. Secret.")
+def status(url: str | None, as_json: bool, watch: bool, page: bool) -> None:
     """Show how the running keyrelay is: what needs attention, routes, tokens, rotated secrets.
 
     It must be yours and have an admin listener: keyrelay run --admin.
     """
     if as_json and watch:
         raise click.UsageError("Watch it or print JSON, not both.")
+    if page and (as_json or watch):
+        raise click.UsageError("--page prints an address and nothing else.")
     asked = _chosen(url)
+    if page:
+        click.echo(asked.page_url)
+        return
     if not watch:
         snapshot = _status(asked)
         click.echo(json.dumps(snapshot, indent=2) if as_json else _rendered(asked, snapshot))
@@ -93,7 +114,7 @@ def _rendered(asked: AdminFile, snapshot: Any) -> str:
     )
 
 
-@click.command()
+@click.command(short_help="Let it read its configuration and secrets anew.")
 @_URL
 @_JSON
 def reload(url: str | None, as_json: bool) -> None:
@@ -157,7 +178,15 @@ def _ask(url: str, method: str, path: str, *, token: str = "", seconds: float) -
             answer = connection.getresponse()
             return answer.status, answer.read()
     except (OSError, ValueError, http.client.HTTPException) as error:
-        raise KeyrelayError(f"no answer from {url} ({type(error).__name__})") from None
+        raise KeyrelayError(f"no answer from {url} ({_said(error)})") from None
+
+
+def _said(error: Exception) -> str:
+    """Why there was no answer. What the error itself says may be the other side's text."""
+    for kind, words in _REASONS.items():
+        if isinstance(error, kind):
+            return words
+    return type(error).__name__
 
 
 def _connection(url: str, seconds: float) -> http.client.HTTPConnection:

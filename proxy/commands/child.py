@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
-from .options import CONFIG, DEBUGGABLE, choose, complete_routes
+from .. import loader
+from ..presets import presets, read_preset, read_text
+from ..settings import RouteSettings, Settings
+from .options import CONFIG, DEBUGGABLE, choose, complete_routes, load
 
 
 class _BeforeDashes(click.Command):
@@ -64,18 +68,34 @@ def execute(
 
     Starts keyrelay on a free port, sets the variables from which the providers' SDKs read their
     base URL, takes away those that hold the keys, and ends with COMMAND, with its exit code.
+    Taken away are the keys of every route of the file, whichever are named here.
     KEYRELAY_URL is the address at which every route answers by its prefix.
 
     Providers that are named have to be ready; without names, all routes of the file are served.
     """
-    from ..child import run
+    from ..child import key_variables, run
 
+    chosen, known = choose(config, providers), load(config)
     code = run(
-        choose(config, providers),
+        chosen,
         command,
         lambda line: click.echo(line, err=True),
         demanded=providers,
+        # A key stays one if its route was not named now, or has its key from elsewhere.
+        hidden=key_variables(known, _presets(config, known)),
         log=log,
         debuggable=debuggable,
     )
     sys.exit(code)
+
+
+def _presets(config: Path | None, settings: Settings) -> Iterator[RouteSettings]:
+    """Those on which the routes are built: what ships, and what the file's directories have.
+
+    Raises ConfigError if one cannot be read.
+    """
+    used = {route.provider for route in settings.routes.values()}
+    yield from (one for name, one in presets().items() if name in used)
+    for path in loader.files(config, settings):
+        if path.suffix == ".yaml" and path != config and path.stem in used and path.is_file():
+            yield read_preset(read_text(path), str(path)).settings

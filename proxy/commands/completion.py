@@ -12,12 +12,13 @@ _SHELLS = ("bash", "fish", "zsh")
 
 
 @click.command(
+    short_help="Print a script for completion in the shell.",
     epilog="""\b
 Put one of these where your shell begins:
   eval "$(keyrelay completion bash)"      in ~/.bashrc
   eval "$(keyrelay completion zsh)"       in ~/.zshrc
   keyrelay completion fish | source       in ~/.config/fish/config.fish
-"""
+""",
 )
 @click.argument("shell", required=False, type=click.Choice(_SHELLS))
 @click.pass_context

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from .options import CONFIG, choose, complete_routes
+from .options import CONFIG, DEBUGGABLE, choose, complete_routes
 
 if TYPE_CHECKING:
     from ..doctor.examination import Result
@@ -19,17 +19,19 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_blac
 
 
 @click.command(
+    short_help="Find out which part of a route does not work.",
     epilog="""\b
 Examples:
   keyrelay doctor
   keyrelay doctor hume inworld
   keyrelay doctor -c routes.yaml
-"""
+""",
 )
 @click.argument("routes", nargs=-1, metavar="[ROUTE]...", shell_complete=complete_routes)
 @CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, once everything is known.")
-def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool) -> None:
+@DEBUGGABLE
+def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggable: bool) -> None:
     """Find out whether routes work, and if not, which part of them does not.
 
     Reads each route's secrets, looks up its provider's name, connects, looks at certificate and
@@ -42,7 +44,7 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool) -> None:
     from .. import hardening
     from ..doctor.examination import examine
 
-    hardening.check_surroundings()
+    hardening.harden(debuggable=debuggable)
     settings = choose(config, routes)
     results: list[Result] = []
 

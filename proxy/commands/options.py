@@ -14,6 +14,7 @@ from ..errors import KeyrelayError
 from ..presets import presets
 from ..settings import RouteSettings, Settings
 from ..wording import advise
+from ..yamlnodes import shown
 
 CONFIG = click.option(
     "-c",
@@ -70,6 +71,10 @@ def choose(config: Path | None, names: tuple[str, ...]) -> Settings:
     if others and config is not None:
         advice = advise(others[0], known)
         raise click.UsageError(f"There is no route {others[0]} in {config}; {advice}")
+    for name in others:
+        if name not in presets():
+            advice = advise(name, known, presets())
+            raise click.UsageError(f"There is no route or provider {shown(name)}; {advice}")
     more = loader.from_providers(others).routes if others else {}
     chosen = {name: known.get(name) or more[name] for name in names}
     return settings.model_copy(update={"routes": chosen})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from ..errors import KeyrelayError
 from ..sources.base import LIMIT_BYTES, Unusable, check, without_line_end
 from ..wording import advise
 from .options import CONFIG, load, one_line
+
+if TYPE_CHECKING:
+    from ..sealing import Keys
 
 # cryptography is imported in the functions: it takes long to load.
 
@@ -48,23 +52,29 @@ def keygen(file: Path | None, add: bool, public: bool) -> None:
     if public:
         if add:
             raise click.UsageError("Add a key or print the public parts, not both.")
-        for one in keys.read_keys(file).keys:
+        for one in _own_keys(file).keys:
             click.echo(f"{one.key_id} {one.public}")
         return
     path = file or keys.default_file()
     key = SealingKey.generate(datetime.datetime.now(datetime.UTC).date())
+    new = _is_absent(path.parent)
+    if add:
+        _own_keys(path)
     (keys.add_key if add else keys.write_key)(path, key)
     click.echo(f"{key.key_id} {key.public}")
+    if new:
+        click.echo(f"Made the directory {path.parent}, for you alone.", err=True)
     click.echo(f"The private part is in {path}; keep a copy.", err=True)
 
 
 @click.command(
+    short_help="Seal a value for one secret of one route.",
     epilog="""\b
 Examples:
   keyrelay seal hume api_key -c routes.yaml        asks for the value
   op read op://dev/hume/key | keyrelay seal hume api_key -c routes.yaml
   keyrelay seal hume api_key --to keyrelay-public-…
-"""
+""",
 )
 @click.argument("route")
 @click.argument("secret")
@@ -82,7 +92,6 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
     only while the route leads to the host that it leads to now.
     """
     from ..sealing import PublicKey
-    from ..sources.keys import read_keys
 
     settings = load(config)
     if route not in settings.routes:
@@ -94,7 +103,7 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
             f"The route {route} has no secret {secret}; {advise(secret, secrets)}"
         )
     try:
-        public = PublicKey.parse(to) if to is not None else read_keys().newest.public
+        public = PublicKey.parse(to) if to is not None else _own_keys().newest.public
     except ValueError as error:
         raise click.BadParameter(one_line(str(error)), param_hint="--to") from None
     value = _value(f"Value of {secret} for {route}")
@@ -114,12 +123,13 @@ def _value(question: str) -> bytes:
 
 
 @click.command(
+    short_help="Seal all sealed values of a routes file anew.",
     epilog="""\b
 Example, to change the key:
   keyrelay keygen --add
   keyrelay reseal routes.yaml
   then remove the old key's line from the file of keys
-"""
+""",
 )
 @click.argument("file", type=_FILE)
 @click.option("--to", metavar="KEYID", help="Seal with this key of yours. Without it: the newest.")
@@ -130,12 +140,53 @@ def reseal(file: Path, to: str | None) -> None:
     nothing is changed.
     """
     from ..resealing import reseal as reseal_file
-    from ..sources.keys import read_keys
 
-    keys = read_keys()
-    key = keys.newest if to is None else keys.find(to)
+    load(file)  # what is wrong with the file is said first, whether there are keys or not
+    keys = _own_keys()
+    known = {one.key_id: one for one in keys.keys}
+    if to is not None and to not in known:
+        raise click.BadParameter(f"there is no key {to}; {advise(to, known)}", param_hint="--to")
+    key = keys.newest if to is None else known[to]
     done = reseal_file(file, keys, key.public)
+    if not done.changed and not done.kept:
+        click.echo(f"Nothing in {file} is sealed.")
+        return
     values = f"{done.changed} value{'s' if done.changed != 1 else ''}"
     click.echo(f"Sealed {values} of {file} anew with the key {key.key_id}.")
     if done.kept:
         click.echo(f"{done.kept} had that key already.")
+
+
+def _own_keys(file: Path | None = None) -> Keys:
+    """The keys of ``file``, or of where they usually are. Raises KeyrelayError.
+
+    Where there may be none yet it says how to make one.
+    """
+    from ..sealing import NotOpened
+    from ..sources import keys
+
+    path = file or keys.key_file()
+    try:
+        return keys.read_keys(path)
+    except NotOpened as error:
+        if path is None:  # it was the keyring, which may be locked and have one all the same
+            raise KeyrelayError(
+                f"make a key with: keyrelay keygen, unless you have one ({error})"
+            ) from None
+        if not _is_absent(path):
+            raise
+        command = "keyrelay keygen" if file is None else f"keyrelay keygen --file {file}"
+        raise KeyrelayError(
+            f"make a key with: {command} (no keys for sealed values: there is no {path})"
+        ) from None
+
+
+def _is_absent(path: Path) -> bool:
+    """Whether nothing is there; what cannot be looked at is not known to be absent."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from .. import loader, starter
 from ..origins import check_guarded, parse_browser_origin, parse_listen
+from ..presets import presets
 from ..settings import AdminSettings, Browsers, Settings
 from .options import CONFIG, DEBUGGABLE, checked, complete_providers, load, one_line
 
@@ -17,7 +18,11 @@ from .options import CONFIG, DEBUGGABLE, checked, complete_providers, load, one_
 def _admin(
     _ctx: click.Context, _parameter: click.Parameter, value: str | None
 ) -> AdminSettings | None:
-    """A click callback: the address as settings."""
+    """A click callback: the address as settings. A word behind ``--admin`` is taken for one."""
+    if value is not None and value in presets():
+        raise click.BadParameter(
+            f"{value} is a provider, not an address; put --admin last, or write --admin=ADDRESS"
+        )
     try:
         return None if value is None else AdminSettings(listen=value)
     except ValidationError as error:
@@ -104,7 +109,7 @@ def run(
     serve(source, strict=strict, debuggable=debuggable)
 
 
-@click.command()
+@click.command(short_help="Run with the built-in provider alone; needs no key.")
 @click.option(
     "--listen",
     default="127.0.0.1:8080",

@@ -28,16 +28,22 @@ _URL = re.compile(
 
 
 @click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
 @CONFIG
 @click.option("--strict", is_flag=True, help="Exit 1 if a route lacks its secret.")
-def check(config: Path | None, strict: bool) -> None:
+def check(file: Path | None, config: Path | None, strict: bool) -> None:
     """Check a routes file: exit 0, or 2 and every finding.
+
+    FILE is the same as --config FILE.
 
     Secrets are read as at a start, and what is wrong with one is said, never its value. A machine
     that only checks need not have them: without --strict that is no failure.
     """
     from ..services import read_secrets
 
+    if file is not None and config is not None:
+        raise click.UsageError("Name one file, with -c or without.")
+    config = file or config
     settings = load(config)
     count = len(settings.routes)
     name = config or "the shipped routes"
@@ -53,12 +59,19 @@ def check(config: Path | None, strict: bool) -> None:
         sys.exit(1)
 
 
-@click.command()
+@click.command(short_help="Show what would leave for a request, or why nothing would.")
 @click.argument("method")
 @click.argument("path")
 @CONFIG
 @click.option("--websocket", is_flag=True, help="The request opens a WebSocket.")
-@click.option("-H", "--header", "headers", multiple=True, metavar="'NAME: VALUE'", help="Add one.")
+@click.option(
+    "-H",
+    "--header",
+    "headers",
+    multiple=True,
+    metavar="'NAME: VALUE'",
+    help="Send this header field. Can be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def explain(
     method: str,
@@ -75,6 +88,8 @@ def explain(
     """
     from ..explain import explain as explain_request
 
+    if method != method.upper():
+        raise click.UsageError(f"Methods are written in capitals: {method.upper()}")
     fields = [_header(one) for one in headers]
     if (url := _URL.fullmatch(path)) is not None:
         if all(name.lower() != "host" for name, _ in fields):
@@ -82,6 +97,8 @@ def explain(
         websocket = websocket or url["scheme"].lower() in {"ws", "wss"}
         target = url["target"]
         path = target if target.startswith("/") else f"/{target}"
+    elif not path.startswith("/") and path != "*":  # that one is of OPTIONS
+        raise click.UsageError(f"PATH has to begin with /, or with http://: /{path}")
     found = explain_request(load(config), method, path, fields, websocket=websocket)
     click.echo(_explained_json(found) if as_json else _explained(found))
     if found.refusal is not None:
@@ -158,7 +175,7 @@ def providers(name: str | None, as_json: bool) -> None:
         click.echo(f"{row['name']:<{width}}  {row['title']:<{titles}}  {secrets}")
 
 
-@click.command()
+@click.command(short_help="Write a routes file to begin with.")
 @click.argument(
     "file", type=click.Path(path_type=Path, dir_okay=False), default=Path("routes.yaml")
 )

@@ -13,6 +13,7 @@ import ssl
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from .. import __version__, demo, sources
@@ -25,7 +26,7 @@ from ..incoming import Incoming
 from ..outgoing import Injection, Outgoing
 from ..routes import Route
 from ..secret import Secret
-from ..services import secrets_of
+from ..services import secrets_of, variables_in
 from ..settings import RouteSettings, SecretSettings, Settings
 from ..upstream.connection import UpstreamConnection
 from ..upstream.dialling import Dialler, tls_context
@@ -72,11 +73,12 @@ async def examine(
         task.add_done_callback(tasks.discard)
         return task
 
-    means = Means(clock, tls, spawn)
-    patients = [
-        _Patient(name, one, means, missing, asyncio.Queue())
-        for name, one in settings.routes.items()
-    ]
+    variables = variables_in(settings)
+    patients = []
+    for name, one in settings.routes.items():
+        hidden = variables - sources.variables_of(one.secrets.values())
+        means = Means(clock, tls, spawn, hidden=partial(frozenset, hidden))
+        patients.append(_Patient(name, one, means, missing, asyncio.Queue()))
     try:
         if settings.inbound_token is not None:
             report(await _inbound_token(settings.inbound_token))
@@ -138,7 +140,8 @@ class _Patient:
 
     async def _compiled(self) -> Route:
         """The route as the server would have it. Secrets may come from commands that take long."""
-        found = await asyncio.to_thread(secrets_of, self.name, self.settings)
+        hidden = frozenset(self.means.hidden())
+        found = await asyncio.to_thread(secrets_of, self.name, self.settings, hidden)
         route = compile_route(self.name, self.settings, found, self.means)
         lacking = False
         for name, source in self.settings.secrets.items():

@@ -52,9 +52,9 @@ class _Snapshot(Collector):
         yield from self._of_tokens()
         yield from self._of_pools()
         reloads, failed = self._reloads["count"], self._reloads["failed"]
-        yield _counter("secret_reloads", "Reloads of settings and secrets.", (), [((), reloads)])
+        yield _counter("reloads", "Reloads of settings and secrets.", (), [((), reloads)])
         yield _counter(
-            "failed_reloads", "Reloads that changed nothing, for a mistake.", (), [((), failed)]
+            "reloads_failed", "Reloads that changed nothing, for a mistake.", (), [((), failed)]
         )
 
     def _of_requests(self) -> Iterator[Metric]:

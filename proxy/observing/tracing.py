@@ -10,15 +10,17 @@ from __future__ import annotations
 import asyncio
 import re
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 from .. import __version__
 from ..errors import KeyrelayError
 from ..incoming import Incoming
 from ..journal import Exchange
 from ..origins import Origin
+from ..serverlog import take_over
 
 if TYPE_CHECKING:
     from opentelemetry.context import Context
@@ -43,17 +45,26 @@ _OWN_NAME = {"service.name": "keyrelay", "service.version": __version__}
 _NANOSECONDS = 1_000_000_000
 # How long spans may take to leave when keyrelay ends (seconds).
 _CLOSE_SECONDS = 5.0
+# What says something when spans cannot be sent: its own words quote the collector's answer.
+_LIBRARIES = ("opentelemetry", "urllib3")
+_TROUBLE = "traces: there is trouble with the collector"
 
 
 class Tracer:
     """Makes the spans. ``end`` is a sink of the journal.
 
     exporter  where spans go; by default to a collector, over OTLP with HTTP
+    warn      gets a line where spans could not be sent, without a word of what the collector said
 
     Raises KeyrelayError if the extra is not installed, or a variable of OpenTelemetry is unusable.
     """
 
-    def __init__(self, exporter: SpanExporter | None = None) -> None:
+    def __init__(
+        self,
+        exporter: SpanExporter | None = None,
+        *,
+        warn: Callable[[str], object] = lambda _line: None,
+    ) -> None:
         try:
             from opentelemetry import trace
             from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -65,6 +76,9 @@ class Tracer:
                 "tracing: true needs OpenTelemetry: pip install 'keyrelay[tracing]'"
             ) from None
         self._api = trace
+        self._warn = warn
+        for library in _LIBRARIES:
+            take_over(library, _TROUBLE, warn)
         try:
             resource = Resource.create()
             if str(resource.attributes["service.name"]).startswith("unknown_service"):
@@ -76,13 +90,22 @@ class Tracer:
                 "tracing: true, but a variable OTEL_… has a value that OpenTelemetry cannot use"
             ) from None
         self._tracer = self._provider.get_tracer("keyrelay", __version__)
-        self._spans: dict[Exchange, Span] = {}
+        # Of an exchange that never comes to the journal nothing is left here either.
+        self._spans: WeakKeyDictionary[Exchange, Span] = WeakKeyDictionary()
 
     def begin(self, incoming: Incoming, exchange: Exchange, origin: Origin) -> bytes:
         """Begin the span of an exchange that the journal will be told the end of.
 
-        The field lines that go to the provider in place of the client's ``FIELDS``.
+        The field lines that go to the provider in place of the client's ``FIELDS``; none if there
+        can be no span, which is no reason to refuse a request.
         """
+        try:
+            return self._begin(incoming, exchange, origin)
+        except Exception as error:  # noqa: BLE001  samplers and the like are anybody's
+            self._warn(f"traces: a span could not be begun ({type(error).__name__})")
+            return b""
+
+    def _begin(self, incoming: Incoming, exchange: Exchange, origin: Origin) -> bytes:
         parent = self._parent(incoming)
         span = self._tracer.start_span(
             f"{_method(exchange)} {exchange.route}",
@@ -109,7 +132,10 @@ class Tracer:
         """End the spans of exchanges that have ended."""
         for exchange in batch:
             if (span := self._spans.pop(exchange, None)) is not None:
-                self._end(span, exchange)
+                try:
+                    self._end(span, exchange)
+                except Exception as error:  # noqa: BLE001  the others of the batch are to be ended
+                    self._warn(f"traces: a span could not be ended ({type(error).__name__})")
 
     def _end(self, span: Span, exchange: Exchange) -> None:
         if exchange.strategy:

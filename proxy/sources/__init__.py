@@ -7,7 +7,7 @@ to do about it, in words that may be shown to anybody. What it returns is checke
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from ..envelopes import Place
@@ -20,14 +20,17 @@ from .files import credential_path, read_credential, read_file, watched
 from .keyrings import read_keyring
 from .own import read_own
 from .sealed import read_sealed
-from .variables import read_variable
+from .variables import OWN, environment_without, read_variable, variables_of
 
 __all__ = [
     "DEMO_KEY",
+    "OWN",
     "Unusable",
+    "environment_without",
     "resolve",
     "resolve_all",
     "ttl",
+    "variables_of",
     "watched_files",
 ]
 
@@ -35,25 +38,35 @@ DEMO_KEY = b"dummy-demo-key"
 """The key of the built-in demo provider. Public: it opens nothing."""
 
 
-def resolve(name: str, settings: SecretSettings, place: Place | None = None) -> Secret:
+def resolve(
+    name: str,
+    settings: SecretSettings,
+    place: Place | None = None,
+    hidden: Collection[str] = frozenset(),
+) -> Secret:
     """The value of the secret ``name``: the first of its references that is there.
 
-    ``place`` is the route and origin that it is for; sealed values open for no other. Raises
-    SecretUnavailable, with a remedy for each reference, if none is usable. Blocking: a program or
-    keyring may take ``timeout_seconds``, everything else is a small file on a local disk.
+    place   the route and origin that it is for; sealed values open for no other
+    hidden  variables that a program which is asked for it does not inherit
+
+    Raises SecretUnavailable, with a remedy for each reference, if none is usable. Blocking: a
+    program or keyring may take ``timeout_seconds``, all else is a small file on a local disk.
     """
     remedies: list[str] = []
-    for found in _usable(name, settings, place, remedies):
+    for found in _usable(name, settings, place, hidden, remedies):
         return found
     raise SecretUnavailable(name, ", or ".join(remedies))
 
 
 def resolve_all(
-    name: str, settings: SecretSettings, place: Place | None = None
+    name: str,
+    settings: SecretSettings,
+    place: Place | None = None,
+    hidden: Collection[str] = frozenset(),
 ) -> tuple[Secret, ...]:
     """As ``resolve``, but every reference that is there, in order: two while a key is rotated."""
     remedies: list[str] = []
-    found = tuple(_usable(name, settings, place, remedies))
+    found = tuple(_usable(name, settings, place, hidden, remedies))
     if not found:
         raise SecretUnavailable(name, ", or ".join(remedies))
     return found
@@ -85,13 +98,17 @@ def ttl(settings: SecretSettings) -> float | None:
 
 
 def _usable(
-    name: str, settings: SecretSettings, place: Place | None, remedies: list[str]
+    name: str,
+    settings: SecretSettings,
+    place: Place | None,
+    hidden: Collection[str],
+    remedies: list[str],
 ) -> Iterator[Secret]:
     """Each reference that gives a value, read when asked for; what the others need is noted."""
     for reference in settings.references:
         shown = shown_reference(reference)
         try:
-            value = _read(reference, name, settings, place)
+            value = _read(reference, name, settings, place, hidden)
             check(value, f"the value from {shown}", multiline=settings.multiline)
         except Unusable as missing:
             remedies.append(str(missing))
@@ -99,7 +116,13 @@ def _usable(
             yield Secret(name, value, shown)
 
 
-def _read(reference: str, slot: str, settings: SecretSettings, place: Place | None) -> bytes:
+def _read(
+    reference: str,
+    slot: str,
+    settings: SecretSettings,
+    place: Place | None,
+    hidden: Collection[str],
+) -> bytes:
     source, _, rest = reference.partition(":")
     match source:
         case "env":
@@ -111,7 +134,7 @@ def _read(reference: str, slot: str, settings: SecretSettings, place: Place | No
         case "keyring":
             return read_keyring(rest, settings.timeout_seconds)
         case "exec":
-            return read_command(rest, settings.timeout_seconds)
+            return read_command(rest, settings.timeout_seconds, hidden)
         case "sealed":
             return read_sealed(reference, slot, place)
         case "builtin":

@@ -12,20 +12,23 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Collection
 from contextlib import suppress
 
 from .base import LIMIT_BYTES, Unusable, without_line_end
+from .variables import environment_without
 
 _OUTPUT_LIMIT = LIMIT_BYTES + len("\r\n")
 # A killed program is waited for, but not one that cannot be killed (seconds).
 _KILL_SECONDS = 1.0
 
 
-def read_command(line: str, timeout_seconds: float) -> bytes:
+def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = frozenset()) -> bytes:
     """What the command prints, without one line end. Raises Unusable if it fails in any way.
 
-    It inherits keyrelay's environment, has nothing on stdin, and leads a process group of its own,
-    which is ended with it when it takes longer than ``timeout_seconds`` or prints too much.
+    It inherits keyrelay's environment but for the variables in ``hidden``, has nothing on stdin,
+    and leads a process group of its own, which is ended with it when it takes longer than
+    ``timeout_seconds`` or prints too much.
     """
     words = shlex.split(line)
     name = words[0]
@@ -35,6 +38,7 @@ def read_command(line: str, timeout_seconds: float) -> bytes:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
+            env=environment_without(hidden),
             start_new_session=True,
         )
     except FileNotFoundError:

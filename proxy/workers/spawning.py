@@ -9,7 +9,7 @@ import socket
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from .channel import Answer, Channel, ChannelClosed, Message
@@ -39,12 +39,18 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls, index: int, workers: int, command: Sequence[str], answer: Answer
+        cls,
+        index: int,
+        workers: int,
+        command: Sequence[str],
+        answer: Answer,
+        environment: Mapping[str, str],
     ) -> WorkerProcess:
         """One of so many; it has been told nothing yet. Raises OSError.
 
-        command  what to run, but for the descriptor of its channel
-        answer   as of ``Channel``
+        command      what to run, but for the descriptor of its channel
+        answer       as of ``Channel``
+        environment  what it gets of variables: others can read them until it has sealed itself
 
         If this is cancelled, the process ends by itself.
         """
@@ -58,6 +64,7 @@ class WorkerProcess:
                     pass_fds=(theirs.fileno(),),
                     # What a terminal sends to all (Ctrl-C) is for the supervisor to decide on.
                     start_new_session=True,
+                    env=environment,
                 )
         except BaseException:
             ours.close()

@@ -16,6 +16,7 @@ from dataclasses import astuple
 from functools import partial
 from typing import Any
 
+from .. import sources
 from ..app import App, Supply, read_all
 from ..auth.shared import Tokens
 from ..clock import SystemClock
@@ -24,6 +25,7 @@ from ..errors import KeyrelayError
 from ..observing.status import snapshot
 from ..origins import ListenAddress
 from ..secret import Secret
+from ..services import variables_in
 from ..settings import Settings
 from .channel import Message
 from .handover import Handover
@@ -61,6 +63,8 @@ class Supervisor(App):
         self._tokens = Tokens(SystemClock(), self._spawn)
         self._found_inbound: Secret | None = None
         self._inbound: Secret | None = None
+        # Only added to: what a configuration does not name any more stays in the environment.
+        self._hidden = sources.OWN
         supply = Supply(
             self._read,
             self._tokens.share,
@@ -98,6 +102,7 @@ class Supervisor(App):
         self._begun = True
 
     def _read(self, settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+        self._hidden |= variables_in(settings)
         found, self._found_inbound = read_all(settings)
         return found, self._found_inbound
 
@@ -188,7 +193,12 @@ class Supervisor(App):
         """One worker from its start to its end; why it has ended."""
         try:
             worker = await WorkerProcess.start(
-                index, self._count, self._command, partial(self._answer, index)
+                index,
+                self._count,
+                self._command,
+                partial(self._answer, index),
+                # Secrets come over the channel.
+                sources.environment_without(self._hidden),
             )
         except OSError as error:
             return f"worker {index + 1} cannot be started: {os.strerror(error.errno or 0)}"

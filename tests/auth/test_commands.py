@@ -232,3 +232,22 @@ async def test_commands_are_never_printed() -> None:
     one = mint("/usr/bin/printf", CANARY)
     assert CANARY not in f"{one!r}{one}"
     assert (await one.mint()).value == CANARY.encode()
+
+
+@both_loops
+async def test_variables_that_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The command sees all but them, as they are when it is started."""
+    monkeypatch.setenv("DUMMY_KEY", "dummy-of-another-route")
+    monkeypatch.setenv("DUMMY_SESSION", "dummy-session")
+    script = "echo ${DUMMY_KEY-none}-$DUMMY_SESSION"
+    hidden: set[str] = set()
+    one = CommandMint(
+        ("/bin/sh", "-c", script),
+        FIELDS,
+        ManualClock(wall=NOW),
+        timeout_seconds=10,
+        hidden=lambda: hidden,
+    )
+    assert (await one.mint()).value == b"dummy-of-another-route-dummy-session"
+    hidden.add("DUMMY_KEY")
+    assert (await one.mint()).value == b"none-dummy-session"

@@ -347,3 +347,13 @@ async def test_wrong_credentials_are_tried_once_a_minute() -> None:
         with pytest.raises(Refusal):
             await one.http()
         assert provider.connections == 2
+
+
+async def test_the_predecessor_is_masked_as_well() -> None:
+    """A provider may tell of the token that it has just refused; of older ones it hardly will."""
+    async with built(values={"key": b"dummy-key"}) as one:
+        for _ in range(2):
+            await one.http()
+            await one.clock.advance(801)
+        injection = await one.http()
+        assert injection.masker.mask(b"dummy/1 dummy/2 dummy/3") == b"dummy/1 ******* *******"

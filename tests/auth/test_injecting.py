@@ -155,3 +155,17 @@ def test_placements_of_all_kinds_go_together() -> None:
 def test_nothing_to_place_is_nothing() -> None:
     """No placement, no byte."""
     assert inject((), {}) == Injection()
+
+
+def test_other_values_are_masked_as_well() -> None:
+    """Under rotation a provider may tell of the value that it has just refused, in any form."""
+    placed = placements(
+        {"header": "X-Api-Key", "value": "{key}"}, {"basic": {"username": "{user}"}}
+    )
+    values = {"key": KEY, "user": b"dummy-user"}
+    other = {"key": b"other-dummy-key", "user": b"other-user", "unused": b"not-placed"}
+    masker = inject(placed, values, [other]).masker
+    pair = base64.b64encode(b"other-user:")
+    for text in (KEY, b"dummy-user", b"other-dummy-key", b"other-user", pair):
+        assert masker.mask(b"<" + text + b">") == b"<" + b"*" * len(text) + b">"
+    assert masker.mask(b"not-placed") == b"not-placed"

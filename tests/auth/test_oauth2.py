@@ -304,7 +304,7 @@ import asyncio, sys
 from pathlib import Path
 from proxy.auth.endpoint import Endpoint
 from proxy.auth.oauth2 import RefreshTokenMint, oauth2_call, oauth2_fields
-from proxy.dialling import tls_context
+from proxy.upstream.dialling import tls_context
 
 async def main(url, store, count):
     def make(token):

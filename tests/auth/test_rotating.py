@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager
@@ -33,7 +34,7 @@ from ..changing import (
     token_route,
 )
 from ..clock import ManualClock
-from ..running import both_loops, client
+from ..running import answering, both_loops, client, exchange, keyrelay, raw_provider
 
 NEW, OLD, OLDEST = "dummy-new-key", "dummy-old-key", "dummy-oldest-key"
 VALUES = (NEW, OLD, OLDEST)
@@ -176,7 +177,9 @@ async def test_a_flood_of_refusals_is_no_flood_of_lines(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_cannot_be_sent_again(tmp_path: Path) -> None:
-    """Above 64 KiB the refusal passes on, and the next request gets the other key."""
+    """Above 64 KiB the refusal passes on, and the next request gets the other key: whoever sends
+    nothing but such bodies would else never get through.
+    """
     body = bytes(64 * 1024 + 1)
     async with rotated(tmp_path, OLD) as (running, provider):
         assert await ask(running, "POST", body) == (401, UNAUTHORIZED)
@@ -316,7 +319,9 @@ async def test_a_token_is_made_anew_before_the_other_secret_is_tried(tmp_path: P
 
 
 async def test_tokens_of_one_secret_that_are_all_refused(tmp_path: Path) -> None:
-    """When a second token of the first secret is refused too, one of the other secret serves."""
+    """When a second token of the first secret is refused too, one of the other secret serves. All
+    three are masked in the answer to that one.
+    """
     async with of_tokens(tmp_path, clients=[NEW, OLD]) as (running, provider):
 
         class OfTheOld(set[str]):
@@ -332,6 +337,11 @@ async def test_tokens_of_one_secret_that_are_all_refused(tmp_path: Path) -> None
         assert await echoed(running) == "hello"
         *_, new, old = running.secrets()
         assert (new.refused, old.refused) == (1, 0)
+        (strategy,) = next(one for one in running.app.routes if one.name == "api").strategies
+        injection = await strategy.obtain(websocket=False)
+        assert b"dummy-token-3" in injection.headers
+        told = b"dummy-token-1 dummy-token-2 dummy-token-3"
+        assert injection.masker.mask(told) == re.sub(rb"[^ ]", b"*", told)
 
 
 async def test_no_client_secret_is_taken(tmp_path: Path) -> None:
@@ -520,6 +530,23 @@ def test_every_key_is_masked() -> None:
     one.strategy.refused(one.ready(), 401)
     assert one.strategy.at_hand() == before
     assert len(before) == 2
+
+
+async def test_the_refused_key_is_masked_in_the_answer_to_the_next() -> None:
+    """A provider that tells of the key that it has just refused tells nobody, and nobody of one
+    that it was not yet sent.
+    """
+    body = f"{NEW} was replaced, {OLD} may not do this, {OLDEST} neither".encode()
+    no = b"HTTP/1.1 401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+    told = b"HTTP/1.1 403 Forbidden\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+    async with raw_provider(answering(no, told)) as provider:
+        references = (*BOTH, "env:DUMMY_OLDEST")
+        async with keyrelay({"api": rotated_route(provider.url, *references)}) as running:
+            request = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
+            got = await exchange(running.port, request)
+    assert got.startswith(b"HTTP/1.1 403")
+    assert got.endswith(b" was replaced, ************* may not do this, **************** neither")
+    no_value_in(got.decode())
 
 
 def test_a_key_is_not_handed_out() -> None:

@@ -300,9 +300,13 @@ async def test_copying_a_call(tab: Tab, running: Inspected) -> None:
     base = running.watched.app.listeners[0].url
     watched = running.watched
     for exchange, command in (
-        (watched.serve("/v1/it's"), f"curl '{base}/api/v1/it'\\''s'"),
-        (watched.serve("/v1", method="DELETE"), f"curl -X DELETE '{base}/api/v1'"),
-        (watched.begin("/v1", "POST", sent=9), f"curl -X POST --data-binary @body '{base}/api/v1'"),
+        (watched.serve("/v1/it's"), f"curl --globoff '{base}/api/v1/it'\\''s'"),
+        (watched.serve("/v1/[a-z]"), f"curl --globoff '{base}/api/v1/[a-z]'"),
+        (watched.serve("/v1", method="DELETE"), f"curl --globoff -X DELETE '{base}/api/v1'"),
+        (
+            watched.begin("/v1", "POST", sent=9),
+            f"curl --globoff -X POST --data-binary @body '{base}/api/v1'",
+        ),
     ):
         await tab.until(
             "document.querySelector(`.row[data-number='${arguments[0]}']`)", exchange.number

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import gc
 import logging
 import os
 import pickle
 import re
 import shutil
+import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -213,6 +216,52 @@ async def test_t39_other_programs_of_the_user(flags: tuple[str, ...]) -> None:
         assert core is not None
         assert flags or core.groups() == ("0", "0")
         assert (commands.CANARY.encode() in (place / "cmdline").read_bytes()) is False
+
+
+# Ends a worker, and reads the environment of the next one as soon as the kernel lets it, until it
+# does not any more.
+SPY = """
+import os, sys, time
+supervisor, known, victim = sys.argv[1], set(sys.argv[2].split(",")), int(sys.argv[3])
+os.kill(victim, 9)
+seen, end = set(), time.monotonic() + 8
+while time.monotonic() < end:
+    for pid in os.listdir("/proc"):
+        if not pid.isdecimal() or pid in known:
+            continue
+        try:
+            if open(f"/proc/{pid}/stat").read().rpartition(")")[2].split()[1] != supervisor:
+                continue
+            if b"dummy-canary" in open(f"/proc/{pid}/environ", "rb").read():
+                sys.exit("read")
+            seen.add(pid)
+        except PermissionError:
+            if pid in seen:
+                sys.exit("sealed")
+        except OSError:
+            continue
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc")
+async def test_t39_a_worker_that_is_started_later() -> None:
+    """Whoever ends a worker, as programs of the user may, cannot read keys of the next one in the
+    moment before it has sealed itself.
+    """
+    within, variables = as_equals(), {"HUME_API_KEY": commands.CANARY}
+    arguments = ("run", "hume", "--listen", "127.0.0.1:0", "--workers", "2")
+    async with commands.running(*arguments, variables=variables, within=within) as process:
+        place = Path(f"/proc/{process.pid}/task/{process.pid}")
+        children = (place / "children").read_text().split()
+        spy = await asyncio.create_subprocess_exec(
+            *(*within, sys.executable, "-c", SPY),
+            *(str(process.pid), ",".join(children), children[0]),
+            stderr=asyncio.subprocess.PIPE,
+        )
+        _, said = await spy.communicate()
+        process.signal(signal.SIGTERM)
+        await process.ended()
+    assert said == b"sealed\n"
 
 
 @pytest.mark.parametrize("option", ["--key", "--secret", "--api-key", "--inbound-token", "--token"])

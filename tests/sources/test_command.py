@@ -80,3 +80,11 @@ def test_a_command_that_closes_its_output_and_stays() -> None:
     """The end of the output is not the end of the program."""
     with pytest.raises(Unusable, match="timed out"):
         read_command(shlex.join(["sh", "-c", "exec sleep 60 >&-"]), 0.2)
+
+
+def test_variables_that_are_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The program sees all but them."""
+    monkeypatch.setenv("DUMMY_KEY", "dummy-of-another-route")
+    monkeypatch.setenv("DUMMY_SESSION", "dummy-session")
+    line = python("import os; print(os.environ.get('DUMMY_KEY'), os.environ['DUMMY_SESSION'])")
+    assert read_command(line, 10, {"DUMMY_KEY"}) == b"None dummy-session"

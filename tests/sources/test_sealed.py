@@ -12,10 +12,21 @@ from proxy.sources.base import Unusable
 from proxy.sources.keys import VARIABLE, write_key
 from proxy.sources.sealed import read_sealed
 
-from ..running import answering, client, keyrelay, raw_provider, read_head, static_route
+from ..changing import changing, token_route
+from ..running import (
+    answering,
+    client,
+    exchange,
+    keyrelay,
+    raw_provider,
+    read_head,
+    static_route,
+)
 
 VALUE = b"dummy-sealed-key"
 PLACE = Place("acme", "https://api.acme.dev:443")
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+ASK = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
 @pytest.fixture
@@ -70,3 +81,35 @@ def test_only_secrets_of_routes_can_be_sealed(public: PublicKey) -> None:
     assert read_sealed(sealed, "key", PLACE) == VALUE
     with pytest.raises(Unusable, match="only secrets of routes"):
         read_sealed(sealed, "key", None)
+
+
+async def test_another_upstream_does_not_get_the_last_good_value(
+    tmp_path: Path, public: PublicKey
+) -> None:
+    """A reload that only points the route elsewhere is not taken, as the value does not open for
+    that; the old provider goes on being served.
+    """
+    async with raw_provider(answering(OK)) as provider, raw_provider(answering(OK)) as other:
+        sealed = str(public.seal(VALUE, place_of("api", provider.url), "key"))
+        route = static_route(provider.url, secrets={"key": sealed})
+        async with changing(tmp_path, {"api": route}) as proxy:
+            report = await proxy.change(api={**route, "upstream": other.url})
+            assert any("for another host" in one for one in report.findings)
+            assert (await exchange(proxy.port, ASK)).startswith(b"HTTP/1.1 200")
+        assert (provider.connections, other.connections) == (1, 0)
+
+
+async def test_a_token_endpoint_elsewhere_gets_no_value(public: PublicKey) -> None:
+    """Whoever may edit the routes file, but has no key, does not learn a value by naming a place
+    to which it is sent for a token.
+    """
+    async with raw_provider(answering(OK)) as provider, raw_provider(answering(OK)) as other:
+        sealed = str(public.seal(VALUE, place_of("api", provider.url), "client_secret"))
+        route = token_route(provider.url, sealed)
+        route["secrets"]["client_id"] = "builtin:demo"
+        route["auth"][0]["token"]["url"] = f"{other.url}/token"
+        async with keyrelay({"api": route}) as proxy:
+            answer = await exchange(proxy.port, ASK)
+        assert answer.startswith(b"HTTP/1.1 503")
+        assert b"no value can be sealed" in answer
+        assert (provider.connections, other.connections) == (0, 0)

@@ -4,8 +4,9 @@ import os
 
 import pytest
 
+from proxy.references import SecretSettings
 from proxy.sources.base import Unusable
-from proxy.sources.variables import read_variable
+from proxy.sources.variables import environment_without, read_variable, variables_of
 
 
 def test_a_variable_s_bytes_are_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -22,3 +23,23 @@ def test_set_but_empty_is_told_from_not_set(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setenv("DUMMY_KEY", "")
     with pytest.raises(Unusable, match="set but empty"):
         read_variable("DUMMY_KEY")
+
+
+def test_which_variables_secrets_come_from() -> None:
+    """Whatever stands before them, and nothing of other sources."""
+    given = [
+        SecretSettings(references=("file:/none", "env:DUMMY_A")),
+        SecretSettings(references=("exec:cat env:DUMMY_NONE",)),
+        SecretSettings(references=("env:DUMMY_B", "env:DUMMY_A")),
+    ]
+    assert variables_of(given) == {"DUMMY_A", "DUMMY_B"}
+    assert variables_of([]) == frozenset()
+
+
+def test_an_environment_without_some(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything else stays; the process's own environment too."""
+    monkeypatch.setenv("DUMMY_A", "dummy")
+    left = environment_without({"DUMMY_A", "DUMMY_NONE"})
+    assert {**left, "DUMMY_A": "dummy"} == dict(os.environ)
+    assert "DUMMY_A" not in left
+    assert "PATH" in left

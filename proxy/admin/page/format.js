@@ -69,7 +69,8 @@ export function curl(one, status) {
   const listener = shared ?? own;
   if (!listener) return null;
   const prefix = listener.route === null ? route.prefix : "";
-  const words = ["curl"];
+  // A path may hold brackets and braces, which cURL would take for ranges and sets.
+  const words = ["curl", "--globoff"];
   let base = listener.url;
   if (base.startsWith("unix:")) {
     words.push("--unix-socket", quoted(base.slice("unix:".length)));

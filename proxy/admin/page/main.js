@@ -298,7 +298,7 @@ async function watch() {
   }
 }
 
-const TOKEN_HELP = "keyrelay makes a new token at every start and prints it once, within the address of this page:\n\n" +
-  `${location.origin}/#token=…\n\nOpen that address as a whole, from the terminal in which keyrelay runs.`;
+const TOKEN_HELP = "keyrelay makes a new token at every start. It stands within the address of this page:\n\n" +
+  `${location.origin}/#token=…\n\nOpen that address as a whole. This prints it: keyrelay status --page`;
 
 watch();
