@@ -20,7 +20,8 @@ from .errors import ConfigError, Finding, KeyrelayError
 from .listening import Listener
 from .peers import can_tell
 from .references import SecretSettings
-from .settings import RouteSettings, Settings
+from .routesettings import RouteSettings
+from .settings import Settings
 from .sources.variables import OWN, variables_of
 from .templates import parse_template
 

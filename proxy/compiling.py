@@ -15,9 +15,10 @@ from .origins import Origin, parse_upstream
 from .outgoing import Rules
 from .patterns import PatternSet
 from .placements import HeaderPlacement, PathPlacement, Placement, QueryPlacement
+from .references import SecretSettings
 from .routes import Route
+from .routesettings import RouteSettings
 from .secret import Secret
-from .settings import RouteSettings, SecretSettings
 from .templates import parse_template
 
 Resolve = Callable[[str, SecretSettings], tuple[Secret, ...]]

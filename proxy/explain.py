@@ -28,9 +28,10 @@ from .outgoing import Injection, Outgoing
 from .places import served_hosts
 from .requestids import request_id
 from .routes import Route, RouteTable
+from .routesettings import RouteSettings
 from .secret import Secret
 from .services import secrets_of, variables_in
-from .settings import RouteSettings, Settings
+from .settings import Settings
 from .upstream.dialling import tls_context
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.

@@ -29,7 +29,8 @@ from .presets import (
     shipped,
     validated,
 )
-from .settings import RouteSettings, Settings
+from .routesettings import RouteSettings
+from .settings import Settings
 from .spelling import check_route_name
 from .wording import advise
 from .yamlnodes import Document, Position, read_yaml, shown

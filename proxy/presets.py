@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from . import filemodes
 from .errors import ConfigError, Finding
-from .settings import RouteSettings, Strip
+from .routesettings import RouteSettings, Strip
 from .spelling import Node
 from .templates import parse_template
 from .wording import advise, note_errors

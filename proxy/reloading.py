@@ -16,7 +16,8 @@ from . import sources
 from .app import App
 from .errors import ConfigError, KeyrelayError
 from .observing.status import Reload
-from .settings import SecretSettings, Settings
+from .references import SecretSettings
+from .settings import Settings
 
 _LOOK_SECONDS = 1.0
 

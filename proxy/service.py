@@ -10,7 +10,7 @@ from .compiling import Found
 from .failures import body_too_large
 from .incoming import Incoming
 from .routes import Route
-from .settings import RouteSettings
+from .routesettings import RouteSettings
 from .upstream.pool import Pool
 
 # What decides where a route's secrets go; token endpoints and commands are within ``auth``.

@@ -20,8 +20,9 @@ from .envelopes import place_of
 from .errors import KeyrelayError
 from .journal import Exchange
 from .masking import Masker
+from .routesettings import RouteSettings
 from .service import Service, allowance_of, bounds_of
-from .settings import RouteSettings, Settings
+from .settings import Settings
 from .upstream.dialling import Dialler
 from .upstream.pool import Pool
 from .upstream.sparing import Sparing

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from .errors import KeyrelayError
 from .presets import presets
-from .settings import RouteSettings
+from .routesettings import RouteSettings
 
 _HEAD = """\
 # Routes of keyrelay. Each answers at http://127.0.0.1:8080/<name>/… and adds the credential.

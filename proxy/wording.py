@@ -16,7 +16,8 @@ from .mints import TAG_PREFIX as TOKEN_PREFIX
 from .mints import TOKENS, Assertion
 from .placements import PLACEMENTS, TAG_PREFIX, BasicCredentials
 from .references import SOURCES, SecretSettings
-from .settings import AdminSettings, Browsers, RouteSettings, Settings, StrategySettings, Strip
+from .routesettings import RouteSettings, StrategySettings, Strip
+from .settings import AdminSettings, Browsers, Settings
 from .spelling import Node
 from .yamlnodes import Document, Path, Position, shown
 

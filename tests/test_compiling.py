@@ -13,9 +13,10 @@ from proxy.errors import SecretUnavailable
 from proxy.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
 from proxy.incoming import Incoming
 from proxy.outgoing import Outgoing
+from proxy.references import SecretSettings
 from proxy.routes import Route
+from proxy.routesettings import RouteSettings
 from proxy.secret import Secret
-from proxy.settings import RouteSettings, SecretSettings
 
 HEADER = {"header": "X-Acme-Key", "value": "{key}"}
 

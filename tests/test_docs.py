@@ -12,7 +12,8 @@ from proxy import cli, loader
 from proxy.mints import TOKENS
 from proxy.placements import PLACEMENTS
 from proxy.references import SecretSettings
-from proxy.settings import RouteSettings, Settings, StrategySettings, Strip
+from proxy.routesettings import RouteSettings, StrategySettings, Strip
+from proxy.settings import Settings
 
 ROOT = Path(__file__).resolve().parent.parent
 CONFIGURATION = (ROOT / "docs" / "configuration.md").read_text()

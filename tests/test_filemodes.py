@@ -12,7 +12,7 @@ import pytest
 from proxy.errors import ConfigError, SecretUnavailable
 from proxy.filemodes import secret_exposed, writable_by_others
 from proxy.loader import load
-from proxy.settings import SecretSettings
+from proxy.references import SecretSettings
 from proxy.sources import resolve
 from proxy.starter import shipped_routes
 

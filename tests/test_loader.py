@@ -12,7 +12,8 @@ import proxy
 from proxy.errors import ConfigError
 from proxy.loader import from_providers, load, load_text, schema
 from proxy.presets import FILE_LIMIT_BYTES, presets
-from proxy.settings import RouteSettings, Settings
+from proxy.routesettings import RouteSettings
+from proxy.settings import Settings
 from proxy.wording import advise
 
 SHIPPED = Path(proxy.__file__).parent.parent / "config" / "routes.yaml"

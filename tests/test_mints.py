@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from proxy.loader import load_text
 from proxy.mints import TOKENS, Algorithm, Jwt, Request, texts_in
-from proxy.settings import StrategySettings
+from proxy.routesettings import StrategySettings
 
 PLACEMENT = {"header": "Authorization", "value": "Bearer {token}"}
 JWT = {"type": "jwt", "algorithm": "HS256", "key": "{key}"}

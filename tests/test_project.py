@@ -24,7 +24,16 @@ SOURCES = sorted(PACKAGE.rglob("*.py"))
 TESTS = sorted((ROOT / "tests").rglob("test_*.py"))
 
 # The modules that decide; they are tested without a loop and must stay so.
-DECIDERS = ("guard", "routes", "headers", "outgoing", "settings", "incoming", "patterns")
+DECIDERS = (
+    "guard",
+    "routes",
+    "headers",
+    "outgoing",
+    "settings",
+    "routesettings",
+    "incoming",
+    "patterns",
+)
 
 IMPORT_EACH_ALONE = """
 import importlib, sys, traceback

@@ -38,8 +38,8 @@ from proxy.patterns import PatternSet
 from proxy.placements import BasicPlacement, HeaderPlacement, PathPlacement, QueryPlacement
 from proxy.presets import presets, read_preset
 from proxy.routes import Route
+from proxy.routesettings import RouteSettings, StrategySettings
 from proxy.secret import Secret
-from proxy.settings import RouteSettings, StrategySettings
 
 ROOT = Path(proxy.__file__).parent.parent
 FOLDER = ROOT / "proxy" / "providers"

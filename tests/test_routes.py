@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from proxy.compiling import compile_route, find_secrets
 from proxy.errors import Refusal, SecretUnavailable
 from proxy.incoming import Incoming
+from proxy.references import SecretSettings
 from proxy.routes import Match, Route, RouteTable
+from proxy.routesettings import RouteSettings
 from proxy.secret import Secret
-from proxy.settings import RouteSettings, SecretSettings
 
 HEADER = {"name": "key", "header": "X-Acme-Key", "value": "{key}"}
 

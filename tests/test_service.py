@@ -14,9 +14,10 @@ from proxy.compiling import Found, compile_route
 from proxy.errors import Refusal
 from proxy.incoming import Incoming
 from proxy.outgoing import Injection
+from proxy.routesettings import RouteSettings
 from proxy.secret import Secret
 from proxy.service import Service, allowance_of, bounds_of
-from proxy.settings import RouteSettings, Settings
+from proxy.settings import Settings
 from proxy.upstream.dialling import Dialler, tls_context
 from proxy.upstream.pool import Pool
 

@@ -13,8 +13,9 @@ from proxy.placements import (
     PathPlacement,
     QueryPlacement,
 )
-from proxy.references import parse_reference
-from proxy.settings import RouteSettings, SecretSettings, Settings, StrategySettings
+from proxy.references import SecretSettings, parse_reference
+from proxy.routesettings import RouteSettings, StrategySettings
+from proxy.settings import Settings
 from proxy.spelling import Node
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from proxy.errors import SecretUnavailable
-from proxy.settings import SecretSettings
+from proxy.references import SecretSettings
 from proxy.sources import resolve
 from proxy.sources.base import LIMIT_BYTES
 

@@ -12,8 +12,8 @@ from ..errors import SecretUnavailable
 from ..outgoing import Injection
 from ..patterns import PatternSet
 from ..placements import Placement
+from ..routesettings import RouteSettings, StrategySettings
 from ..secret import Secret
-from ..settings import RouteSettings, StrategySettings
 from .base import Means, Strategy
 from .fresh import TokenStrategy
 from .injecting import inject

@@ -10,7 +10,8 @@ import click
 
 from .. import loader
 from ..presets import presets, read_preset, read_text
-from ..settings import RouteSettings, Settings
+from ..routesettings import RouteSettings
+from ..settings import Settings
 from .options import CONFIG, DEBUGGABLE, choose, complete_routes, load
 
 

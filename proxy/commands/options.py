@@ -12,7 +12,8 @@ from click.shell_completion import CompletionItem
 from .. import loader, starter
 from ..errors import KeyrelayError
 from ..presets import presets
-from ..settings import RouteSettings, Settings
+from ..routesettings import RouteSettings
+from ..settings import Settings
 from ..wording import advise
 from ..yamlnodes import shown
 

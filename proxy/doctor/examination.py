@@ -24,10 +24,12 @@ from ..errors import Refusal, SecretUnavailable, UpstreamFailure
 from ..failures import as_refusal
 from ..incoming import Incoming
 from ..outgoing import Injection, Outgoing
+from ..references import SecretSettings
 from ..routes import Route
+from ..routesettings import RouteSettings
 from ..secret import Secret
 from ..services import secrets_of, variables_in
-from ..settings import RouteSettings, SecretSettings, Settings
+from ..settings import Settings
 from ..upstream.connection import UpstreamConnection
 from ..upstream.dialling import Dialler, tls_context
 from . import diagnosis

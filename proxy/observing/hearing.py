@@ -13,7 +13,7 @@ from typing import Protocol
 
 from ..decoding import decoder
 from ..masking import Masker, StreamMasker
-from ..websocket.frames import Message, MessageReader, agreed
+from ..websocket.messages import Message, MessageReader, agreed
 from .conversations import Sender
 
 # Bytes of a message, or of an event, that are looked at; and characters of it that are shown.

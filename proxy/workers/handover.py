@@ -13,8 +13,9 @@ from typing import Any
 from ..auth.shared import secret_as_json, secret_from_json
 from ..compiling import Found
 from ..origins import ListenAddress
+from ..routesettings import RouteSettings
 from ..secret import Secret
-from ..settings import RouteSettings, Settings
+from ..settings import Settings
 from .sharing import Offer
 
 

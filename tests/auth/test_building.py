@@ -8,8 +8,8 @@ import pytest
 
 from proxy.auth.building import build_strategies, name_of
 from proxy.errors import SecretUnavailable
+from proxy.routesettings import RouteSettings, StrategySettings
 from proxy.secret import Secret
-from proxy.settings import RouteSettings, StrategySettings
 
 SECRETS = {
     "key": (Secret("key", b"dummy-key"),),

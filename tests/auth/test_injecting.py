@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from proxy.auth.injecting import inject
 from proxy.outgoing import Injection
 from proxy.placements import Placement
-from proxy.settings import StrategySettings
+from proxy.routesettings import StrategySettings
 
 KEY = b"dummy-key"
 # What sources let through: visible ASCII and latin-1, blanks within.

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from proxy.auth.base import Means
 from proxy.auth.minting import make_mint
 from proxy.auth.tokens import Mint, MintFailed
-from proxy.settings import StrategySettings
+from proxy.routesettings import StrategySettings
 from proxy.upstream.dialling import tls_context
 from tests.clock import ManualClock
 from tests.emulators.signature import DOCUMENTED_MINT, SAMPLE_MINT, SignatureCheck

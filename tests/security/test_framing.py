@@ -24,8 +24,8 @@ from proxy.guard import LOOPBACK_NAMES, Guard, check_target
 from proxy.incoming import Incoming
 from proxy.outgoing import Outgoing
 from proxy.routes import Route, RouteTable
+from proxy.routesettings import RouteSettings
 from proxy.secret import Secret
-from proxy.settings import RouteSettings
 
 from ..running import (
     SECRET,

@@ -22,8 +22,8 @@ from proxy import loader, sources
 from proxy.errors import ConfigError, SecretUnavailable
 from proxy.observing.metrics import exposition
 from proxy.observing.status import snapshot
+from proxy.references import SecretSettings
 from proxy.secret import Secret
-from proxy.settings import SecretSettings
 from tests import commands
 from tests.running import both_loops, exchange, keyrelay
 

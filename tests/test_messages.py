@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from proxy.websocket.frames import Deflate, Message, MessageReader, agreed
+from proxy.websocket.messages import Deflate, Message, MessageReader, agreed
 
 from .test_frames import compressed, cut
 
