@@ -107,8 +107,8 @@ class Services:
         return Service(route, settings, found, pool, allowance, bounds_of(settings, allowance))
 
     def _hidden_from(self, settings: RouteSettings) -> frozenset[str]:
-        """The variables of others, which commands of this route do not get to see."""
-        return self._variables - sources.variables_of(settings.secrets.values())
+        """As ``hidden_from``, asked when a command is started: a reload may have named more."""
+        return hidden_from(settings, self._variables)
 
     def put_in_force(self, services: Mapping[str, Service]) -> None:
         """Replace those in force. New strategies begin to obtain their credentials."""
@@ -204,6 +204,11 @@ def variables_in(settings: Settings) -> frozenset[str]:
     return sources.variables_of((*own, *secrets))
 
 
+def hidden_from(settings: RouteSettings, variables: frozenset[str]) -> frozenset[str]:
+    """Of ``variables``, those of all secrets, what commands of this route do not get to see."""
+    return variables - sources.variables_of(settings.secrets.values())
+
+
 def secrets_of(
     name: str, settings: RouteSettings, variables: frozenset[str] = frozenset()
 ) -> Found:
@@ -213,7 +218,7 @@ def secrets_of(
     """
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
     place = place_of(name, settings.upstream)
-    hidden = variables - sources.variables_of(settings.secrets.values())
+    hidden = hidden_from(settings, variables)
     return find_secrets(settings, partial(sources.resolve_all, place=place, hidden=hidden))
 
 

@@ -28,7 +28,7 @@ from ..references import SecretSettings
 from ..routes import Route
 from ..routesettings import RouteSettings
 from ..secret import Secret
-from ..services import secrets_of, variables_in
+from ..services import hidden_from, secrets_of, variables_in
 from ..settings import Settings
 from ..upstream.connection import UpstreamConnection
 from ..upstream.dialling import Dialler, tls_context
@@ -78,8 +78,7 @@ async def examine(
     variables = variables_in(settings)
     patients = []
     for name, one in settings.routes.items():
-        hidden = variables - sources.variables_of(one.secrets.values())
-        means = Means(clock, tls, spawn, hidden=partial(frozenset, hidden))
+        means = Means(clock, tls, spawn, hidden=partial(hidden_from, one, variables))
         patients.append(_Patient(name, one, means, missing, asyncio.Queue()))
     try:
         if settings.inbound_token is not None:
