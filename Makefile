@@ -68,7 +68,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-browser fuzz test-clients bench bench-peers bench-cold bench-memory schema lock clean
+.PHONY: help run test check format test-long test-browser fuzz test-clients bench bench-peers bench-cold bench-memory bench-inprocess schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -117,6 +117,9 @@ bench-cold: $(VENV)/.run ## measure what a client waits after a pause (ARGS="--q
 
 bench-memory: $(VENV)/.run ## measure memory while large bodies pass (ARGS="--size 64")
 	@$(BIN)/python -m benchmarks.memory $(ARGS)
+
+bench-inprocess: $(VENV)/.run ## measure a request without sockets (ARGS="--against ../other")
+	@$(BIN)/python -m benchmarks.inprocess $(ARGS)
 
 schema: $(VENV)/.run ## write proxy/routes.schema.json anew from the settings
 	@$(BIN)/python -c 'import json; from proxy.loader import schema; \
