@@ -45,19 +45,44 @@ CREDENTIAL_HEADERS = frozenset(
         b"x-access-token",
         b"x-amz-security-token",
         b"x-api-key",
+        b"x-api-token",
         b"x-apikey",
         b"x-auth-token",
+        b"x-gladia-key",
         b"x-goog-api-key",
+        b"x-goog-iam-authorization-token",
         b"x-hume-api-key",
+        b"x-session-token",
         b"xi-api-key",
     }
 )
 
 # Compared without case, ``-`` and ``_``: api_key, apiKey, apikey, access_token, accessToken …
-CREDENTIAL_QUERY = frozenset({b"accesstoken", b"apikey", b"authorization", b"xiapikey"})
+CREDENTIAL_QUERY = frozenset(
+    {
+        b"accesstoken",
+        b"apikey",
+        b"apitoken",
+        b"authorization",
+        b"authtoken",
+        b"bearertoken",
+        b"jwt",
+        b"oauthtoken",
+        b"ocpapimsubscriptionkey",
+        b"subscriptionkey",
+        b"xiapikey",
+    }
+)
 
-# Subprotocols by which browsers pass a key, because they cannot set a header on a WebSocket.
-CREDENTIAL_SUBPROTOCOLS = (b"bearer_", b"openai-insecure-api-key.", INBOUND_SUBPROTOCOL)
+# Subprotocols by which browsers pass a key, because they cannot set a header on a WebSocket. The
+# third is the beginning of every JWT (RFC 7519 section 3.1), for clients that offer one bare.
+CREDENTIAL_SUBPROTOCOLS = (
+    b"bearer.",
+    b"bearer_",
+    b"eyj",
+    b"openai-insecure-api-key.",
+    INBOUND_SUBPROTOCOL,
+)
 
 # Not the client's to say to the provider. The overrides would walk around ``methods``, ``allow``
 # and ``deny``. The browser's marks describe a page on this machine, and some providers refuse

@@ -431,6 +431,13 @@ def test_what_is_left_of_any_query_has_no_credential(query: bytes) -> None:
         ),
         ([b"bearer_dummy"], [], [b"bearer_dummy"]),
         ([b"Bearer_dummy ,a"], [b"a"], [b"Bearer_dummy"]),
+        ([b"convai, bearer.dummy"], [b"convai"], [b"bearer.dummy"]),
+        ([b"bearers"], [b"bearers"], []),
+        (
+            [b"chat, eyJhbGciOiJub25lIn0.eyJkdW1teSI6MX0."],
+            [b"chat"],
+            [b"eyJhbGciOiJub25lIn0.eyJkdW1teSI6MX0."],
+        ),
         ([b"a", b"bearer_dummy", b"b,c"], [b"a", b"b", b"c"], [b"bearer_dummy"]),
     ],
 )

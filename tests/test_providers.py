@@ -47,6 +47,7 @@ FOLDER = ROOT / "proxy" / "providers"
 NAMES = sorted(presets())
 FOREIGN = "dummy-client"  # whatever a client brings along as a credential has this in it
 TOKEN = "dummy-token-of-the-endpoint"
+JWT = "eyJhbGciOiJub25lIn0.eyJkdW1teS1jbGllbnQiOjF9."
 
 # What leaves: HTTP and WebSocket, by strategy. In braces a secret; "?" begins a query parameter,
 # "/" a path, "Basic" what is still to be encoded.
@@ -127,14 +128,18 @@ QUERY: dict[str, tuple[str, ...]] = {
 OFFERED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     "deepgram": (("token", FOREIGN), ()),
     "deepgram-agent": (("bearer", FOREIGN), ()),
-    "inworld": ((f"bearer_{FOREIGN}",), ()),
+    "elevenlabs": (("convai", f"bearer.{FOREIGN}"), ("convai",)),
+    "inworld": (("bearer", JWT, f"bearer_{FOREIGN}"), ()),
     "mistral": (("realtime", f"rt_{FOREIGN}"), ("realtime",)),
     "openai": (("realtime", f"openai-insecure-api-key.{FOREIGN}"), ("realtime",)),
     "soniox-stt": (("soniox-api-key", FOREIGN), ()),
     "soniox-tts": (("soniox-api-key", FOREIGN), ()),
     "xai": (("realtime", f"xai-client-secret.{FOREIGN}"), ("realtime",)),
 }
-WELL_KNOWN = ("Authorization", "Cookie", "X-Api-Key", "api-key", "x-goog-api-key", "xi-api-key")
+WELL_KNOWN = (
+    *("Authorization", "Cookie", "X-Api-Key", "api-key", "x-goog-api-key", "xi-api-key"),
+    *("X-Session-Token", "X-Api-Token", "x-gladia-key"),
+)
 
 MINTING = Path(__file__).parent / "config" / "minting.yaml"
 """Calls that return or mint a credential, by preset; the file explains its fields."""
@@ -398,13 +403,16 @@ def request(
         for placement in (*(strategy.http or ()), *(strategy.websocket or ()))
         if isinstance(placement, QueryPlacement)
     }
-    parameters = dict.fromkeys(["api_key", "access_token", *QUERY.get(name, ()), *sorted(own)])
+    common = ["api_key", "access_token", "jwt", "auth_token", "oauth_token", "subscription-key"]
+    parameters = dict.fromkeys([*common, *QUERY.get(name, ()), *sorted(own)])
     target = "&".join([f"{path}?mode=a%20b", *(f"{one}={FOREIGN}" for one in parameters)])
     passing = [("Accept", "*/*"), ("X-Team", "blue")]
     fields = [*passing, *client_fields(settings)]
     kept, stayed = [f"{one}: {value}" for one, value in passing], list[bytes]()
     if websocket:
-        offered, pass_on = OFFERED.get(name, (("chat", f"bearer_{FOREIGN}"), ("chat",)))
+        offered, pass_on = OFFERED.get(
+            name, (("chat", f"bearer_{FOREIGN}", f"Bearer.{FOREIGN}", JWT), ("chat",))
+        )
         stayed = [one.encode() for one in offered if one not in pass_on]
         handshake = [("Sec-WebSocket-Version", "13"), ("Sec-WebSocket-Key", "ZHVtbXk=")]
         fields += [*handshake, ("Connection", "Upgrade"), ("Upgrade", "websocket")]
