@@ -2,11 +2,16 @@
 
 VENV := .venv
 CLIENTS := .venv-clients
+DOCS := .venv-docs
+CHARTS := .venv-charts
 PEERS := .venv-bench
 # Compiling the pinned requirements is the one thing that wants a tool outside the pins.
 LOCK := .venv-lock
 BIN := $(VENV)/bin
 CONFIG ?= config/routes.yaml
+# The parts of the documentation's site, in the layout of the checkout
+DOCUMENTS := README.md CHANGELOG.md CONTRIBUTING.md LICENSE Dockerfile docker-compose.yml docs \
+	deploy examples
 # Further words for the proxy or for pytest: make test ARGS="-k guard -x"
 ARGS ?=
 # How long make fuzz may take, about
@@ -68,7 +73,7 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-browser fuzz test-clients bench bench-peers bench-cold bench-memory bench-inprocess schema lock clean
+.PHONY: help run test check format test-long test-browser fuzz test-clients docs bench bench-peers bench-cold bench-memory bench-inprocess charts schema lock clean
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
@@ -106,6 +111,14 @@ fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answ
 test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
 	@$(CLIENTS)/bin/python -m pytest -m clients tests/clients $(ARGS)
 
+docs: $(DOCS)/.installed ## build the documentation as a site in build/site, links checked
+	@rm -rf build/docs build/site
+	@mkdir -p build/docs
+	@cp -R $(DOCUMENTS) build/docs/
+	@rm -rf build/docs/examples/browser/node_modules build/docs/examples/browser/index.html
+	@$(DOCS)/bin/zensical build --strict --clean
+	@echo "Open build/site/index.html, or run: python3 -m http.server -d build/site"
+
 bench: $(VENV)/.run ## measure keyrelay beside its peers (ARGS="--quick" or "--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -121,6 +134,9 @@ bench-memory: $(VENV)/.run ## measure memory while large bodies pass (ARGS="--si
 bench-inprocess: $(VENV)/.run ## measure a request without sockets (ARGS="--against ../other")
 	@$(BIN)/python -m benchmarks.inprocess $(ARGS)
 
+charts: $(CHARTS)/.installed ## draw the charts of docs/performance.md from its tables
+	@$(CHARTS)/bin/python -m benchmarks.charts
+
 schema: $(VENV)/.run ## write proxy/routes.schema.json anew from the settings
 	@$(BIN)/python -c 'import json; from proxy.loader import schema; \
 	print(json.dumps(schema(), indent=2))' > proxy/routes.schema.json.new
@@ -132,15 +148,17 @@ lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for ne
 	$(UV_COMPILE) -c requirements-dev.txt -o requirements-build.txt --group build
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -c requirements.txt -o requirements-clients.txt \
 	  pyproject.toml --group clients
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-docs.txt --group docs
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-charts.txt --group charts
 
 clean: ## remove what make has made
-	rm -rf $(VENV) $(CLIENTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
+	rm -rf $(VENV) $(CLIENTS) $(DOCS) $(CHARTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
 	rm -rf examples/browser/node_modules examples/browser/dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment whose Python is gone (the system's was replaced) is made anew. Its stamps go first:
 # make looks at them before it gets to the interpreter.
-$(foreach made,$(VENV) $(CLIENTS) $(LOCK),$(shell \
+$(foreach made,$(VENV) $(CLIENTS) $(DOCS) $(CHARTS) $(LOCK),$(shell \
   test -x $(made)/bin/python || rm -f $(made)/.run $(made)/.dev $(made)/.installed))
 
 $(VENV)/bin/python:
@@ -148,6 +166,12 @@ $(VENV)/bin/python:
 
 $(CLIENTS)/bin/python:
 	$(call new_venv,$(CLIENTS))
+
+$(DOCS)/bin/python:
+	$(call new_venv,$(DOCS))
+
+$(CHARTS)/bin/python:
+	$(call new_venv,$(CHARTS))
 
 $(PEERS)/bin/python:
 	$(call new_venv,$(PEERS))
@@ -171,6 +195,11 @@ $(CLIENTS)/.installed: requirements-clients.txt $(CLIENTS)/bin/python
 	@echo "Installing the providers' SDKs into $(CLIENTS) (once)"
 	@$(CLIENTS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
 	  -r requirements-clients.txt
+	@touch $@
+
+$(DOCS)/.installed $(CHARTS)/.installed: .venv-%/.installed: requirements-%.txt .venv-%/bin/python
+	@echo "Installing the tools of requirements-$*.txt into .venv-$* (once)"
+	@.venv-$*/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@touch $@
 
 $(LOCK)/.installed: $(LOCK)/bin/python
