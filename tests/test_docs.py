@@ -103,7 +103,8 @@ def test_options_in_the_reference_of_commands_exist() -> None:
 PAGES = [
     *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md")),
     ROOT / "examples" / "README.md",
-    *sorted((ROOT / "docs").glob("*.md")),
+    ROOT / "examples" / "browser" / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
 ]
 
 

@@ -25,15 +25,31 @@ def pages(entries: list[Any]) -> list[str]:
     return found
 
 
-def test_the_navigation_has_every_page() -> None:
-    """Each page once; a page outside the navigation is found by search alone."""
+def linked(page: str) -> set[str]:
+    """The pages that a page links, from the root of the checkout."""
+    path = ROOT / page
+    targets = re.findall(r"\]\(([\w./-]+\.md)", path.read_text(encoding="utf-8"))
+    return {
+        str((path.parent / target).resolve().relative_to(ROOT))
+        for target in targets
+        if (path.parent / target).exists()
+    }
+
+
+def test_the_navigation_leads_to_every_page() -> None:
+    """Each page is an entry, once, or linked from one: a page of a folder from its overview."""
     listed = pages(site()["nav"])
-    there = [
+    there = {
         *("README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
         *("examples/README.md", "examples/browser/README.md"),
         *(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md")),
-    ]
-    assert sorted(listed) == sorted(there)
+    }
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= there
+    reached = set(listed).union(*map(linked, listed))
+    for page in sorted(reached & there):
+        reached |= linked(page)
+    assert there - reached == set()
 
 
 def test_the_site_loads_no_fonts_from_other_hosts() -> None:
