@@ -138,7 +138,7 @@ charts: $(CHARTS)/.installed ## draw the charts of docs/performance.md from its 
 	@$(CHARTS)/bin/python -m benchmarks.charts
 
 schema: $(VENV)/.run ## write proxy/routes.schema.json anew from the settings
-	@$(BIN)/python -c 'import json; from proxy.loader import schema; \
+	@$(BIN)/python -c 'import json; from proxy.config.loader import schema; \
 	print(json.dumps(schema(), indent=2))' > proxy/routes.schema.json.new
 	@mv proxy/routes.schema.json.new proxy/routes.schema.json
 

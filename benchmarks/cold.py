@@ -30,7 +30,7 @@ from benchmarks.processes import (
     started,
 )
 from benchmarks.stage import certify, python_provider
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 ONE_WAY_SECONDS = 0.025
 PROVIDER_IDLE_SECONDS = 60.0  # as the front ends of many providers

@@ -27,8 +27,8 @@ from typing import Any, Self
 import uvloop
 
 # Every import from the package: another revision may have other names.
-from proxy.app import App
-from proxy.loader import load_text
+from proxy.app.app import App
+from proxy.config.loader import load_text
 
 HELP = """\
 Measures the CPU time of one GET, one POST and one WebSocket opening within one process and without

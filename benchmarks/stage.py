@@ -19,7 +19,7 @@ from benchmarks.processes import (
     free_port,
     started,
 )
-from tests.certificates import Authority
+from tests.support.certificates import Authority
 
 DIRECT = "direct"
 

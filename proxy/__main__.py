@@ -1,6 +1,6 @@
 """``python -m proxy``: the command without an installed script."""
 
-from .cli import main
+from proxy.cli.main import main
 
 if __name__ == "__main__":
     main(prog_name="keyrelay")

@@ -29,7 +29,7 @@ from urllib.parse import unquote_plus
 from aiohttp import web
 from aiohttp.typedefs import Middleware
 
-from .serverlog import types_only
+from proxy.observability.library_logging import types_only
 
 KEY_HEADER: Final = "X-Demo-Key"
 KEY_QUERY: Final = "demo_key"

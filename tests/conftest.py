@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping
 import pytest
 import uvloop
 
-from .commands import PREFIXES
-from .running import SECRET
+from tests.support.command import PREFIXES
+from tests.support.keyrelay import SECRET
 
 _LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

@@ -11,7 +11,7 @@ import pytest
 
 from benchmarks.inprocess import TITLES, undisturbed
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "benchmarks.inprocess", "--runs", "1", "--count", "60")
 
 

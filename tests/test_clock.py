@@ -6,8 +6,7 @@ import asyncio
 import time
 
 from proxy.clock import Clock, SystemClock
-
-from .clock import ManualClock
+from tests.support.clock import ManualClock
 
 
 async def test_the_system_clock_is_the_machines() -> None:

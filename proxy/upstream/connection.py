@@ -10,9 +10,9 @@ import asyncio
 import select
 from typing import Protocol, cast
 
-from .. import parsers
-from ..errors import UpstreamFailure
-from ..heads import ResponseHead, scan
+from proxy.errors import UpstreamFailure
+from proxy.http import parser as parsers
+from proxy.http.response import ResponseHead, scan
 
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"

@@ -10,11 +10,10 @@ from __future__ import annotations
 
 import asyncio
 
-from ..errors import UpstreamFailure
-from .connection import UpstreamConnection
-from .dialling import Dialler
-from .spares import PoolCounts, Spares
-from .sparing import Sparing
+from proxy.errors import UpstreamFailure
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.dialer import Dialler
+from proxy.upstream.prewarm import PoolCounts, Spares, Sparing
 
 _NEVER = float("inf")
 

@@ -9,7 +9,7 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-from .frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, FrameReader
+from proxy.websocket.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, FrameReader
 
 Kind = Literal["text", "binary", "ping", "pong", "close"]
 

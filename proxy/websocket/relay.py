@@ -7,31 +7,13 @@ Each side is read only as fast as the other takes it.
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 from collections.abc import Callable
 from typing import Protocol
 
-from ..heads import ResponseHead
-from ..incoming import Incoming
-from .farewell import Farewell
+from proxy.websocket.closing import Farewell
 
-# RFC 6455 section 1.3.
-_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 # Once one side has ended, how long the other may take to end as well (seconds).
 _ENDING = 30.0
-
-
-def accepts(incoming: Incoming, head: ResponseHead) -> bool:
-    """Whether a 101 answers this very handshake (RFC 6455 section 4.1, items 2 to 4)."""
-    key = incoming.headers["Sec-WebSocket-Key"].encode("ascii")
-    digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
-    connection = b",".join(head.values(b"connection")).lower().split(b",")
-    return (
-        [value.lower() for value in head.values(b"upgrade")] == [b"websocket"]
-        and b"upgrade" in [token.strip() for token in connection]
-        and head.values(b"sec-websocket-accept") == [base64.b64encode(digest)]
-    )
 
 
 class Tap(Protocol):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.auth.static import StaticStrategy
-from proxy.outgoing import Injection
-from proxy.patterns import PatternSet
+from proxy.auth.injection import Injection
+from proxy.auth.strategy import StaticStrategy
+from proxy.http.path_patterns import PatternSet
 
 HTTP = Injection(headers=b"X-Api-Key: dummy-key\r\n")
 SOCKET = Injection(query=b"api_key=dummy-key")

@@ -9,7 +9,7 @@ import pytest
 from tests.browser import pages
 from tests.browser.webdriver import Browser, chromium
 from tests.emulators import HUME_KEY, HumeEmulator
-from tests.running import Running, preset_keyrelay
+from tests.support.keyrelay import Running, preset_keyrelay
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from tests.browser.ticker import TICKS, Ticker
 from tests.browser.webdriver import Browser
 from tests.emulators import HUME_KEY, HUME_SECRET, HumeEmulator, Recorded, carriers, json_answer
 from tests.emulators.carriers import Carrier
-from tests.running import Running, preset_keyrelay, static_route, until
+from tests.support.keyrelay import Running, preset_keyrelay, static_route, until
 
 pytestmark = pytest.mark.browser
 

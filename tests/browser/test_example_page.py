@@ -11,9 +11,9 @@ import yaml
 from aiohttp import web
 
 from tests.browser.webdriver import Browser
-from tests.conversing import GREETING, ConversingHume
 from tests.emulators import HUME_KEY, json_answer
-from tests.running import preset_keyrelay
+from tests.support.conversation import GREETING, ConversingHume
+from tests.support.keyrelay import preset_keyrelay
 
 pytestmark = pytest.mark.browser
 

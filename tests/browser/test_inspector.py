@@ -14,11 +14,11 @@ from typing import Any
 import pytest
 from websockets.asyncio.client import connect
 
-from proxy.observing.status import Reload
+from proxy.app.status import Reload
 from tests.browser import pages
 from tests.browser.webdriver import REBOUND, Browser
-from tests.inspecting import MASKER, Inspected, event_stream, frame, inspected
-from tests.running import SECRET, client, static_route, until
+from tests.support.inspection import MASKER, Inspected, event_stream, frame, inspected
+from tests.support.keyrelay import SECRET, client, static_route, until
 
 pytestmark = pytest.mark.browser
 

@@ -15,7 +15,7 @@ import pytest
 from tests.browser import pages
 from tests.browser.webdriver import REBOUND, Browser
 from tests.emulators import HumeEmulator
-from tests.running import Running, preset_keyrelay, until
+from tests.support.keyrelay import Running, preset_keyrelay, until
 
 pytestmark = pytest.mark.browser
 

@@ -8,7 +8,7 @@ from aiohttp import web
 
 from tests.emulators import Answer, Denial, Emulator, Recorded, json_answer
 from tests.emulators.carriers import Carrier
-from tests.running import SECRET
+from tests.support.keyrelay import SECRET
 
 TICKS: Final = 4
 

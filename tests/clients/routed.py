@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.emulators import Emulator, Recorded, carriers
 from tests.emulators.carriers import LEFTOVER, Carrier
-from tests.running import Running, preset_keyrelay
+from tests.support.keyrelay import Running, preset_keyrelay
 
 DUMMY = f"{LEFTOVER}-key"
 """The only key that an SDK is given here; the emulators refuse whatever still holds it."""

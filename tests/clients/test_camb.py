@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.clients.conftest import MISSING
+from tests.clients.routed import DUMMY, Routed, routed
 from tests.emulators import (
     CAMB_KEY,
     CambEmulator,
@@ -19,10 +21,7 @@ from tests.emulators import (
     redirect,
 )
 from tests.emulators.carriers import Carrier
-from tests.running import both_loops
-
-from .conftest import MISSING
-from .routed import DUMMY, Routed, routed
+from tests.support.keyrelay import both_loops
 
 pytestmark = [pytest.mark.clients, both_loops]
 

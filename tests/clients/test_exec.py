@@ -10,11 +10,10 @@ from typing import Any
 
 import pytest
 
-from tests.commands import CANARY, Done, keyrelay
+from tests.clients.conftest import MISSING
 from tests.emulators import HUME_KEY, HumeEmulator
-from tests.running import raw_provider, read_head
-
-from .conftest import MISSING
+from tests.support.command import CANARY, Done, keyrelay
+from tests.support.keyrelay import raw_provider, read_head
 
 pytestmark = pytest.mark.clients
 

@@ -13,12 +13,11 @@ from typing import Any
 import pydantic
 import pytest
 
+from tests.clients.conftest import MISSING
+from tests.clients.routed import DUMMY, Routed, routed
 from tests.emulators import HUME_KEY, HumeEmulator, json_answer
 from tests.emulators.carriers import Carrier
-from tests.running import both_loops
-
-from .conftest import MISSING
-from .routed import DUMMY, Routed, routed
+from tests.support.keyrelay import both_loops
 
 pytestmark = [
     pytest.mark.clients,

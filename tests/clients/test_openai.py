@@ -10,6 +10,9 @@ from typing import Any
 
 import pytest
 
+from tests.clients.conftest import MISSING, PATIENCE_SECONDS
+from tests.clients.realtime import REALTIME_KEY, RealtimeEmulator
+from tests.clients.routed import DUMMY, Routed, routed
 from tests.emulators import (
     AIGNE_KEY,
     INWORLD_PORTAL,
@@ -18,11 +21,7 @@ from tests.emulators import (
     json_answer,
 )
 from tests.emulators.carriers import Carrier
-from tests.running import both_loops
-
-from .conftest import MISSING, PATIENCE_SECONDS
-from .realtime import REALTIME_KEY, RealtimeEmulator
-from .routed import DUMMY, Routed, routed
+from tests.support.keyrelay import both_loops
 
 pytestmark = [
     pytest.mark.clients,

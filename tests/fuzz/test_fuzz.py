@@ -17,16 +17,21 @@ from typing import Any, cast
 import pytest
 from hypothesis import strategies as st
 
-from proxy import headers, loader, parsers
+from proxy.auth.injection import Injection
+from proxy.config import loader
+from proxy.config.presets import read_preset
 from proxy.errors import ConfigError, Refusal, UpstreamFailure
-from proxy.guard import LOOPBACK_NAMES, Guard, check_target
-from proxy.heads import ResponseHead
-from proxy.incoming import Incoming
-from proxy.outgoing import Injection, Outgoing, Rules
-from proxy.presets import read_preset
+from proxy.forwarding.upstream_request import Outgoing
+from proxy.http import headers
+from proxy.http import parser as parsers
+from proxy.http.address import LOOPBACK_NAMES
+from proxy.http.request import Incoming
+from proxy.http.response import ResponseHead
+from proxy.routing.route import Rules
+from proxy.server.guard import Guard, check_target
 from proxy.upstream.connection import UpstreamConnection
-
-from ..running import (
+from tests.fuzz.budget import fuzz
+from tests.support.keyrelay import (
     RawProvider,
     Running,
     keyrelay,
@@ -34,7 +39,6 @@ from ..running import (
     static_route,
     without_request_id,
 )
-from .budget import fuzz
 
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(0)]
 

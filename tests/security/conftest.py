@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from .stage import CLIENT_SECRET, INBOUND, KEY, PAGE, Stage, stage
+from tests.security.scene import CLIENT_SECRET, INBOUND, KEY, PAGE, Stage, stage
 
 
 @pytest.fixture

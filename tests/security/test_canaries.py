@@ -26,22 +26,28 @@ from urllib.parse import quote, unquote
 
 import pytest
 
-from proxy import loader
-from proxy.app import App
-from proxy.doctor.examination import Result, examine
-from proxy.envelopes import place_of
-from proxy.explain import explain
-from proxy.observing.metrics import exposition
-from proxy.observing.overview import rendered
-from proxy.observing.status import snapshot
-from proxy.sealing import SealingKey
-from proxy.serving import banner
-from proxy.sources.keys import VARIABLE, write_key
-
-from .. import commands
-from ..changing import changing, put
-from ..commands import running as process
-from ..running import RawClient, both_loops, exchange, keyrelay, raw_provider, read_head
+from proxy.app.app import App
+from proxy.app.status import snapshot
+from proxy.cli.status_table import rendered
+from proxy.config import loader
+from proxy.diagnostics.doctor import Result, examine
+from proxy.diagnostics.explain import explain
+from proxy.observability.metrics import exposition
+from proxy.process.serve import banner
+from proxy.secrets.envelope import place_of
+from proxy.secrets.keyfile import VARIABLE, write_key
+from proxy.secrets.sealing import SealingKey
+from tests.support import command as commands
+from tests.support.command import running as process
+from tests.support.keyrelay import (
+    RawClient,
+    both_loops,
+    exchange,
+    keyrelay,
+    raw_provider,
+    read_head,
+)
+from tests.support.reloading import changing, put
 
 # Characters that every encoding changes, and a header, a query, a path and a cookie can carry.
 _MARK = "zq7~+/="

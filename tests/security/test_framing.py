@@ -17,17 +17,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from proxy import parsers
-from proxy.compiling import Found, compile_route
+from proxy.config.route import RouteSettings
 from proxy.errors import Refusal
-from proxy.guard import LOOPBACK_NAMES, Guard, check_target
-from proxy.incoming import Incoming
-from proxy.outgoing import Outgoing
-from proxy.routes import Route, RouteTable
-from proxy.routesettings import RouteSettings
-from proxy.secret import Secret
-
-from ..running import (
+from proxy.forwarding.upstream_request import Outgoing
+from proxy.http import parser as parsers
+from proxy.http.address import LOOPBACK_NAMES
+from proxy.http.request import Incoming
+from proxy.routing.builder import compile_route
+from proxy.routing.route import Route
+from proxy.routing.route_secrets import Found
+from proxy.routing.router import RouteTable
+from proxy.secrets.secret import Secret
+from proxy.server.guard import Guard, check_target
+from tests.support.keyrelay import (
     SECRET,
     RawClient,
     RawProvider,

@@ -10,19 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.running import (
-    RawClient,
-    Running,
-    answering,
-    both_loops,
-    exchange,
-    keyrelay,
-    raw_provider,
-    read_head,
-    until,
-)
-
-from .stage import (
+from tests.security.scene import (
     CLIENT_SECRET,
     GET,
     HANDSHAKE,
@@ -40,6 +28,17 @@ from .stage import (
     status,
     token_answer,
     values,
+)
+from tests.support.keyrelay import (
+    RawClient,
+    Running,
+    answering,
+    both_loops,
+    exchange,
+    keyrelay,
+    raw_provider,
+    read_head,
+    until,
 )
 
 MEBIBYTE = 1 << 20

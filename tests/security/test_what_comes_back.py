@@ -16,9 +16,7 @@ from urllib.parse import quote
 
 import pytest
 
-from tests.running import both_loops, keyrelay, raw_provider, read_head, until
-
-from .stage import (
+from tests.security.scene import (
     GET,
     HOST,
     KEY,
@@ -35,6 +33,7 @@ from .stage import (
     status,
     values,
 )
+from tests.support.keyrelay import both_loops, keyrelay, raw_provider, read_head, until
 
 pytestmark = both_loops
 

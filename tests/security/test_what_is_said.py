@@ -18,16 +18,14 @@ from pathlib import Path
 import pytest
 
 import proxy
-from proxy import loader, sources
+from proxy.app.status import snapshot
+from proxy.config import loader
+from proxy.config.secret import SecretSettings
 from proxy.errors import ConfigError, SecretUnavailable
-from proxy.observing.metrics import exposition
-from proxy.observing.status import snapshot
-from proxy.references import SecretSettings
-from proxy.secret import Secret
-from tests import commands
-from tests.running import both_loops, exchange, keyrelay
-
-from .stage import (
+from proxy.observability.metrics import exposition
+from proxy.secrets import resolver as sources
+from proxy.secrets.secret import Secret
+from tests.security.scene import (
     CLIENT_SECRET,
     GET,
     HANDSHAKE,
@@ -40,6 +38,8 @@ from .stage import (
     stage,
     status,
 )
+from tests.support import command as commands
+from tests.support.keyrelay import both_loops, exchange, keyrelay
 
 MINE = "dummy-CANARY-of-the-client"
 # Every place in which a client could bring something that is nobody's business.
@@ -304,7 +304,7 @@ def test_t40_secrets_are_not_pickled() -> None:
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
             # A nameless file that is locked, never written.
-            allowed = {"tempfile"} if path.stem == "spawning" else set()
+            allowed = {"tempfile"} if path.stem == "worker_process" else set()
             assert not (forbidden - allowed) & set(names), path
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 called = (node.value.id, node.attr)

@@ -6,9 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from tests.running import both_loops
-
-from .stage import (
+from tests.security.scene import (
     GET,
     HANDSHAKE,
     HOST,
@@ -23,6 +21,7 @@ from .stage import (
     status,
     values,
 )
+from tests.support.keyrelay import both_loops
 
 pytestmark = both_loops
 

@@ -9,18 +9,9 @@ from typing import Any
 
 import pytest
 
-from proxy import loader
+from proxy.config import loader
 from proxy.errors import ConfigError
-from tests.certificates import Authority
-from tests.running import (
-    answering,
-    both_loops,
-    exchange,
-    keyrelay,
-    raw_provider,
-)
-
-from .stage import (
+from tests.security.scene import (
     GET,
     KEY,
     SOCKET,
@@ -32,6 +23,14 @@ from .stage import (
     stage,
     status,
     values,
+)
+from tests.support.certificates import Authority
+from tests.support.keyrelay import (
+    answering,
+    both_loops,
+    exchange,
+    keyrelay,
+    raw_provider,
 )
 
 GATEWAY = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"

@@ -13,19 +13,9 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-from proxy import loader
+from proxy.config import loader
 from proxy.errors import ConfigError
-from tests import commands
-from tests.running import (
-    Running,
-    both_loops,
-    exchange,
-    keyrelay,
-    static_route,
-    without_request_id,
-)
-
-from .stage import (
+from tests.security.scene import (
     GET,
     HANDSHAKE,
     HOST,
@@ -39,6 +29,15 @@ from .stage import (
     stage,
     status,
     values,
+)
+from tests.support import command as commands
+from tests.support.keyrelay import (
+    Running,
+    both_loops,
+    exchange,
+    keyrelay,
+    static_route,
+    without_request_id,
 )
 
 AGENT = (

@@ -1,0 +1,89 @@
+"""Who may ask the admin listener: the same thoughts as in ``guard``, with other answers.
+
+It serves one page of its own and what that page asks for. A foreign page fails at
+``Sec-Fetch-Site`` or ``Origin``, a name that was bound to this machine afterwards at ``Host``,
+another user or program of this machine at the token. No answer ever allows another origin.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping, Sequence
+
+from proxy.errors import Refusal
+from proxy.http.address import LOOPBACK_NAMES, ListenAddress, bracketed
+
+_BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(.*)", re.DOTALL)
+
+
+class AdminGuard:
+    """The gate of one admin listener.
+
+    address  where it listens, with the port that was taken
+    token    what requests for data bring; None on a unix socket, whose mode says who may
+    """
+
+    def __init__(self, address: ListenAddress, token: str | None) -> None:
+        self._hosts: frozenset[str] | None = None
+        if address.host is not None:
+            names = LOOPBACK_NAMES | {bracketed(address.host)}
+            self._hosts = frozenset(f"{name}:{address.port}" for name in names)
+            if address.port == 80:
+                self._hosts |= names  # browsers leave the default port out
+        self._digest = None if token is None else hashlib.sha256(token.encode()).digest()
+
+    def admit(self, headers: Mapping[str, Sequence[str]], *, data: bool) -> None:
+        """Raise Refusal if the request may not pass.
+
+        headers  all values by lower-case name
+        data     whether it asks for more than the page's own files, which hold nothing
+        """
+        self._check_host(headers.get("host", ()))
+        self._check_page(headers)
+        if data and self._digest is not None:
+            self._check_token(self._digest, headers.get("authorization", ()))
+
+    def _check_host(self, values: Sequence[str]) -> None:
+        """No browser reaches a unix socket, so there its name tells nothing."""
+        if self._hosts is None:
+            return
+        if len(values) != 1 or values[0].lower() not in self._hosts:
+            raise Refusal(
+                421,
+                "host-not-allowed",
+                "The admin listener does not answer under this host name.",
+                "Open the address that keyrelay status --page prints.",
+            )
+
+    def _check_page(self, headers: Mapping[str, Sequence[str]]) -> None:
+        """Its own page, an address that was typed, or no browser at all."""
+        origins, sites = headers.get("origin", ()), headers.get("sec-fetch-site", ())
+        hosts = headers.get("host", ())
+        own = [f"http://{host.lower()}" for host in hosts[:1]]
+        if (origins and [*origins] != own) or any(
+            site not in {"none", "same-origin"} for site in sites
+        ):
+            raise Refusal(
+                403,
+                "browser-not-allowed",
+                "Only the inspector's own page may ask the admin listener.",
+                "Open the address that keyrelay status --page prints in a tab of its own.",
+                headers=(("Vary", "Origin, Sec-Fetch-Site"),),
+            )
+
+    def _check_token(self, digest: bytes, values: Sequence[str]) -> None:
+        """Digests are compared: how long it takes tells nothing, and any text can be compared."""
+        brought = [found[1] if (found := _BEARER.fullmatch(one)) else "" for one in values]
+        text = brought[0] if len(brought) == 1 else ""
+        seen = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()
+        if not hmac.compare_digest(seen, digest):
+            raise Refusal(
+                401,
+                "admin-token-needed",
+                "The admin listener wants its token, and the request does not bring the right one.",
+                "It is new at every start: open the address that keyrelay status --page prints, or "
+                "send the token as Authorization: Bearer.",
+                headers=(("WWW-Authenticate", "Bearer"),),
+            )

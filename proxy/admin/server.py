@@ -1,0 +1,386 @@
+"""The admin listener: status, metrics, reload, and the live inspector with its page.
+
+Apart from the listeners that serve requests, on loopback or a unix socket only, and off unless it
+is asked for. The page's own files hold nothing; whatever else is asked for needs the token, which
+is new at every start and stands behind the ``#`` of the address that opens the page: browsers send
+that nowhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+from aiohttp import web
+
+from proxy.admin import runtime_file as adminfile
+from proxy.admin.access import AdminGuard
+from proxy.admin.connections import Doorstep, PeerRefusal
+from proxy.app import status
+from proxy.app.app import App
+from proxy.app.reload import Reloader
+from proxy.app.status import Reload
+from proxy.errors import KeyrelayError, Refusal
+from proxy.http.address import parse_listen
+from proxy.http.problem import PROBLEM, problem_document
+from proxy.observability import metrics
+from proxy.observability.exchange_log import Exchange, Journal
+from proxy.observability.inspector import TooManyWatchers, Watcher, Watchers
+from proxy.observability.library_logging import types_only
+from proxy.server.listener import Listener, listen
+
+PAGE: Final = Path(__file__).with_name("page")
+"""The inspector's files; all of them are served."""
+
+_TYPES: Final = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
+_HEADERS: Final = {
+    "Server": "keyrelay",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self' data:; base-uri 'none'; frame-ancestors 'none'; "
+    "form-action 'none'",
+}
+
+# How many exchanges a page gets at once: what it keeps itself.
+_SHOWN: Final = 2000
+# Events are sent together, for the page draws them together (seconds).
+_TOGETHER_SECONDS: Final = 0.05
+_STATUS_SECONDS: Final = 1.0
+# A watcher that takes nothing for so long is gone, or as good as that.
+_STUCK_SECONDS: Final = 20.0
+_SHUTDOWN_SECONDS: Final = 1.0
+_COULD_NOT: Final = "the admin listener could not answer a request"
+# In a status they change by themselves; the page counts them on.
+_TICKING: Final = frozenset({"at", "age_seconds", "renews_in_seconds"})
+
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class Administered(Protocol):
+    """What the admin listener asks: the running app, or who speaks for several processes.
+
+    journal    the exchanges of this process
+    watchers   tell of them as they happen
+    """
+
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def watchers(self) -> Watchers: ...
+    async def snapshots(self) -> Sequence[dict[str, Any]]:
+        """How each process is, at least one: what ``status.snapshot`` makes."""
+
+    async def reload(self) -> status.Reload:
+        """Take the configuration anew. What was found or changed is in what it returns."""
+
+
+class Admin:
+    """The open listener. ``url`` is where it is; ``page_url`` opens the inspector.
+
+    The caller owes a ``close``.
+    """
+
+    def __init__(self, app: Administered, listener: Listener, served: web.AppRunner) -> None:
+        self._app = app
+        self._served = served
+        self._file: adminfile.AdminFile | None = None
+        self._token = ""
+        self.listener = listener
+
+    @property
+    def url(self) -> str:
+        return self.listener.url
+
+    @property
+    def page_url(self) -> str:
+        """For a browser, with the token; to be shown to nobody but the operator."""
+        return adminfile.page_url(self.url, self._token)
+
+    def invitation(self, *, private: bool) -> str:
+        """How one gets to the inspector; with the token if ``private``, so that no log has it."""
+        if private or not self._token:
+            return self.page_url
+        return f"{self.url} (keyrelay status --page prints the address that opens it)"
+
+    def publish(self, token: str, warn: Callable[[str], object]) -> None:
+        """Keep the token, and write down for ``keyrelay status`` where to ask."""
+        self._token = token
+        try:
+            self._file = adminfile.write(self.url, token)
+        except OSError as error:
+            why = error.strerror or str(error)
+            warn(f"keyrelay status and reload will not find this process: {why}")
+
+    async def close(self) -> None:
+        """Listen no more, send everybody away, leave no file behind. Again: does nothing."""
+        if self._file is not None:
+            self._file.remove()
+            self._file = None
+        self._app.watchers.rest()
+        self.listener.close()
+        await self._served.cleanup()
+
+
+async def start(
+    app: Administered,
+    text: str,
+    *,
+    warn: Callable[[str], object] = lambda _line: None,
+    peer_refusal: PeerRefusal = lambda _transport: None,
+) -> Admin:
+    """Open the admin listener at the address ``text``, which must be loopback or a unix socket.
+
+    ``peer_refusal`` says why a user's connection cannot stay, None if it can.
+
+    Raises KeyrelayError, with what to do, if that is not possible. A cancelled start leaves nothing
+    behind.
+    """
+    address = parse_listen(text)
+    if address.exposed:
+        raise KeyrelayError(f"the admin listener stays on this machine; {text} does not")
+    pages = _Pages(app, peer_refusal)
+    served = web.AppRunner(
+        pages.application(),
+        access_log=None,
+        logger=types_only("keyrelay.admin", _COULD_NOT, warn),
+        shutdown_timeout=_SHUTDOWN_SECONDS,
+        # A watcher that leaves while nothing happens is noticed at once.
+        handler_cancellation=True,
+    )
+    await served.setup()
+    server = served.server
+    assert server is not None
+    try:
+        listener = await listen(text, lambda: Doorstep(server, peer_refusal), None)
+    except KeyrelayError as error:
+        await served.cleanup()
+        # What it advises is about the listeners of requests.
+        advice = str(error).replace("--listen", "--admin")
+        raise KeyrelayError(f"admin listener: {advice}") from None
+    except BaseException:
+        await served.cleanup()
+        raise
+    # The mode of a unix socket says who may; a port says nothing.
+    token = "" if address.unix_path else secrets.token_urlsafe(24)
+    pages.guard = AdminGuard(listener.address, token or None)
+    admin = Admin(app, listener, served)
+    admin.publish(token, warn)
+    return admin
+
+
+class _Pages:
+    """What is served, once ``guard`` is there: it has to know the port that was taken."""
+
+    def __init__(self, app: Administered, peer_refusal: PeerRefusal) -> None:
+        self.guard: AdminGuard | None = None
+        self._app = app
+        self._peer_refusal = peer_refusal
+        self._reloading = asyncio.Lock()
+        self._files = {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
+
+    def application(self) -> web.Application:
+        """The routes, behind the gate."""
+        application = web.Application(middlewares=[self._admit])
+        application.on_response_prepare.append(_prepare)
+        application.add_routes(
+            [
+                web.get("/", self._file),
+                web.get("/{name:[a-z]+[.](?:css|js)}", self._file),
+                web.get("/metrics", self._metrics),
+                web.get("/api/status", self._status),
+                web.post("/api/reload", self._reload),
+                web.get("/api/exchanges", self._exchanges),
+                web.get("/api/exchanges/{number:[0-9]{1,15}}", self._exchange),
+                web.get("/api/events", self._events),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """The gate, and every refusal as a problem document (RFC 9457)."""
+        headers: dict[str, list[str]] = {}
+        for name, value in request.headers.items():
+            headers.setdefault(name.lower(), []).append(value)
+        data = request.match_info.handler != self._file
+        if self.guard is None:
+            raise web.HTTPServiceUnavailable
+        try:
+            # A reload may have come since it was connected.
+            if request.transport is not None and (no := self._peer_refusal(request.transport)):
+                return _problem(no)
+            self.guard.admit(headers, data=data)
+            return await handler(request)
+        except Refusal as refusal:
+            return _problem(refusal)
+        except web.HTTPMethodNotAllowed as refused:
+            allow = ", ".join(sorted(refused.allowed_methods))
+            return _problem(
+                Refusal(405, "method-refused", f"Use {allow}.", headers=(("Allow", allow),))
+            )
+        except web.HTTPNotFound:
+            return _problem(
+                Refusal(404, "no-such-page", "The admin listener has no page of this name.")
+            )
+
+    async def _file(self, request: web.Request) -> web.StreamResponse:
+        path = self._files.get(request.match_info.get("name", "index.html"))
+        if path is None:
+            raise web.HTTPNotFound
+        # Small, local and asked for once per visit: not worth a thread.
+        text = path.read_text(encoding="utf-8")
+        return web.Response(text=text, content_type=_TYPES[path.suffix])
+
+    async def _metrics(self, _request: web.Request) -> web.StreamResponse:
+        body = metrics.exposition(await self._snapshot())
+        return web.Response(body=body, headers={"Content-Type": metrics.CONTENT_TYPE})
+
+    async def _status(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(await self._snapshot())
+
+    async def _snapshot(self) -> dict[str, Any]:
+        return status.merged(await self._app.snapshots())
+
+    async def _reload(self, _request: web.Request) -> web.StreamResponse:
+        """409 if nothing was changed because of a mistake; the findings are in the answer."""
+        async with self._reloading:
+            report = await self._app.reload()
+        return web.json_response(asdict(report), status=409 if report.findings else 200)
+
+    async def _exchanges(self, _request: web.Request) -> web.StreamResponse:
+        return web.json_response(self._latest())
+
+    async def _exchange(self, request: web.Request) -> web.StreamResponse:
+        number = int(request.match_info["number"])
+        exchange = next((one for one in self._known() if one.number == number), None)
+        if exchange is None:
+            raise Refusal(
+                404,
+                "no-such-exchange",
+                "There is no exchange of this number, or it was too long ago.",
+            )
+        watchers = self._app.watchers
+        heard = watchers.conversation(exchange)
+        return web.json_response(
+            {
+                "exchange": watchers.told(exchange),
+                "conversation": None if heard is None else heard.as_json(),
+            }
+        )
+
+    def _known(self) -> Iterator[Exchange]:
+        journal = self._app.journal
+        yield from journal.open
+        yield from journal.recent
+
+    def _latest(self) -> dict[str, Any]:
+        """Those that are open and those that ended last, oldest first."""
+        known = sorted(self._known(), key=lambda one: one.number)[-_SHOWN:]
+        return {
+            "total": self._app.journal.total,
+            "exchanges": [self._app.watchers.told(one) for one in known],
+        }
+
+    async def _events(self, request: web.Request) -> web.StreamResponse:
+        """Server-sent events: first how everything is, then what happens."""
+        try:
+            watcher = self._app.watchers.watch()
+        except TooManyWatchers:
+            raise Refusal(
+                503,
+                "too-many-watchers",
+                "Too many watch already.",
+                "Close an inspector that you do not need.",
+                headers=(("Retry-After", "5"),),
+            ) from None
+        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        # Without a length, chunks are the only end that a page can tell from a break.
+        answer.enable_chunked_encoding()
+        try:
+            await answer.prepare(request)
+            await self._tell(watcher, answer)
+        except TimeoutError:
+            # Nobody reads what is still on its way, so a clean end would never arrive.
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._app.watchers.leave(watcher)
+        return answer
+
+    async def _tell(self, watcher: Watcher, answer: web.StreamResponse) -> None:
+        loop = asyncio.get_running_loop()
+        await _send(answer, [("exchanges", self._latest())])
+        steady: Any = None
+        looked = -_STATUS_SECONDS
+        while not watcher.closed:
+            events = await watcher.take(_STATUS_SECONDS)
+            if loop.time() - looked >= _STATUS_SECONDS:
+                looked = loop.time()
+                snapshot = await self._snapshot()
+                if (now := _steady(snapshot)) != steady:
+                    steady = now
+                    events.append(("status", snapshot))
+            if events:
+                await _send(answer, events)
+                await asyncio.sleep(_TOGETHER_SECONDS)
+
+
+async def _send(answer: web.StreamResponse, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Raises TimeoutError if the client does not take it."""
+    text = "".join(f"event: {name}\ndata: {json.dumps(said)}\n\n" for name, said in events)
+    async with asyncio.timeout(_STUCK_SECONDS):
+        await answer.write(text.encode("ascii"))
+
+
+def _steady(value: Any) -> Any:
+    """A status without what changes by itself."""
+    if isinstance(value, dict):
+        return {name: _steady(one) for name, one in value.items() if name not in _TICKING}
+    if isinstance(value, list):
+        return [_steady(one) for one in value]
+    return value
+
+
+async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:
+    response.headers.update(_HEADERS)
+
+
+def _problem(refusal: Refusal) -> web.Response:
+    return web.Response(
+        status=refusal.status,
+        body=json.dumps(problem_document(refusal)).encode("ascii") + b"\n",
+        headers={**dict(refusal.headers), "Content-Type": PROBLEM},
+    )
+
+
+class Operating:
+    """An ``Administered``: one app and what keeps it on its configuration."""
+
+    def __init__(self, app: App, reloader: Reloader) -> None:
+        self._app = app
+        self._reloader = reloader
+
+    @property
+    def journal(self) -> Journal:
+        return self._app.journal
+
+    @property
+    def watchers(self) -> Watchers:
+        return self._app.watchers
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """How every process is that serves."""
+        return await self._app.snapshots()
+
+    async def reload(self) -> Reload:
+        """As ``Reloader.reload``."""
+        return await self._reloader.reload()

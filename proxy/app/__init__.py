@@ -1,0 +1,1 @@
+"""A configuration in force: listeners, route services, reload and status."""

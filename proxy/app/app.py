@@ -1,0 +1,364 @@
+"""The composition root: from settings to running listeners, and back to nothing.
+
+Builds every part and gives each what it needs; nothing else constructs shared state. Opens and
+closes what must be opened and closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+
+from proxy import demo
+from proxy.app.listeners import Places, check_who_may_connect
+from proxy.app.route_services import Services, keep_last
+from proxy.app.status import Reloads, snapshot
+from proxy.auth.strategy import Means
+from proxy.auth.token_cache import Mint
+from proxy.clock import Clock, SystemClock
+from proxy.config.settings import Settings
+from proxy.errors import Refusal
+from proxy.forwarding.context import Surroundings
+from proxy.forwarding.handler import Gateway, InForce
+from proxy.http import parser as parsers
+from proxy.http.address import DEMO_UPSTREAM, ListenAddress
+from proxy.observability import tracing
+from proxy.observability.counters import Tally
+from proxy.observability.exchange_log import Journal
+from proxy.observability.inspector import Watchers
+from proxy.observability.tracing import Tracer
+from proxy.routing.route import Route
+from proxy.routing.route_secrets import Found, read_secrets
+from proxy.secrets import resolver as sources
+from proxy.secrets.secret import Secret
+from proxy.server.connection import ClientConnection, Entrance
+from proxy.server.inbound_token import InboundToken
+from proxy.server.listener import Listener
+from proxy.server.peer_credentials import Peers, can_tell
+from proxy.upstream.dialer import tls_context
+from proxy.upstream.pool import Pool
+
+# How often deadlines are looked at (seconds). One timer for all connections costs less than one
+# for each, and no deadline here needs to be more exact.
+_TICK = 1.0
+
+
+def read_all(settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+    """Every secret that the settings name. Blocking. Raises SecretUnavailable."""
+    found = read_secrets(settings)
+    if settings.inbound_token is None:
+        return found, None
+    return found, sources.resolve("inbound_token", settings.inbound_token)
+
+
+@dataclass(slots=True)
+class Times:
+    """What client connections are told of time, in seconds."""
+
+    head_seconds: float = 0.0
+    keepalive_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Supply:
+    """Where secrets, tokens and sockets come from; one of several processes is given them.
+
+    read    the secrets of every route, by its name, and the inbound token if there shall be one:
+            blocking, raises KeyrelayError
+    share   as of ``Means``
+    places  makes the ``Places``
+    """
+
+    read: Callable[[Settings], tuple[Mapping[str, Found], Secret | None]] = read_all
+    share: Callable[[str, Mint], Mint] | None = None
+    places: Callable[
+        [Callable[[InForce], Gateway], Callable[[Gateway], ClientConnection]], Places
+    ] = Places
+
+
+class App:
+    """Keyrelay, running. An async context manager.
+
+    write_log  gets access-log lines; None for no access log
+    json_log   lines as JSON
+    warn       gets what the operator should know, a line each
+    clock      for tokens; the real one by default
+    strict     do not start while a route lacks a secret
+    supply     for one of several processes
+
+    tally, reloads, started   what the status tells; ``started`` in seconds since the epoch
+    watchers                  tell of exchanges as they happen
+    also_own                  further addresses at which this process listens: no route leads there
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        write_log: Callable[[str], object] | None = None,
+        json_log: bool = False,
+        warn: Callable[[str], object] | None = None,
+        clock: Clock | None = None,
+        strict: bool = False,
+        supply: Supply | None = None,
+    ) -> None:
+        parsers.require_c_parser()
+        self._settings = settings
+        self._write_log = write_log
+        self._json_log = json_log
+        self._warn = warn or (lambda _line: None)
+        self._look_at_peers = warn is not None
+        self._strict = strict
+        self._supply = supply or Supply()
+        self._times = Times()
+        self._entrance = Entrance(settings.max_connections, self.peer_refusal)
+        self._clients: set[ClientConnection] = set()
+        # What ``peer_uid`` says, "" before anything does, and who looks by it.
+        self._peer_uid = ""
+        self._peers: Peers | None = None
+        self._demo_address: tuple[str, int] | None = None
+        self._stack = AsyncExitStack()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._means = Means(
+            clock or SystemClock(), tls_context(), self._spawn, self._warn, self._supply.share
+        )
+        self.tally = Tally()
+        self.reloads = Reloads()
+        self.also_own: list[ListenAddress] = []
+        self.watchers = Watchers(lambda route: self._services.maskers(route))
+        self.started = time.time()
+        self.journal: Journal
+        self._around: Surroundings
+        self._services: Services
+        self._places: Places
+
+    async def __aenter__(self) -> Self:
+        try:
+            await self._start()
+        except BaseException:
+            await self._end_tasks()
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    async def _start(self) -> None:
+        """Open everything. Raises KeyrelayError if an address cannot be, or must not be, opened."""
+        loop = asyncio.get_running_loop()
+        self.journal = Journal(loop, self._write_log, as_json=self._json_log, warn=self._warn)
+        self.journal.sinks += [self.tally.feed, self.watchers.ended]
+        tracer = Tracer(warn=self._warn) if self._settings.tracing else None
+        if tracer is not None:
+            self.journal.sinks.append(tracer.end)
+            # Before the journal's flush is, so that it comes after it.
+            self._stack.push_async_callback(tracer.close)
+        self._stack.callback(self.journal.flush)
+        self._around = Surroundings(loop, self.journal, set(), self._spawn, self.watchers, tracer)
+        withheld = frozenset() if tracer is None else tracing.FIELDS
+        self._services = Services(self._means, loop, self._own_addresses, withheld)
+        self._stack.callback(self._services.close)
+        self._places = self._supply.places(lambda now: Gateway(now, self._around), self._accept)
+        self._stack.callback(self._places.close)
+        self._stack.push_async_callback(self._end_tasks)
+        await self.adopt(self._settings)
+        self._spawn(self._tick(loop))
+
+    def _accept(self, gateway: Gateway) -> ClientConnection:
+        return ClientConnection(
+            gateway.handle, self._clients, self._times, self._around.loop, self._entrance
+        )
+
+    # -- configurations ------------------------------------------------------------------------
+
+    async def adopt(self, settings: Settings) -> tuple[str, ...]:
+        """Serve by these settings from now on. What is different, for a person.
+
+        Raises KeyrelayError and leaves everything as it was if they cannot be served by. What is
+        under way goes on as it began; where nothing is different, connections, tokens and counts
+        stay. Not to be called twice at a time.
+        """
+        read, inbound = await asyncio.to_thread(self._supply.read, settings)
+        found = keep_last(read, settings, self._services.in_force, self._warn)
+        token = None if inbound is None else InboundToken(inbound)
+        check_who_may_connect(settings, token)
+        # Of the same policy there is nothing new to say about anybody.
+        peers = self._peers if settings.peer_uid == self._peer_uid else self._make_peers(settings)
+        await self._start_demo(settings)
+        services = self._services.prepare(settings, found, self._demo_address)
+        try:
+            self._services.check_ready(services, strict=self._strict)
+            places = await self._places.prepare(settings)
+        except BaseException:
+            self._services.discard(services)
+            raise
+        changed = (*self._services.differences(services), *self._places.differences(places))
+        if _general(settings) != _general(self._settings):
+            changed = (*changed, "general settings are different")
+        if _at_start(settings) != _at_start(self._settings):
+            changed = (*changed, "admin, tracing and workers change at the next start")
+        # From here on nothing waits and nothing fails: requests see the old or the new.
+        self._settings = settings
+        self._times.head_seconds = settings.head_timeout_seconds
+        self._times.keepalive_seconds = settings.keepalive_seconds
+        self._entrance.max_connections = settings.max_connections
+        if settings.peer_uid != self._peer_uid:
+            self._take_peers(settings.peer_uid, peers)
+        self._places.put_in_force(places, settings, services, token)
+        self._services.put_in_force(services)
+        return changed
+
+    async def _start_demo(self, settings: Settings) -> None:
+        """The built-in provider, once a route leads to it."""
+        upstreams = [route.upstream for route in settings.routes.values()]
+        if self._demo_address is None and DEMO_UPSTREAM in upstreams:
+            provider = await demo.start(sources.DEMO_KEY, self._warn)
+            self._stack.push_async_callback(provider.close)
+            self._demo_address = provider.address
+
+    def _make_peers(self, settings: Settings) -> Peers | None:
+        """Who looks at the users that connect, if anybody does. Raises KeyrelayError."""
+        enforce = settings.peer_uid == "enforce"
+        if enforce or (settings.peer_uid == "warn" and self._look_at_peers and can_tell()):
+            return Peers(enforce=enforce, warn=self._warn)
+        return None
+
+    def _take_peers(self, policy: str, peers: Peers | None) -> None:
+        """Look at whoever connects by another policy, and at those who have connected."""
+        self._peer_uid, self._peers = policy, peers
+        for client in list(self._clients):
+            if self.peer_refusal(client.transport) is not None:
+                client.send_away()
+
+    def peer_refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
+        """Why a connection of this user cannot stay, by ``peer_uid``; None if it can."""
+        return None if self._peers is None else self._peers.refusal(transport)
+
+    async def add_own(self, address: ListenAddress) -> None:
+        """Something of keyrelay's own listens there as well; no route leads to it from now on."""
+        self.also_own.append(address)
+
+    async def snapshots(self) -> list[dict[str, Any]]:
+        """How every process is that serves; this one alone."""
+        return [snapshot(self)]
+
+    def reconsider(self) -> None:
+        """Let every route try the first value of its secrets again."""
+        for strategy in self._services.strategies():
+            strategy.reconsider()
+
+    # -- what runs -----------------------------------------------------------------------------
+
+    @property
+    def settings(self) -> Settings:
+        return self._settings
+
+    @property
+    def routes(self) -> tuple[Route, ...]:
+        return tuple(service.route for service in self._services.in_force.values())
+
+    @property
+    def pools(self) -> Mapping[str, Pool]:
+        return {name: service.pool for name, service in self._services.in_force.items()}
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return self._places.listeners
+
+    def _own_addresses(self) -> list[tuple[str, int]]:
+        """Where requests come in, so that no route leads there."""
+        addresses = [*self.also_own, *(listener.address for listener in self.listeners)]
+        return [(one.host, one.port) for one in addresses if one.host is not None]
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until every strategy has its first credential or knows why not, at most so long."""
+        waits = [self._spawn(strategy.settle()) for strategy in self._services.strategies()]
+        if waits:
+            await asyncio.wait(waits, timeout=seconds)
+
+    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """A task that ends with the app at the latest."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            await asyncio.sleep(_TICK)
+            now = loop.time()
+            for client in [*self._clients, *self._entrance.turned_away]:
+                client.expire(now)
+            self._services.expire(now, self.journal.open)
+
+    async def _end_tasks(self) -> None:
+        tasks = list(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def close(self, drain_seconds: float | None = None) -> None:
+        """Stop accepting, let what is in flight end, close the rest.
+
+        ``drain_seconds`` None takes the configured time. WebSockets are told with 1001 that it is
+        over, and have that time to answer.
+        """
+        if drain_seconds is None:
+            drain_seconds = self._settings.drain_seconds
+        self._places.stop()
+        self._services.retire()
+        for client in self._clients:
+            # The answer that it waits for says that none will follow.
+            client.keep_alive = False
+        for relay in list(self._around.relays):
+            relay.say_goodbye(drain_seconds)
+        loop = self._around.loop
+        until = loop.time() + drain_seconds
+        # Even without any time what has been written goes out.
+        await asyncio.sleep(0)
+        # Many may end, and none is waited for by itself.
+        while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        for strategy in self._services.strategies():
+            strategy.close()
+        await self._end_tasks()
+        # Transports tell their protocols of the end in a later turn of the loop.
+        while self._clients or self._entrance.turned_away or self._around.relays:
+            for client in [*self._clients, *self._entrance.turned_away]:
+                client.transport.abort()
+            for relay in list(self._around.relays):
+                relay.abort()
+            await asyncio.sleep(0)
+        await self._stack.aclose()
+        await asyncio.sleep(0)
+
+    def _drop_idle(self) -> bool:
+        """Close connections without a request; whether any is left.
+
+        One that has had its whole answer may still be taking it.
+        """
+        for client in list(self._clients):
+            if client.idle:
+                client.transport.close()
+        return bool(self._clients)
+
+
+def _at_start(settings: Settings) -> tuple[object, ...]:
+    """What is looked at when keyrelay starts, and not again."""
+    return settings.admin, settings.tracing, settings.workers
+
+
+def _general(settings: Settings) -> Settings:
+    """What concerns neither routes nor listeners."""
+    return settings.model_copy(update={"routes": {}, "listen": ()})

@@ -1,0 +1,156 @@
+"""The places where requests come in, and who serves what comes in at each."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from proxy.config.settings import Settings
+from proxy.config.validation import listen_places, served_hosts
+from proxy.errors import KeyrelayError
+from proxy.forwarding.handler import Gateway, InForce
+from proxy.http.address import LOOPBACK_NAMES, check_guarded, parse_listen
+from proxy.routing.route_service import Service
+from proxy.routing.router import RouteTable
+from proxy.server.connection import ClientConnection
+from proxy.server.guard import Guard
+from proxy.server.inbound_token import InboundToken
+from proxy.server.listener import Listener, listen
+from proxy.server.socket_activation import check_all_served
+
+Accept = Callable[[], asyncio.Protocol]
+Key = tuple[str, str | None, int]
+"""An address as written, the route it belongs to and which of several such it is.
+
+Only where the system takes a free port do the last two matter: such addresses are not one.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A listener, and the gateway that serves its connections."""
+
+    listener: Listener
+    gateway: Gateway
+
+
+class Places:
+    """The listeners of the configuration in force.
+
+    ``make_gateway`` makes the gateway of a new one, ``accept`` the protocol of its connections.
+    """
+
+    def __init__(
+        self,
+        make_gateway: Callable[[InForce], Gateway],
+        accept: Callable[[Gateway], ClientConnection],
+    ) -> None:
+        self._make_gateway = make_gateway
+        self._accept = accept
+        self._in_force: Mapping[Key, Place] = {}
+
+    @property
+    def listeners(self) -> tuple[Listener, ...]:
+        return tuple(place.listener for place in self._in_force.values())
+
+    async def prepare(self, settings: Settings) -> dict[Key, Place]:
+        """A place for each address, those in force among them.
+
+        Raises KeyrelayError, with nothing left open, if one cannot be had.
+        """
+        places: dict[Key, Place] = {}
+        try:
+            for key, owner in _keys(settings):
+                place = self._in_force.get(key)
+                if place is None:
+                    place = await self._open(key[0], owner)
+                elif place.listener.route != owner:
+                    place = replace(place, listener=replace(place.listener, route=owner))
+                places[key] = place
+        except BaseException:
+            self.discard(places)
+            raise
+        return places
+
+    async def _open(self, text: str, owner: str | None) -> Place:
+        gateway = self._make_gateway(_nothing_in_force())
+        return Place(await self._listen(text, lambda: self._accept(gateway), owner), gateway)
+
+    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
+        """A listener at the address. Raises KeyrelayError."""
+        return await listen(text, accept, owner)
+
+    def discard(self, places: Mapping[Key, Place]) -> None:
+        """Close those of ``places`` that never came into force."""
+        for key, place in places.items():
+            if key not in self._in_force:
+                place.listener.close()
+
+    def put_in_force(
+        self,
+        places: Mapping[Key, Place],
+        settings: Settings,
+        services: Mapping[str, Service],
+        token: InboundToken | None,
+    ) -> None:
+        """Serve by these settings at these places, and nothing any more at the others."""
+        old, self._in_force = self._in_force, places
+        for key, place in old.items():
+            if key not in places:
+                place.listener.close()
+                place.gateway.in_force = _nothing_in_force()
+        routes = tuple(service.route for service in services.values())
+        hosts = served_hosts(settings)
+        origins = frozenset(settings.browsers.origins)
+        for place in places.values():
+            only = place.listener.route
+            table = RouteTable(routes, None if only is None else services[only].route)
+            guard = Guard(hosts | table.hosts, origins, token, table.shares)
+            place.gateway.in_force = InForce(guard, table, services)
+
+    def differences(self, places: Mapping[Key, Place]) -> Iterator[str]:
+        """What is different about ``places``, for a person."""
+        for text, _, _ in places.keys() - self._in_force.keys():
+            yield f"listens at {text}"
+        for text, _, _ in self._in_force.keys() - places.keys():
+            yield f"listens no more at {text}"
+
+    def stop(self) -> None:
+        """Accept no more; connections that are open stay."""
+        for listener in self.listeners:
+            listener.stop()
+
+    def close(self) -> None:
+        for listener in self.listeners:
+            listener.close()
+
+
+def _nothing_in_force() -> InForce:
+    """For a listener that has not begun, or has ended while some of its connections stay."""
+    return InForce(Guard(LOOPBACK_NAMES, frozenset()), RouteTable(()), {})
+
+
+def _keys(settings: Settings) -> Iterator[tuple[Key, str | None]]:
+    seen: Counter[tuple[str, str | None]] = Counter()
+    for text, owner in listen_places(settings):
+        free = parse_listen(text).port == 0
+        yield (text, owner if free else None, seen[text, owner]), owner
+        seen[text, owner] += 1
+
+
+def check_who_may_connect(settings: Settings, token: InboundToken | None) -> None:
+    """Decide on it before anybody can. Raises KeyrelayError if that is not possible."""
+    check_all_served(parse_listen(text) for text, _ in listen_places(settings))
+    for text, _ in listen_places(settings):
+        if token is None:
+            try:
+                check_guarded(text)
+            except ValueError as error:
+                raise KeyrelayError(": ".join(str(error).splitlines())) from None
+        elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
+            raise KeyrelayError(
+                "peer_uid: enforce refuses whoever connects from another machine; "
+                "listen on loopback, or set peer_uid: warn"
+            )

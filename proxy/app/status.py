@@ -1,0 +1,194 @@
+"""How keyrelay is: one snapshot of everything that may be said, as JSON-able data.
+
+The inspector, ``keyrelay status`` and the metrics are made from it. Names, numbers and texts of
+ours only: never a secret, never a path.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any, Protocol
+
+from proxy import __version__
+from proxy.observability.counters import Tally
+
+if TYPE_CHECKING:
+    # For types alone: who only shows a snapshot need not load what serves requests.
+    from proxy.auth.strategy import Strategy
+    from proxy.observability.exchange_log import Journal
+    from proxy.routing.route import Route
+    from proxy.server.listener import Listener
+    from proxy.upstream.pool import Pool
+
+# What is added up over processes, and of what the latest counts, in whatever part it stands.
+_COUNTED = frozenset(
+    {"in_flight", "websockets", "open", "idle", "spares", "reused", "spared", "dialled"}
+    | {"spare_dials", "spare_failures", "fetches", "failures", "served", "refused"}
+)
+_LATEST = frozenset({"last_served", "last_refused"})
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """One attempt to take a changed configuration.
+
+    at        seconds since the epoch
+    findings  why it was not taken, a text each; empty if it was
+    changed   what is different since, for a person
+    """
+
+    at: float
+    findings: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Reloads:
+    """How often the configuration was taken anew, and how often it could not be."""
+
+    count: int = 0
+    failed: int = 0
+    last: Reload | None = None
+
+    def note(self, reload: Reload) -> None:
+        """Count one attempt."""
+        self.last = reload
+        if reload.findings:
+            self.failed += 1
+        else:
+            self.count += 1
+
+
+class Operated(Protocol):
+    """What runs.
+
+    pools    by the route's name
+    started  seconds since the epoch
+    """
+
+    @property
+    def routes(self) -> tuple[Route, ...]: ...
+    @property
+    def pools(self) -> Mapping[str, Pool]: ...
+    @property
+    def listeners(self) -> tuple[Listener, ...]: ...
+    @property
+    def journal(self) -> Journal: ...
+    @property
+    def tally(self) -> Tally: ...
+    @property
+    def started(self) -> float: ...
+    @property
+    def reloads(self) -> Reloads: ...
+
+
+def snapshot(app: Operated) -> dict[str, Any]:
+    """How one process is. Its sinks have heard of everything that is no longer in flight."""
+    app.journal.flush()
+    in_flight: Counter[str] = Counter()
+    websockets: Counter[str] = Counter()
+    for exchange in app.journal.open:
+        opened = exchange.websocket and exchange.status == HTTPStatus.SWITCHING_PROTOCOLS
+        (websockets if opened else in_flight)[exchange.route] += 1
+    last = app.reloads.last
+    return {
+        "version": __version__,
+        "pids": [os.getpid()],
+        "started": app.started,
+        "at": time.time(),
+        "listeners": [{"url": one.url, "route": one.route} for one in app.listeners],
+        "routes": {
+            route.name: {
+                "unready": route.unready,
+                "origin": str(route.origin),
+                "prefix": route.prefix.decode("ascii"),
+                "strategies": [_strategy(one) for one in route.strategies],
+                "secrets": _secrets(route.strategies),
+                "pool": _pool(app.pools[route.name]),
+                "in_flight": in_flight[route.name],
+                "websockets": websockets[route.name],
+            }
+            for route in app.routes
+        },
+        "tally": app.tally.as_json(),
+        "reloads": {
+            "count": app.reloads.count,
+            "failed": app.reloads.failed,
+            "last": None if last is None else asdict(last),
+        },
+    }
+
+
+def _strategy(strategy: Strategy) -> dict[str, Any]:
+    state = strategy.state()
+    token = None if state is None else state.token
+    credential = token and {
+        "age_seconds": token.age_seconds,
+        "renews_in_seconds": token.renews_in_seconds,
+        "fetches": token.fetches,
+        "failures": token.failures,
+        "last_failure": token.reason,
+    }
+    return {"name": strategy.name, "scope": strategy.scope, "credential": credential}
+
+
+def _secrets(strategies: Iterable[Strategy]) -> list[dict[str, Any]]:
+    """Those of all strategies; one that two of them share is said once."""
+    states = [strategy.state() for strategy in strategies]
+    every = dict.fromkeys(one for state in states if state is not None for one in state.secrets)
+    return [asdict(one) for one in every]
+
+
+def _pool(pool: Pool) -> dict[str, int]:
+    counts = pool.counts
+    return {
+        "open": pool.open,
+        "idle": pool.idle,
+        "spares": pool.spares,
+        "reused": counts.reused,
+        "spared": counts.spared,
+        "dialled": counts.dialled,
+        "spare_dials": counts.spare_dials,
+        "spare_failures": counts.spare_failures,
+    }
+
+
+def merged(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One snapshot of several processes that serve the same configuration; at least one.
+
+    What they count is added up; how they are is told of the first.
+    """
+    first, *others = snapshots
+    return {
+        **first,
+        "pids": [pid for one in snapshots for pid in one["pids"]],
+        "routes": _merged(first["routes"], [one["routes"] for one in others]),
+        "tally": Tally.merged(one["tally"] for one in snapshots),
+    }
+
+
+def _merged(first: Any, others: Sequence[Any]) -> Any:
+    if isinstance(first, Mapping):
+        same = [one for one in others if one and one.get("name") == first.get("name")]
+        return {
+            name: _merged_field(name, value, [one[name] for one in same if name in one])
+            for name, value in first.items()
+        }
+    if isinstance(first, list):
+        # Made from one configuration, so they have one order.
+        return [
+            _merged(one, [other[place] for other in others if place < len(other)])
+            for place, one in enumerate(first)
+        ]
+    return first
+
+
+def _merged_field(name: str, value: Any, others: Sequence[Any]) -> Any:
+    if name in _LATEST:
+        return max(filter(None, (value, *others)), default=None)
+    return sum(others, value) if name in _COUNTED else _merged(value, others)

@@ -1,0 +1,116 @@
+"""From placements and values to the bytes that go onto a request."""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from urllib.parse import quote_from_bytes
+
+from proxy.config.placement import (
+    BasicPlacement,
+    CookiePlacement,
+    HeaderPlacement,
+    PathPlacement,
+    Placement,
+    QueryPlacement,
+)
+from proxy.config.template import Template, parse_template
+from proxy.secrets.redaction import Masker
+
+# RFC 9110 section 5.5: anything else would end the field.
+_FIELD_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
+# RFC 6265 section 4.1.1: what a cookie's value may hold.
+_COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
+# RFC 3986 section 3.3: stays as it is within a path segment.
+_SEGMENT_SAFE = "!$&'()*+,;=:@"
+
+
+def inject(
+    placements: Iterable[Placement],
+    values: Mapping[str, bytes],
+    others: Collection[Mapping[str, bytes]] = (),
+) -> Injection:
+    """The credential in all its placements.
+
+    values  what the templates name
+    others  what they may name instead: a provider may speak of these in its answer, too
+
+    Raises ValueError, without the value, if a value cannot be put where it shall go.
+    """
+    headers, query, path, cookies = b"", [], b"", []
+    secrets: set[bytes] = set()
+    for placement in placements:
+        for template in placement.templates.values():
+            for name in parse_template(template).names:
+                secrets.update(one[name] for one in (values, *others))
+        match placement:
+            case HeaderPlacement():
+                value = _render(placement.value, values)
+                if _FIELD_VALUE.fullmatch(value) is None:
+                    raise ValueError(f"a value for the header {placement.header} has a line break")
+                headers += b"%b: %b\r\n" % (placement.header.encode(), value)
+            case BasicPlacement():
+                pair = _basic(placement, values)
+                secrets.update((pair, *(_basic(placement, one) for one in others)))
+                headers += b"Authorization: Basic %b\r\n" % pair
+            case QueryPlacement():
+                value = _quoted(_render(placement.value, values), "")
+                query.append(b"%b=%b" % (_quoted(placement.query.encode(), "$:"), value))
+            case PathPlacement():
+                path = b"".join(_segment(piece, values) for piece in _pieces(placement.path))
+            case CookiePlacement():
+                value = _render(placement.value, values)
+                if _COOKIE.fullmatch(value) is None:
+                    raise ValueError(f"a value for the cookie {placement.cookie} cannot be in one")
+                cookies.append(b"%b=%b" % (placement.cookie.encode(), value))
+    if cookies:
+        headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
+    return Injection(headers, b"&".join(query), path, Masker(secrets))
+
+
+def _render(template: str, values: Mapping[str, bytes]) -> bytes:
+    return parse_template(template).render(values)
+
+
+def _basic(placement: BasicPlacement, values: Mapping[str, bytes]) -> bytes:
+    """RFC 7617 section 2: the first colon separates, so the user name has none."""
+    username = _render(placement.basic.username, values)
+    if b":" in username:
+        raise ValueError("the user name of Basic authorization holds a colon")
+    return base64.b64encode(username + b":" + _render(placement.basic.password, values))
+
+
+def _pieces(template: str) -> tuple[bytes | str, ...]:
+    return parse_template(template).pieces
+
+
+def _segment(piece: bytes | str, values: Mapping[str, bytes]) -> bytes:
+    """Part of a path; each value is encoded by itself, after a field of it has been found."""
+    if isinstance(piece, bytes):
+        return piece
+    return _quoted(Template((piece,)).render(values), _SEGMENT_SAFE)
+
+
+def _quoted(value: bytes, safe: str) -> bytes:
+    return quote_from_bytes(value, safe=safe).encode("ascii")
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Injection:
+    """A credential in its placements, ready to be spliced in. Holds secret bytes: never printed.
+
+    headers  field lines, each ended with CRLF
+    query    ``name=value`` pairs joined by ``&``
+    path     goes between the upstream's base path and the rest, begins with ``/`` or is empty
+    masker   finds the credential in what comes back
+    """
+
+    headers: bytes = b""
+    query: bytes = b""
+    path: bytes = b""
+    masker: Masker = field(default_factory=lambda: Masker(()), compare=False)
+
+    def __repr__(self) -> str:
+        return "<injection>"

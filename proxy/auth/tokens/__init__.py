@@ -1,0 +1,1 @@
+"""Where tokens come from: one module per token type, and the client that calls their endpoints."""

@@ -1,0 +1,205 @@
+"""Commands that ask a keyrelay that runs."""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import json
+import shutil
+import socket
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from proxy import __version__
+from proxy.errors import KeyrelayError
+
+if TYPE_CHECKING:
+    from proxy.admin.runtime_file import AdminFile
+
+# Containers give a health check a few seconds.
+_HEALTH_SECONDS = 3.0
+_STATUS_SECONDS = 5.0
+# A reload may ask programs for secrets and waits for them.
+_RELOAD_SECONDS = 120.0
+_WATCH_SECONDS = 1.0
+# Where there is no terminal nothing is cut off.
+_NO_TERMINAL = (500, 24)
+
+# A kind of error that includes others stands behind them.
+_REASONS: dict[type[Exception], str] = {
+    socket.gaierror: "no host of that name is known",
+    ConnectionRefusedError: "nothing listens there",
+    FileNotFoundError: "there is no such socket",
+    PermissionError: "you may not connect there",
+    TimeoutError: "it took too long",
+    http.client.InvalidURL: "this is no address",
+    http.client.HTTPException: "what came is no HTTP",
+    ConnectionError: "the connection broke off",
+    ValueError: "this is no address",
+}
+
+_URL = click.option(
+    "--url",
+    metavar="URL",
+    help="Admin listener to ask, if several run: http://127.0.0.1:8081 or unix:/path.",
+)
+_JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@click.command(short_help="Ask a running keyrelay whether it serves.")
+@click.argument("url", default="http://127.0.0.1:8080")
+def health(url: str) -> None:
+    """Ask a running keyrelay whether it serves: exit 0 if so, 1 if not.
+
+    URL is where it listens, http://127.0.0.1:8080 if not given, or unix:/path.
+    """
+    if "://" in url and not url.startswith("http://"):
+        raise KeyrelayError(f"{url}: health speaks http; write http://HOST:PORT or unix:/path")
+    status, _ = _ask(url, "GET", "/-/health", seconds=_HEALTH_SECONDS)
+    if status != 200:
+        raise KeyrelayError(f"{url} answered {status}")
+    click.echo("ok")
+
+
+@click.command(short_help="Show how the running keyrelay is.")
+@_URL
+@_JSON
+@click.option("--watch", is_flag=True, help="Show it anew each second, until Ctrl-C.")
+@click.option("--page", is_flag=True, help="Print the address that opens the inspector. Secret.")
+def status(url: str | None, as_json: bool, watch: bool, page: bool) -> None:
+    """Show how the running keyrelay is: what needs attention, routes, tokens, rotated secrets.
+
+    It must be yours and have an admin listener: keyrelay run --admin.
+    """
+    if as_json and watch:
+        raise click.UsageError("Watch it or print JSON, not both.")
+    if page and (as_json or watch):
+        raise click.UsageError("--page prints an address and nothing else.")
+    asked = _chosen(url)
+    if page:
+        click.echo(asked.page_url)
+        return
+    if not watch:
+        snapshot = _status(asked)
+        click.echo(json.dumps(snapshot, indent=2) if as_json else _rendered(asked, snapshot))
+        return
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            text = _rendered(asked, _status(asked))
+            click.clear()
+            click.echo(text)
+            time.sleep(_WATCH_SECONDS)
+
+
+def _status(asked: AdminFile) -> Any:
+    status, body = _ask(asked.url, "GET", "/api/status", token=asked.token, seconds=_STATUS_SECONDS)
+    return _document(asked, status, body, {200})
+
+
+def _rendered(asked: AdminFile, snapshot: Any) -> str:
+    from proxy.cli.status_table import rendered  # needs more than a health check has time for
+
+    if (version := snapshot.get("version")) != __version__:
+        raise KeyrelayError(
+            f"{asked.url} is keyrelay {version} and this is {__version__}; "
+            "start it anew, or ask with --json"
+        )
+    blocks = rendered(snapshot, shutil.get_terminal_size(_NO_TERMINAL).columns)
+    return "\n\n".join(
+        click.style(block, fg="yellow") if block.startswith("! ") else block
+        for block in blocks.rstrip("\n").split("\n\n")
+    )
+
+
+@click.command(short_help="Let it read its configuration and secrets anew.")
+@_URL
+@_JSON
+def reload(url: str | None, as_json: bool) -> None:
+    """Let the running keyrelay read its configuration and secrets anew.
+
+    All of it is taken, or nothing and every finding is printed: exit 1. Says what is different.
+    """
+    asked = _chosen(url)
+    status, body = _ask(
+        asked.url, "POST", "/api/reload", token=asked.token, seconds=_RELOAD_SECONDS
+    )
+    report = _document(asked, status, body, {200, 409})
+    if as_json:
+        click.echo(json.dumps(report, indent=2))
+        if report["findings"]:
+            sys.exit(1)
+    elif report["findings"]:
+        kept = "the configuration was not taken; the old one goes on serving"
+        raise KeyrelayError("\n".join([*report["findings"], kept]))
+    else:
+        click.echo("\n".join(report["changed"]) or "nothing is different")
+
+
+def _chosen(url: str | None) -> AdminFile:
+    """The one that runs, or that of several which listens at ``url``. Raises KeyrelayError."""
+    from proxy.admin.runtime_file import running
+
+    found = running()
+    if url is not None:
+        # The address that was printed has the token behind it, which is to be repeated nowhere.
+        place = url.partition("#")[0].rstrip("/")
+        found = [one for one in found if one.url == place]
+        if not found:
+            raise KeyrelayError(f"no keyrelay of yours has an admin listener at {place}")
+    if not found:
+        raise KeyrelayError(
+            "no keyrelay of yours runs with an admin listener; start it with: keyrelay run --admin"
+        )
+    if len(found) > 1:
+        each = [f"  {one.url} (process {one.pid})" for one in found]
+        raise KeyrelayError("\n".join(["several run; choose one with --url:", *each]))
+    return found[0]
+
+
+def _document(asked: AdminFile, status: int, body: bytes, wanted: set[int]) -> Any:
+    """The JSON object of an answer with one of these statuses. Raises KeyrelayError."""
+    if status not in wanted:
+        raise KeyrelayError(f"{asked.url} answered {status}")
+    with contextlib.suppress(ValueError):
+        if isinstance(document := json.loads(body), dict):
+            return document
+    raise KeyrelayError(f"{asked.url} answered what is no status of keyrelay")
+
+
+def _ask(url: str, method: str, path: str, *, token: str = "", seconds: float) -> tuple[int, bytes]:
+    """Status and body of the answer. Raises KeyrelayError if there is none."""
+    headers = {"Authorization": f"Bearer {token}"} if token else {}
+    try:
+        with contextlib.closing(_connection(url, seconds)) as connection:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        raise KeyrelayError(f"no answer from {url} ({_said(error)})") from None
+
+
+def _said(error: Exception) -> str:
+    """Why there was no answer. What the error itself says may be the other side's text."""
+    for kind, words in _REASONS.items():
+        if isinstance(error, kind):
+            return words
+    return type(error).__name__
+
+
+def _connection(url: str, seconds: float) -> http.client.HTTPConnection:
+    """Not yet connected, unless to a unix socket. Raises OSError, ValueError, HTTPException."""
+    if not url.startswith("unix:"):
+        place = url.removeprefix("http://").partition("/")[0]
+        return http.client.HTTPConnection(place, timeout=seconds)
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = socket.socket(socket.AF_UNIX)
+    connection.sock.settimeout(seconds)
+    try:
+        connection.sock.connect(url.removeprefix("unix:"))
+    except OSError:
+        connection.close()
+        raise
+    return connection

@@ -1,0 +1,106 @@
+"""Commands that show or write something, and dial no provider."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from importlib import resources
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.cli.options import CONFIG, complete_providers, load
+from proxy.config import scaffold as starter
+from proxy.config.messages import advise
+from proxy.config.presets import presets
+from proxy.errors import KeyrelayError
+
+if TYPE_CHECKING:
+    pass
+
+
+@click.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@CONFIG
+@click.option("--strict", is_flag=True, help="Exit 1 if a route lacks its secret.")
+def check(file: Path | None, config: Path | None, strict: bool) -> None:
+    """Check a routes file: exit 0, or 2 and every finding.
+
+    FILE is the same as --config FILE.
+
+    Secrets are read as at a start, and what is wrong with one is said, never its value. A machine
+    that only checks need not have them: without --strict that is no failure.
+    """
+    from proxy.routing.route_secrets import read_secrets
+
+    if file is not None and config is not None:
+        raise click.UsageError("Name one file, with -c or without.")
+    config = file or config
+    settings = load(config)
+    count = len(settings.routes)
+    name = config or "the shipped routes"
+    click.echo(f"{name}: no findings, {count} route{'s' if count != 1 else ''}")
+    lacking = False
+    for route, found in read_secrets(settings).items():
+        for secret, remedy in found.lacking.items():
+            optional = settings.routes[route].secrets[secret].optional
+            if not optional:
+                lacking = True
+                click.echo(f"{route}: not ready: {remedy}", err=True)
+    if strict and lacking:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("name", required=False, shell_complete=complete_providers)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def providers(name: str | None, as_json: bool) -> None:
+    """List the providers that keyrelay knows, or show one's preset."""
+    known = presets()
+    if name is not None:
+        if name not in known:
+            raise click.UsageError(f"There is no provider {name}; {advise(name, known)}")
+        file = resources.files("proxy") / "providers" / f"{name}.yaml"
+        click.echo(file.read_text(encoding="utf-8").rstrip("\n"))
+        return
+    rows = [
+        {
+            "name": one,
+            "title": preset.title or "",
+            "secrets": [ref for secret in preset.secrets.values() for ref in secret.references],
+            "docs": preset.docs or "",
+        }
+        for one, preset in sorted(known.items())
+    ]
+    if as_json:
+        click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
+        return
+    width = max(len(str(row["name"])) for row in rows)
+    titles = max(len(str(row["title"])) for row in rows)
+    for row in rows:
+        secrets = ", ".join(map(str, row["secrets"]))
+        click.echo(f"{row['name']:<{width}}  {row['title']:<{titles}}  {secrets}")
+
+
+@click.command(short_help="Write a routes file to begin with.")
+@click.argument(
+    "file", type=click.Path(path_type=Path, dir_okay=False), default=Path("routes.yaml")
+)
+@click.option("--force", is_flag=True, help="Overwrite an existing file.")
+def init(file: Path, force: bool) -> None:
+    """Write a commented routes file for the providers whose variables are set.
+
+    FILE is routes.yaml if not given.
+    """
+    text, found = starter.routes_file(os.environ)
+    try:
+        with file.open("w" if force else "x", encoding="utf-8") as opened:
+            opened.write(text)
+    except FileExistsError:
+        raise KeyrelayError(f"{file} exists; use --force to overwrite it") from None
+    except OSError as error:
+        raise KeyrelayError(f"cannot write {file}: {error.strerror}") from None
+    click.echo(f"Wrote {file} with {', '.join(found)}.")
+    click.echo(f"Next: keyrelay run -c {file}")

@@ -1,0 +1,73 @@
+"""The command that finds out which part of a route does not work."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy.cli.options import CONFIG, DEBUGGABLE, choose, complete_routes
+
+if TYPE_CHECKING:
+    from proxy.diagnostics.doctor import Result
+
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
+
+
+@click.command(
+    short_help="Find out which part of a route does not work.",
+    epilog="""\b
+Examples:
+  keyrelay doctor
+  keyrelay doctor hume inworld
+  keyrelay doctor -c routes.yaml
+""",
+)
+@click.argument("routes", nargs=-1, metavar="[ROUTE]...", shell_complete=complete_routes)
+@CONFIG
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, once everything is known.")
+@DEBUGGABLE
+def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggable: bool) -> None:
+    """Find out whether routes work, and if not, which part of them does not.
+
+    Reads each route's secrets, looks up its provider's name, connects, looks at certificate and
+    clock, obtains the token if there is one, and makes one cheap call with the real credential.
+    Exit 1 if anything fails. Without names: every route; of those that ship with keyrelay, the
+    ones without a secret are passed over.
+    """
+    import asyncio
+
+    from proxy.diagnostics.doctor import examine
+    from proxy.process import hardening
+
+    hardening.harden(debuggable=debuggable)
+    settings = choose(config, routes)
+    results: list[Result] = []
+
+    def report(result: Result) -> None:
+        new = not results or results[-1].route != result.route
+        results.append(result)
+        if not as_json:
+            click.echo(_shown(result, new=new))
+
+    demanded = bool(routes) or config is not None
+    asyncio.run(examine(settings, report, missing="fail" if demanded else "skip"))
+    failed = any(one.mark == "fail" for one in results)
+    if as_json:
+        document = {"failed": failed, "results": [asdict(one) for one in results]}
+        click.echo(json.dumps(document, indent=2, ensure_ascii=False))
+    sys.exit(1 if failed else 0)
+
+
+def _shown(result: Result, *, new: bool) -> str:
+    """A line for the step, one more for what to do, and the route's name above its first."""
+    lines = [result.route or "keyrelay"] if new else []
+    mark = click.style(f"{result.mark:<4}", fg=_COLOURS[result.mark])
+    lines.append(f"  {mark}  {result.what:<18}  {result.finding}")
+    if result.advice:
+        lines.append(f"{'':<28}{result.advice}")
+    return "\n".join(lines)

@@ -1,0 +1,103 @@
+"""The command that runs another one without keys."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from proxy.cli.options import CONFIG, DEBUGGABLE, choose, complete_routes, load
+from proxy.config import loader
+from proxy.config.files import read_text
+from proxy.config.presets import presets, read_preset
+from proxy.config.route import RouteSettings
+from proxy.config.settings import Settings
+
+
+class _BeforeDashes(click.Command):
+    """Takes what stands before ``--``; the rest is a command, word for word, in ``ctx.obj``."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        own, dashes, command = args, False, list[str]()
+        if "--" in args:
+            position = args.index("--")
+            own, dashes, command = args[:position], True, args[position + 1 :]
+        rest = super().parse_args(ctx, own)
+        if not command and not ctx.resilient_parsing:
+            if dashes:
+                raise click.UsageError("The command is missing behind --.", ctx)
+            raise click.UsageError(
+                "Write -- before the command: keyrelay exec hume -- python app.py", ctx
+            )
+        ctx.obj = command
+        return rest
+
+
+@click.command(
+    "exec",
+    cls=_BeforeDashes,
+    epilog="""\b
+Examples:
+  keyrelay exec hume -- python app.py
+  keyrelay exec -c routes.yaml -- npm run dev
+""",
+)
+@click.argument(
+    "providers",
+    nargs=-1,
+    metavar="[PROVIDER]... -- COMMAND [ARGUMENT]...",
+    shell_complete=complete_routes,
+)
+@CONFIG
+@click.option(
+    "--log",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Append the access log to this file. Without it there is none.",
+)
+@DEBUGGABLE
+@click.pass_obj
+def execute(
+    command: list[str],
+    providers: tuple[str, ...],
+    config: Path | None,
+    log: Path | None,
+    debuggable: bool,
+) -> None:
+    """Run a command that is given addresses instead of keys.
+
+    Starts keyrelay on a free port, sets the variables from which the providers' SDKs read their
+    base URL, takes away those that hold the keys, and ends with COMMAND, with its exit code.
+    Taken away are the keys of every route of the file, whichever are named here.
+    KEYRELAY_URL is the address at which every route answers by its prefix.
+
+    Providers that are named have to be ready; without names, all routes of the file are served.
+    """
+    from proxy.process.exec import key_variables, run
+
+    chosen, known = choose(config, providers), load(config)
+    code = run(
+        chosen,
+        command,
+        lambda line: click.echo(line, err=True),
+        demanded=providers,
+        # A key stays one if its route was not named now, or has its key from elsewhere.
+        hidden=key_variables(known, _presets(config, known)),
+        log=log,
+        debuggable=debuggable,
+    )
+    sys.exit(code)
+
+
+def _presets(config: Path | None, settings: Settings) -> Iterator[RouteSettings]:
+    """Those on which the routes are built: what ships, and what the file's directories have.
+
+    Raises ConfigError if one cannot be read.
+    """
+    used = {route.provider for route in settings.routes.values()}
+    yield from (one for name, one in presets().items() if name in used)
+    for path in loader.files(config, settings):
+        if path.suffix == ".yaml" and path != config and path.stem in used and path.is_file():
+            yield read_preset(read_text(path), str(path)).settings

@@ -1,0 +1,83 @@
+"""The command line: what can be said to keyrelay, and how it answers.
+
+Exit codes: 0 done, 1 failed, 2 usage or configuration. An error is one line for a person.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import sys
+from typing import Any
+
+import click
+
+from proxy import __version__
+from proxy.cli import admin as ask
+from proxy.cli import completion, doctor, explain, seal
+from proxy.cli import config as show
+from proxy.cli import exec as child
+from proxy.cli import run as serve
+from proxy.errors import ConfigError, KeyrelayError
+
+
+class Commands(click.Group):
+    """Says errors of ours in one line, with the exit code that fits."""
+
+    def main(self, *args: Any, **extra: Any) -> Any:
+        if isinstance(sys.stdout, io.TextIOWrapper):
+            # A terminal or a pipe that cannot show an arrow shows its number instead.
+            sys.stdout.reconfigure(errors="backslashreplace")
+        return super().main(*args, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if os.environ.get("NO_COLOR"):
+            ctx.color = False
+        try:
+            return super().invoke(ctx)
+        except ConfigError as error:
+            for finding in error.findings:
+                click.echo(str(finding), err=True)
+            count = len(error.findings)
+            click.echo(f"keyrelay: {count} finding{'s' if count != 1 else ''}", err=True)
+            ctx.exit(2)
+        except KeyrelayError as error:
+            for line in str(error).splitlines():
+                click.echo(f"keyrelay: {line}", err=True)
+            ctx.exit(1)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="""\b
+Examples:
+  keyrelay demo                     try it without any key
+  HUME_API_KEY=… keyrelay run hume  one provider, no configuration
+  keyrelay init && keyrelay run -c routes.yaml
+  keyrelay explain GET /hume/v0/evi/configs
+""",
+)
+@click.version_option(__version__, prog_name="keyrelay")
+def main() -> None:
+    """An authenticating reverse proxy: it holds the API keys, client code holds none."""
+
+
+for _command in (
+    serve.run,
+    serve.demo,
+    child.execute,
+    show.check,
+    explain.explain,
+    doctor.doctor,
+    show.providers,
+    show.init,
+    seal.keygen,
+    seal.seal,
+    seal.reseal,
+    ask.status,
+    ask.reload,
+    ask.health,
+    completion.completion,
+):
+    main.add_command(_command)

@@ -1,0 +1,112 @@
+"""Options that several commands have, and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+from click.shell_completion import CompletionItem
+
+from proxy.config import loader
+from proxy.config import scaffold as starter
+from proxy.config.document import shown
+from proxy.config.messages import advise
+from proxy.config.presets import presets
+from proxy.config.route import RouteSettings
+from proxy.config.settings import Settings
+from proxy.errors import KeyrelayError
+
+CONFIG = click.option(
+    "-c",
+    "--config",
+    "config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Routes file. Without it: the routes that ship with keyrelay.",
+)
+DEBUGGABLE = click.option(
+    "--debuggable",
+    is_flag=True,
+    help="Let debuggers attach and cores be dumped; both show the secrets in memory.",
+)
+
+
+def checked(parse: Callable[[str], object]) -> Callable[[Any, Any, Any], Any]:
+    """A click callback that lets ``parse`` judge each value."""
+
+    def check(_ctx: click.Context, _parameter: click.Parameter, values: tuple[str, ...]) -> Any:
+        for value in values:
+            try:
+                parse(value)
+            except ValueError as error:
+                raise click.BadParameter(one_line(str(error))) from None
+        return values
+
+    return check
+
+
+def one_line(message: str) -> str:
+    """What is wrong and what to write, which a check says in two lines."""
+    return ": ".join(message.splitlines())
+
+
+def load(config: Path | None) -> Settings:
+    """The settings of ``--config``, or of the shipped routes. Raises ConfigError."""
+    if config is None:
+        return loader.load(starter.shipped_routes(), ours=True)
+    return loader.load(config)
+
+
+def choose(config: Path | None, names: tuple[str, ...]) -> Settings:
+    """As ``load``, but with the routes of these names alone; all of them if none is named.
+
+    Without a file a provider without a shipped route may be named as well. Raises ConfigError, or
+    UsageError for a name that is neither.
+    """
+    settings = load(config)
+    if not names:
+        return settings
+    known = settings.routes
+    others = [name for name in names if name not in known]
+    if others and config is not None:
+        advice = advise(others[0], known)
+        raise click.UsageError(f"There is no route {others[0]} in {config}; {advice}")
+    for name in others:
+        if name not in presets():
+            advice = advise(name, known, presets())
+            raise click.UsageError(f"There is no route or provider {shown(name)}; {advice}")
+    more = loader.from_providers(others).routes if others else {}
+    chosen = {name: known.get(name) or more[name] for name in names}
+    return settings.model_copy(update={"routes": chosen})
+
+
+def complete_providers(
+    _ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names of providers that begin so, for the shell."""
+    return _completed(presets(), incomplete)
+
+
+def complete_routes(
+    ctx: click.Context, _parameter: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """The names that ``choose`` takes and that begin so, for the shell.
+
+    None if the file cannot be used: while somebody types there is no place to say why.
+    """
+    config = ctx.params.get("config")
+    try:
+        routes = load(config).routes
+    except KeyrelayError:
+        return []
+    return _completed(routes if config is not None else {**presets(), **routes}, incomplete)
+
+
+def _completed(known: Mapping[str, RouteSettings], incomplete: str) -> list[CompletionItem]:
+    return [
+        CompletionItem(name, help=one.title)
+        for name, one in sorted(known.items())
+        if name.startswith(incomplete)
+    ]

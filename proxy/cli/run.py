@@ -1,0 +1,140 @@
+"""Commands that serve until they are told to stop."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import click
+from pydantic import ValidationError
+
+from proxy.cli.options import CONFIG, DEBUGGABLE, checked, complete_providers, load, one_line
+from proxy.config import loader
+from proxy.config import scaffold as starter
+from proxy.config.presets import presets
+from proxy.config.settings import AdminSettings, Browsers, Settings
+from proxy.http.address import check_guarded, parse_browser_origin, parse_listen
+
+
+def _admin(
+    _ctx: click.Context, _parameter: click.Parameter, value: str | None
+) -> AdminSettings | None:
+    """A click callback: the address as settings. A word behind ``--admin`` is taken for one."""
+    if value is not None and value in presets():
+        raise click.BadParameter(
+            f"{value} is a provider, not an address; put --admin last, or write --admin=ADDRESS"
+        )
+    try:
+        return None if value is None else AdminSettings(listen=value)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise click.BadParameter(one_line(message)) from None
+
+
+@click.command()
+@click.argument("providers", nargs=-1, metavar="[PROVIDER]...", shell_complete=complete_providers)
+@CONFIG
+@click.option(
+    "--listen",
+    multiple=True,
+    metavar="ADDR",
+    callback=checked(parse_listen),
+    help="Listen here instead: 127.0.0.1:8080, [::1]:8080 or unix:/path. Can be repeated.",
+)
+@click.option(
+    "--origin",
+    multiple=True,
+    metavar="URL",
+    callback=checked(parse_browser_origin),
+    help="A page of this origin may use the routes: http://localhost:5173. Can be repeated.",
+)
+@click.option(
+    "--admin",
+    is_flag=False,
+    flag_value=AdminSettings().listen,
+    metavar="[ADDR]",
+    callback=_admin,
+    help="Open the admin listener with the live inspector, at 127.0.0.1:8081 if no address is "
+    "given.",
+)
+@click.option("--strict", is_flag=True, help="Refuse to start while a route lacks its secret.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    metavar="N",
+    help="Processes that serve, instead of what the file says; 1 if it says nothing.",
+)
+@click.option("--worker", type=click.IntRange(0), hidden=True)
+@DEBUGGABLE
+def run(
+    providers: tuple[str, ...],
+    config: Path | None,
+    listen: tuple[str, ...],
+    origin: tuple[str, ...],
+    admin: AdminSettings | None,
+    strict: bool,
+    workers: int | None,
+    worker: int | None,
+    debuggable: bool,
+) -> None:
+    """Run the proxy.
+
+    With names of providers and no file, their presets and the environment are all it needs. A
+    route whose secret is missing does not stop the others: it answers 503 and says what to set.
+    """
+    from proxy.process.serve import Source, serve, serve_as_worker
+
+    if worker is not None:
+        serve_as_worker(worker, debuggable=debuggable)
+        return
+    if providers and config:
+        raise click.UsageError("Name providers or give a file, not both.")
+
+    def read() -> Settings:
+        settings = loader.from_providers(providers) if providers else load(config)
+        if listen:
+            settings = settings.model_copy(update={"listen": listen})
+        if origin:
+            origins = (*settings.browsers.origins, *origin)
+            settings = settings.model_copy(update={"browsers": Browsers(origins=origins)})
+        if admin is not None:
+            settings = settings.model_copy(update={"admin": admin})
+        if workers is not None:
+            settings = settings.model_copy(update={"workers": workers})
+        return settings
+
+    settings = read()
+    if listen:
+        _check_guarded(settings)
+    source = Source(settings, read, partial(loader.files, config))
+    serve(source, strict=strict, debuggable=debuggable)
+
+
+@click.command(short_help="Run with the built-in provider alone; needs no key.")
+@click.option(
+    "--listen",
+    default="127.0.0.1:8080",
+    metavar="ADDR",
+    callback=lambda ctx, parameter, value: checked(parse_listen)(ctx, parameter, (value,))[0],
+    show_default=True,
+    help="Listen here; port 0 takes a free one.",
+)
+@DEBUGGABLE
+def demo(listen: str, debuggable: bool) -> None:
+    """Run with the built-in provider alone, to try everything without a key."""
+    from proxy.process.serve import Source, serve
+
+    settings = loader.from_providers(("demo",)).model_copy(update={"listen": (listen,)})
+    _check_guarded(settings)
+    source = Source(settings, lambda: settings, partial(loader.files, None))
+    serve(source, greet=starter.demo_commands, debuggable=debuggable)
+
+
+def _check_guarded(settings: Settings) -> None:
+    """Raises BadParameter if somebody could come in from elsewhere without a token."""
+    if settings.inbound_token is None:
+        for address in settings.listen:
+            try:
+                check_guarded(address)
+            except ValueError as error:
+                raise click.BadParameter(one_line(str(error)), param_hint="--listen") from None

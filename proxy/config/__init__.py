@@ -1,0 +1,1 @@
+"""The YAML: models of the settings, presets, loading, validation and its messages."""

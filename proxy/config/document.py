@@ -1,0 +1,238 @@
+"""YAML as plain data, with the line and column of every key and value.
+
+Safe by construction: nothing but mappings, lists and scalars is ever made; no tags, no merge keys,
+no key twice, bounded depth and size, so that a file can neither run code nor grow in memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, TypeAlias
+
+import yaml
+from yaml.constructor import SafeConstructor
+from yaml.error import Mark, MarkedYAMLError
+from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
+from yaml.reader import ReaderError
+
+from proxy.errors import Finding
+
+NODE_LIMIT = 20_000
+"""Keys and values after aliases are expanded: some hundred times what a real file has."""
+
+DEPTH_LIMIT = 32
+"""Mappings and lists within each other; the settings need nine."""
+
+Path: TypeAlias = tuple[str | int, ...]
+Position: TypeAlias = tuple[int, int]
+
+_TAG = "tag:yaml.org,2002:"
+# A key that may be repeated in a message. Digits are left out: keys of providers have them.
+_SHOWABLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
+
+
+def shown(key: object) -> str:
+    """A key for a message. What might be a secret in the wrong place is not repeated."""
+    return f'"{key}"' if isinstance(key, str) and _SHOWABLE.fullmatch(key) else "this key"
+
+
+@dataclass(slots=True)
+class Document:
+    """What a file says, and where. ``findings`` is what could not be read; the rest is in ``data``.
+
+    ``data`` is None, and ``findings`` not empty, if the file could not be read at all.
+    """
+
+    file: str
+    data: Any = None
+    keys: dict[Path, Position] = field(default_factory=dict)
+    values: dict[Path, Position] = field(default_factory=dict)
+    findings: list[Finding] = field(default_factory=list)
+    _noted: set[Finding] = field(default_factory=set)
+
+    def place(self, path: Path, *, key: bool = False) -> Position:
+        """Line and column of the value at ``path``, or of its key, or of what is nearest above."""
+        while path not in self.values:
+            if not path:
+                return 1, 1
+            path = path[:-1]
+        return self.keys.get(path, self.values[path]) if key else self.values[path]
+
+    def add(self, position: Position, message: str, advice: str = "") -> None:
+        """Note a finding, once: an alias may lead to the same place several times."""
+        finding = Finding(self.file, *position, message, advice)
+        if finding not in self._noted:
+            self._noted.add(finding)
+            self.findings.append(finding)
+
+
+class _Unreadable(Exception):
+    """The rest of the file makes no sense any more; the finding has been noted."""
+
+
+def read_yaml(text: str, file: str) -> Document:
+    """Read one YAML document. Never raises for what ``text`` says: see ``Document.findings``."""
+    document = Document(file)
+    loader: _Loader | None = None
+    try:
+        loader = _Loader(text, document)
+        node = loader.get_single_node()
+        if node is None:
+            document.add((1, 1), "the file is empty", "write routes: and a route below it")
+        else:
+            document.data = _Reader(document).read(node, ())
+    except _Unreadable:
+        document.data = None
+    except ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        column = error.position - text.rfind("\n", 0, error.position)
+        document.add((line, column), "there is a control character", "remove it")
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        problem = _without_values(error.problem or "")
+        document.add(
+            _position(mark) if mark else (1, 1),
+            f"this is not YAML: {problem}",
+            "look at the indentation, the blank after each colon, and quotes",
+        )
+    except (ValueError, OverflowError):
+        # PyYAML lets chr() fail on an escape such as "\Uffffffff".
+        position = _position(loader.get_mark()) if loader else (1, 1)
+        document.add(position, "an escape stands for no character", "remove the backslash")
+    return document
+
+
+def _without_values(problem: str) -> str:
+    """What PyYAML says, without what it quotes from the file; its own words stand in <>."""
+    return re.sub(r"'[^']{2,}'", lambda m: m[0] if m[0].startswith("'<") else "…", problem)
+
+
+def _position(mark: Mark) -> Position:
+    return mark.line + 1, mark.column + 1
+
+
+class _Loader(yaml.SafeLoader):
+    """Composes nodes; refuses tags and depth before anything is built from them."""
+
+    def __init__(self, text: str, document: Document) -> None:
+        super().__init__(text)
+        self._document = document
+        self._depth = 0
+        self._count = 0
+
+    def compose_node(self, parent: Node | None, index: Any) -> Node | None:
+        event = self.peek_event()  # type: ignore[no-untyped-call]
+        position = _position(event.start_mark)
+        if getattr(event, "tag", None) is not None:
+            self._document.add(
+                position, "tags are not allowed here", "remove the word that begins with !"
+            )
+        self._count += 1
+        if self._count > NODE_LIMIT:
+            self._document.add(
+                position,
+                f"the file has more than {NODE_LIMIT} keys and values",
+                "look whether this is the right file",
+            )
+            raise _Unreadable
+        if self._depth >= DEPTH_LIMIT:
+            self._document.add(
+                position,
+                f"the file is nested more than {DEPTH_LIMIT} levels deep",
+                "nothing here needs that; look for a bracket too many",
+            )
+            raise _Unreadable
+        self._depth += 1
+        try:
+            return super().compose_node(parent, index)
+        finally:
+            self._depth -= 1
+
+
+class _Reader:
+    """Plain data from nodes."""
+
+    def __init__(self, document: Document) -> None:
+        self._document = document
+        self._count = 0
+        self._scalars = SafeConstructor()
+
+    def read(self, node: Node, path: Path) -> Any:
+        position = _position(node.start_mark)
+        self._count_one(position, path)
+        self._document.values[path] = position
+        if isinstance(node, MappingNode):
+            return self._mapping(node, path)
+        if isinstance(node, SequenceNode):
+            return [self.read(item, (*path, index)) for index, item in enumerate(node.value)]
+        assert isinstance(node, ScalarNode)
+        return self._scalar(node)
+
+    def _count_one(self, position: Position, path: Path) -> None:
+        """Bound what is read, keys included. An alias may lead to what it stands in: depth too."""
+        self._count += 1
+        if self._count > NODE_LIMIT or len(path) > DEPTH_LIMIT:
+            self._document.add(
+                position,
+                f"with its aliases expanded the file has more than {NODE_LIMIT} keys and values "
+                f"or {DEPTH_LIMIT} levels",
+                "write the values out instead of using & and *",
+            )
+            raise _Unreadable
+
+    def _mapping(self, node: MappingNode, path: Path) -> dict[str, Any]:
+        data: dict[str, Any] = {}
+        for key_node, value_node in node.value:
+            position = _position(key_node.start_mark)
+            self._count_one(position, path)
+            key = self._key(key_node, position)
+            if key is None:
+                continue
+            if key in data:
+                line = self._document.keys[*path, key][0]
+                self._document.add(
+                    position, f"{shown(key)} stands here twice", f"the first is in line {line}"
+                )
+                continue
+            self._document.keys[*path, key] = position
+            data[key] = self.read(value_node, (*path, key))
+        return data
+
+    def _key(self, node: Node, position: Position) -> str | None:
+        if isinstance(node, ScalarNode) and node.tag == _TAG + "merge":
+            self._document.add(
+                position, "merge keys (<<) are not allowed here", "write the values out"
+            )
+            return None
+        # A timestamp or = is text to us, so only what would be no text at all is refused.
+        key = self._scalar(node) if isinstance(node, ScalarNode) else None
+        if not isinstance(key, str):
+            self._document.add(position, "a key has to be a text", "put it in quotes")
+            return None
+        return key
+
+    def _scalar(self, node: ScalarNode) -> Any:
+        text: str = node.value
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            self._document.add(
+                _position(node.start_mark), "an escape stands for half a character", "remove it"
+            )
+            return ""
+        makers: dict[str, Callable[[ScalarNode], Any]] = {
+            _TAG + "null": lambda _: None,
+            _TAG + "bool": self._scalars.construct_yaml_bool,
+            _TAG + "int": self._scalars.construct_yaml_int,
+            _TAG + "float": self._scalars.construct_yaml_float,
+        }
+        make = makers.get(node.tag)
+        if make is None:
+            return text
+        try:
+            return make(node)
+        except (ValueError, OverflowError, KeyError, IndexError):
+            self._document.add(
+                _position(node.start_mark), "this number cannot be read", "put it in quotes"
+            )
+            return text

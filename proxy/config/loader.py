@@ -1,0 +1,258 @@
+"""YAML and presets to ``Settings``, or one ConfigError that has every finding with its place.
+
+Reads files, and nothing else from outside: whether a secret is there is asked later, of a route
+that is wanted. Blocking; meant for the start and for a reload.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from proxy.config.document import Document, read_yaml, shown
+from proxy.config.document import Path as Place
+from proxy.config.fields import check_route_name
+from proxy.config.files import read_text
+from proxy.config.messages import advise
+from proxy.config.placement import PLACEMENTS
+from proxy.config.presets import Preset, merge, read_preset, shipped, validated
+from proxy.config.route import RouteSettings
+from proxy.config.settings import Settings
+from proxy.config.validation import _check_exposure, _check_overlaps, check_auth
+from proxy.errors import ConfigError, Finding
+from proxy.http.address import (
+    parse_upstream,
+)
+
+
+def load(path: Path, *, ours: bool = False) -> Settings:
+    """The settings of a routes file; every route complete with what its preset says.
+
+    ``ours`` is for the file that ships: see ``presets.read_text``. Raises ConfigError, and nothing
+    else, whatever the file holds.
+    """
+    return load_text(read_text(path, ours=ours), str(path), path.parent)
+
+
+def files(path: Path | None, settings: Settings) -> Iterator[Path]:
+    """What was read for the settings of ``path``, by whose change they may be others."""
+    if path is None:
+        return
+    yield path
+    for name in settings.providers:
+        directory = path.parent / name
+        yield directory
+        yield from directory.glob("*.yaml")
+
+
+def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
+    """As ``load``, for a text. ``folder``, or else that of ``file``, is where paths begin."""
+    document = read_yaml(text, file)
+    if document.data is None:
+        if not document.findings:
+            document.add((1, 1), "expected a mapping, got nothing", "write routes: and one route")
+        raise ConfigError(document.findings)
+    data, named = document.data, None
+    if isinstance(data, dict):
+        named = data.get("routes")
+        data = {key: value for key, value in data.items() if key != "routes"}
+    settings, broken = validated(document, Settings, data, ())
+    own, findings = _own_presets(document, settings, folder or Path(file).parent)
+    routes: dict[str, RouteSettings] = {}
+    if isinstance(named, dict) and named:
+        routes = _routes(document, named, {**shipped(), **own}, findings)
+    elif isinstance(data, dict):
+        document.add(
+            document.place(("routes",), key=True),
+            "there are no routes",
+            "write routes: and a route, indented below it, such as hume: {provider: hume}",
+        )
+    usable = settings if "listen" not in broken else None
+    _check_overlaps(document, routes, usable)
+    _check_exposure(document, routes, settings, broken)
+    findings += document.findings
+    if findings:
+        raise ConfigError(findings)
+    return settings.model_copy(update={"routes": routes})
+
+
+def from_providers(names: Iterable[str]) -> Settings:
+    """A route for each preset of ``names``, with no file at all: ``keyrelay run hume camb``.
+
+    Raises ConfigError for a name that there is no preset of.
+    """
+    known = shipped()
+    wanted = list(dict.fromkeys(names))
+    findings = [
+        Finding("command line", 0, 0, f"there is no provider {shown(name)}", advise(name, known))
+        for name in wanted
+        if name not in known
+    ]
+    if not wanted:
+        findings.append(Finding("command line", 0, 0, "no provider is named", advise("", known)))
+    routes = {
+        name: merge(known[name].settings, RouteSettings(), name) for name in wanted if name in known
+    }
+    findings += [
+        Finding(
+            "command line",
+            0,
+            0,
+            f"the provider {shown(name)} has no upstream of its own",
+            "write a routes file in which the route says upstream:",
+        )
+        for name, route in routes.items()
+        if route.upstream is None
+    ]
+    if findings:
+        raise ConfigError(findings)
+    return Settings(routes=routes)
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a routes file, for editors. Made from the settings' own descriptions."""
+    made = Settings.model_json_schema()
+    parts = made["$defs"]
+    strategy = parts["StrategySettings"]["properties"]
+    for placement in PLACEMENTS.values():  # a strategy may be a placement itself
+        for key, value in parts[placement.__name__]["properties"].items():
+            strategy.setdefault(key, value)
+    made["required"] = ["routes"]
+    made["properties"]["routes"]["minProperties"] = 1
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **made,
+        "title": "Routes of keyrelay",
+    }
+
+
+def _own_presets(
+    document: Document, settings: Settings, folder: Path
+) -> tuple[dict[str, Preset], list[Finding]]:
+    """The user's presets by name, and what is wrong with them."""
+    found: dict[str, Preset] = {}
+    findings: list[Finding] = []
+    for index, name in enumerate(settings.providers):
+        position = document.place(("providers", index))
+        directory = folder / name
+        if not directory.is_dir():
+            document.add(
+                position, "there is no such directory", "the path is relative to this file"
+            )
+            continue
+        for path in sorted(directory.glob("*.yaml")):
+            if path.stem in found:
+                document.add(
+                    position,
+                    f"the preset {shown(path.stem)} is in two of the directories",
+                    "keep one of them",
+                )
+                continue
+            try:
+                found[path.stem] = read_preset(read_text(path), str(path))
+            except ConfigError as error:
+                findings += error.findings
+            else:
+                findings += found[path.stem].document.findings
+    return found, findings
+
+
+def _routes(
+    document: Document,
+    named: Mapping[str, Any],
+    known: Mapping[str, Preset],
+    findings: list[Finding],
+) -> dict[str, RouteSettings]:
+    """Every route, complete. What is wrong is noted in the document; in a preset, in findings."""
+    routes = {}
+    for name, data in named.items():
+        place: Place = ("routes", name)
+        try:
+            check_route_name(name)
+        except ValueError as error:
+            message, _, advice = str(error).partition("\n")
+            document.add(document.place(place, key=True), message, advice)
+        own, broken = validated(document, RouteSettings, data, place)
+        route = _Route(document, name, place, own, broken, known.get(own.provider or ""), findings)
+        routes[name] = route.complete(known)
+    return routes
+
+
+@dataclass(frozen=True, slots=True)
+class _Route:
+    """One route while it is checked: what it says itself, and the preset it is built on."""
+
+    document: Document
+    name: str
+    place: Place
+    own: RouteSettings
+    broken: frozenset[str]
+    preset: Preset | None
+    findings: list[Finding]
+
+    def complete(self, known: Mapping[str, Preset]) -> RouteSettings:
+        """The merged settings, after everything that is wrong with them has been noted."""
+        merged = merge(self.preset.settings if self.preset else None, self.own, self.name)
+        if self.own.provider is not None and self.preset is None:
+            self.document.add(
+                self.document.place((*self.place, "provider")),
+                f"there is no provider {shown(self.own.provider)}",
+                advise(self.own.provider, known),
+            )
+            return merged
+        broken = self.broken | (self.preset.broken if self.preset else frozenset())
+        check_auth(self.document, self.place, self.own, merged, broken)
+        self._check_secrets(merged)
+        if merged.upstream is None and not {"upstream", "provider"} & broken:
+            self._add((), "the route says nowhere where it leads", "add upstream: https://…")
+        if not merged.auth and not {"auth", "provider"} & broken:
+            self._add(
+                (),
+                "the route says nowhere how the provider authenticates",
+                "add provider:, or auth: with a placement",
+            )
+        self._check_plaintext(merged)
+        names = {strategy.name for strategy in merged.auth if strategy.name}
+        if merged.strategy is not None and merged.strategy not in names and "auth" not in broken:
+            self._add(
+                ("strategy",),
+                f"there is no strategy {shown(merged.strategy)}",
+                advise(merged.strategy, names) if names else "give the strategy a name:",
+            )
+        return merged
+
+    def _add(self, below: Place, message: str, advice: str) -> None:
+        """Note a finding at a field of the route, or of its preset if that is who said it."""
+        if below and below[0] not in self.own.model_fields_set and self.preset is not None:
+            preset = self.preset.document  # shared by loads, so it is not written to
+            found = Finding(preset.file, *preset.place(below), message, advice)
+            self.findings.extend([found] if found not in self.findings else [])
+            return
+        self.document.add(
+            self.document.place((*self.place, *below), key=not below), message, advice
+        )
+
+    def _check_secrets(self, merged: RouteSettings) -> None:
+        """A secret that the preset does not know and nothing uses is a slip of the pen."""
+        if self.preset is None or "auth" in self.own.model_fields_set:
+            return
+        for secret in self.own.secrets:
+            if secret not in self.preset.settings.secrets:
+                self.document.add(
+                    self.document.place((*self.place, "secrets", secret), key=True),
+                    f"the provider has no secret {shown(secret)}",
+                    advise(secret, self.preset.settings.secrets),
+                )
+
+    def _check_plaintext(self, merged: RouteSettings) -> None:
+        if merged.upstream is None or merged.allow_plaintext or "allow_plaintext" in self.broken:
+            return
+        origin, _ = parse_upstream(merged.upstream)
+        if origin.scheme == "http" and not origin.loopback:
+            self._add(
+                ("upstream",),
+                "the credential would go over plain http to another machine",
+                "write https://, or allow_plaintext: true if the way there is trusted",
+            )

@@ -1,0 +1,220 @@
+"""Where a credential is put: header, Basic authorization, query parameter, path segment, cookie.
+
+What the YAML may say about it; ``auth`` is what does it. Neither aiohttp nor asyncio.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, TypeAlias
+
+from pydantic import AfterValidator, Discriminator, Field, Tag
+
+from proxy.config.fields import Node, is_framing
+from proxy.config.template import parse_template
+
+TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+"""RFC 9110 section 5.6.2: how the name of a header field is spelled."""
+
+TAG_PREFIX = "placement:"
+
+
+def _template(text: str) -> str:
+    parse_template(text)
+    if text != text.strip():
+        raise ValueError("the value begins or ends with a blank\nremove it")
+    return text
+
+
+def _header_name(text: str) -> str:
+    name = text.lower()
+    if not TOKEN.fullmatch(text):
+        raise ValueError(
+            "this is no header name\nuse letters, digits and -, without a colon or blanks"
+        )
+    if is_framing(name):
+        raise ValueError(
+            f"the header {name} belongs to the connection, not to the credential\n"
+            "use the header that the provider's documentation names"
+        )
+    return text
+
+
+def _query_name(text: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._~$:-]+", text):
+        raise ValueError("this is no query name\nuse letters, digits, _, - and dots")
+    return text
+
+
+def _cookie_name(text: str) -> str:
+    if not TOKEN.fullmatch(text):
+        raise ValueError("this is no cookie name\nuse letters, digits, _ and -")
+    return text
+
+
+def _cookie_value(text: str) -> str:
+    if re.search(r'[ ",;\\]', text):
+        raise ValueError("a cookie cannot hold blanks, quotes, commas or semicolons\nremove them")
+    return text
+
+
+def _path_template(text: str) -> str:
+    literal = re.sub(r"\{[a-z0-9_]*\}", "x", text)
+    if not re.fullmatch(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", literal) or any(
+        segment in {".", ".."} for segment in text.split("/")
+    ):
+        raise ValueError(
+            "a path placement is one or more segments, each after a slash\n"
+            'write for example "/bot{key}", without a slash at the end'
+        )
+    return text
+
+
+def _user_template(text: str) -> str:
+    if ":" in text:
+        raise ValueError(
+            "the user name of Basic authorization cannot hold a colon\n"
+            "put what follows it into password: (RFC 7617 section 2)"
+        )
+    return text
+
+
+_Template = Annotated[str, AfterValidator(_template)]
+_NEEDED = "Text with the names of secrets in braces, such as `Bearer {api_key}`."
+
+
+class HeaderPlacement(Node):
+    """The credential is a header field. The usual way, and the one that logs least."""
+
+    header: Annotated[str, AfterValidator(_header_name)] = Field(
+        description="Name of the header, as the provider's documentation spells it."
+    )
+    value: _Template = Field(description=_NEEDED)
+
+    @property
+    def target(self) -> str:
+        """What only one placement of a strategy may fill."""
+        return f"header {self.header.lower()}"
+
+    @property
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("value",): self.value}
+
+
+class BasicCredentials(Node):
+    """User name and password of Basic authorization (RFC 7617)."""
+
+    username: Annotated[str, AfterValidator(_template), AfterValidator(_user_template)] = Field(
+        description="User name; may name secrets in braces. A secret used here has no colon in it."
+    )
+    password: _Template = Field(
+        default="", description="Password; may name secrets in braces. Empty by default."
+    )
+
+
+class BasicPlacement(Node):
+    """The header `Authorization: Basic …`, encoded here from a user name and a password.
+
+    Not for a provider whose key is already Base64: that is a header with `Basic {api_key}`.
+    """
+
+    basic: BasicCredentials = Field(
+        description="User name and password, to be joined by a colon and Base64-encoded."
+    )
+
+    @property
+    def target(self) -> str:
+        """What only one placement of a strategy may fill."""
+        return "header authorization"
+
+    @property
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {
+            ("basic", "username"): self.basic.username,
+            ("basic", "password"): self.basic.password,
+        }
+
+
+class QueryPlacement(Node):
+    """The credential is a query parameter.
+
+    Only where the provider takes nothing else: URLs are written into logs on their way.
+    """
+
+    query: Annotated[str, AfterValidator(_query_name)] = Field(
+        description="Name of the query parameter. Parameters of that name from clients are removed."
+    )
+    value: _Template = Field(description=_NEEDED + " It is percent-encoded when it is sent.")
+
+    @property
+    def target(self) -> str:
+        """What only one placement of a strategy may fill."""
+        return f"query parameter {self.query}"
+
+    @property
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("value",): self.value}
+
+
+class PathPlacement(Node):
+    """The credential is part of the path, between the upstream's base path and the rest."""
+
+    path: Annotated[str, AfterValidator(_template), AfterValidator(_path_template)] = Field(
+        description="Segments with the names of secrets in braces, such as `/bot{key}`."
+    )
+
+    @property
+    def target(self) -> str:
+        """What only one placement of a strategy may fill."""
+        return "path"
+
+    @property
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("path",): self.path}
+
+
+class CookiePlacement(Node):
+    """The credential is a cookie. Only where the provider takes nothing else."""
+
+    cookie: Annotated[str, AfterValidator(_cookie_name)] = Field(description="Name of the cookie.")
+    value: Annotated[_Template, AfterValidator(_cookie_value)] = Field(description=_NEEDED)
+
+    @property
+    def target(self) -> str:
+        """What only one placement of a strategy may fill."""
+        return f"cookie {self.cookie}"
+
+    @property
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The texts in which secrets are named, by their place in the YAML."""
+        return {("value",): self.value}
+
+
+PLACEMENTS: dict[str, type[Node]] = {
+    "header": HeaderPlacement,
+    "basic": BasicPlacement,
+    "query": QueryPlacement,
+    "path": PathPlacement,
+    "cookie": CookiePlacement,
+}
+"""The key that tells what kind a placement is, and its model."""
+
+
+def _tag(value: Any) -> str | None:
+    if isinstance(value, dict):
+        return next((TAG_PREFIX + key for key in PLACEMENTS if key in value), None)
+    return next((TAG_PREFIX + key for key, kind in PLACEMENTS.items() if type(value) is kind), None)
+
+
+Placement: TypeAlias = Annotated[
+    Annotated[HeaderPlacement, Tag(TAG_PREFIX + "header")]
+    | Annotated[BasicPlacement, Tag(TAG_PREFIX + "basic")]
+    | Annotated[QueryPlacement, Tag(TAG_PREFIX + "query")]
+    | Annotated[PathPlacement, Tag(TAG_PREFIX + "path")]
+    | Annotated[CookiePlacement, Tag(TAG_PREFIX + "cookie")],
+    Discriminator(_tag),
+]

@@ -1,0 +1,104 @@
+"""Texts and files to begin with: the shipped routes, a routes file, the demo's tour."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+import sysconfig
+from collections.abc import Mapping
+from pathlib import Path
+
+from proxy.config.presets import presets
+from proxy.config.route import RouteSettings
+from proxy.errors import KeyrelayError
+
+_HEAD = """\
+# Routes of keyrelay. Each answers at http://127.0.0.1:8080/<name>/… and adds the credential.
+# Check with: keyrelay check -c FILE. Run with: keyrelay run -c FILE.
+# Secrets never stand here, only where they come from: env:NAME or file:/absolute/path.
+
+listen: 127.0.0.1:8080
+
+# Pages under development that may use the routes. None by default; exact origins only.
+# browsers:
+#   origins: [http://localhost:5173]
+
+routes:
+  # Built in, needs no key: curl http://127.0.0.1:8080/demo/
+  demo:
+    provider: demo
+"""
+
+_TAIL = """
+  # More providers: keyrelay providers. One of them in detail: keyrelay providers NAME.
+"""
+
+
+def shipped_routes() -> Path:
+    """The routes file that ships with keyrelay: of the checkout, else of the installation."""
+    places = (
+        Path(__file__).parent.parent.parent / "config" / "routes.yaml",
+        Path(sysconfig.get_path("data")) / "share" / "keyrelay" / "routes.yaml",
+    )
+    for place in places:
+        if place.is_file():
+            return place
+    raise KeyrelayError("the shipped routes are not installed; give a file with --config")
+
+
+def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
+    """A commented routes file for the providers whose variables are set, and their names.
+
+    One that runs in many places gets its route as a comment, with a place to say where.
+    """
+    used = ["demo"]
+    text = _HEAD
+    for name, preset in sorted(presets().items()):
+        variables = _variables(preset)
+        if not any(environment.get(one) for one in variables):
+            continue
+        text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
+        lines = [f"{name}:", f"  provider: {name}   # reads {' and '.join(variables)}"]
+        if preset.upstream is not None:
+            used.append(name)
+            text += "".join(f"  {line}\n" for line in lines)
+        else:
+            lines.append("  upstream: https://…   # yours")
+            text += "".join(f"  # {line}\n" for line in lines)
+    return text + _TAIL, used
+
+
+def _variables(preset: RouteSettings) -> list[str]:
+    references = [ref for secret in preset.secrets.values() for ref in secret.references]
+    return [ref.removeprefix("env:") for ref in references if ref.startswith("env:")]
+
+
+def demo_commands(url: str) -> str:
+    """Three commands to paste: an HTTP request, a stream of events, a WebSocket."""
+    curl, connector = "curl", ""
+    if url.startswith("unix:"):
+        path, url = url.removeprefix("unix:"), "http://localhost"
+        curl = f"curl --unix-socket {shlex.quote(path)}"
+        connector = f"connector=aiohttp.UnixConnector({json.dumps(path)})"
+    program = f"""\
+import asyncio, aiohttp
+async def main():
+    async with aiohttp.ClientSession({connector}) as http:
+        async with http.ws_connect("{url}/demo/ws") as ws:
+            print(await ws.receive_str())
+            await ws.send_str("hello")
+            print(await ws.receive_str())
+asyncio.run(main())"""
+    return f"""\
+Paste these into another terminal. None holds a credential; the provider gets one each time.
+
+  HTTP, showing what reached the provider:
+{curl} '{url}/demo/echo/hello?from=curl'
+
+  Server-sent events, one by one:
+{curl} -N '{url}/demo/sse'
+
+  A WebSocket:
+{shlex.quote(sys.executable)} -c {shlex.quote(program)}
+"""

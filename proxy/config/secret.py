@@ -1,0 +1,156 @@
+"""Where secrets come from, as the YAML says it: ``env:NAME``, ``file:/path``. Never a value.
+
+Whether an own source exists is the one thing that is asked of the installation here: a word that
+names none could be the beginning of a secret, and the rest of it would be repeated in messages.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from proxy.config.fields import Flag, Node, Seconds, checked_by, listed
+from proxy.secrets.reference import _PROMPT, SOURCES, parse_reference
+
+
+def _long_form(value: Any) -> Any:
+    """The short forms of a secret, as the long one."""
+    if isinstance(value, str | list):
+        return {"references": listed(value)}
+    if not isinstance(value, dict):
+        return value
+    given = [key for key in (*SOURCES, "references") if key in value]
+    if len(given) != 1:
+        raise ValueError(
+            ("a secret comes from one source" if given else "the source is missing")
+            + "\nwrite {env: NAME}, {file: /absolute/path}, {exec: command}, or a list "
+            "[env:NEW, env:OLD]"
+        )
+    if given == ["references"]:
+        return value
+    rest = value[given[0]]
+    reference = f"{given[0]}:{rest}" if isinstance(rest, str) else rest
+    others = {key: one for key, one in value.items() if key != given[0]}
+    return {"references": (reference,), **others}
+
+
+class SecretSettings(Node):
+    """Where the value of one secret comes from."""
+
+    references: tuple[Annotated[str, checked_by(parse_reference)], ...] = Field(
+        min_length=1,
+        description="One or more of `env:NAME`, `file:/absolute/path`, `credential:name`, "
+        "`keyring:service/user`, `exec:command args`, `sealed:…`; the first that is there is used. "
+        "Several mean rotation: the new one first.",
+    )
+    optional: Flag = Field(
+        default=False,
+        description="Whether the route is ready without it. False by default: a route whose "
+        "secret is missing answers 503 and says what to set.",
+    )
+    multiline: Flag = Field(
+        default=False,
+        description="Whether the value may have several lines: PEM keys and JSON files, from which "
+        "tokens are made. False by default, as a key with a line break in it is a mistake.",
+    )
+    ttl_seconds: Seconds | None = Field(
+        default=None,
+        ge=1,
+        le=31_536_000,
+        description="Seconds after which `exec:`, `keyring:` or a source of your own is asked "
+        "again. None by default: at the start and at each reload only.",
+    )
+    timeout_seconds: Seconds = Field(
+        default=10,
+        gt=0,
+        le=300,
+        description="Seconds that `exec:`, `keyring:` or a source of your own may take. "
+        "10 by default.",
+    )
+
+    @model_validator(mode="after")
+    def _time_matters(self) -> SecretSettings:
+        for key in ("ttl_seconds", "timeout_seconds"):
+            if key in self.model_fields_set and not self.asks:
+                raise ValueError(
+                    f"{key} is for exec:, keyring: and sources of your own\n"
+                    "remove it: files are read again when they change"
+                )
+        return self
+
+    @property
+    def asks(self) -> bool:
+        """Whether a program, a keyring or an own source is asked: it may take time, and change."""
+        return any(one.partition(":")[0] not in _PROMPT for one in self.references)
+
+
+_REFERENCE_SCHEMA = {
+    "type": "string",
+    "pattern": r"^(env:[A-Z_][A-Z0-9_]*|file:/.+|credential:[A-Za-z0-9_.@-]+|keyring:.+/[^/]+"
+    r"|exec:.+|sealed:v1:[0-9a-f]{8}:[A-Za-z0-9_-]{16}:[A-Za-z0-9_-]+|builtin:demo"
+    r"|(?!(env|file|credential|keyring|exec|sealed|builtin):)[a-z][a-z0-9-]+:.+)$",
+}
+
+
+def _described(name: str, **schema: Any) -> dict[str, Any]:
+    return {**schema, "description": SecretSettings.model_fields[name].description}
+
+
+AnySecret = Annotated[
+    SecretSettings,
+    BeforeValidator(_long_form),
+    WithJsonSchema(
+        {
+            "description": "Where the value comes from; never the value itself.",
+            "anyOf": [
+                _REFERENCE_SCHEMA,
+                {"type": "array", "items": _REFERENCE_SCHEMA, "minItems": 1},
+                {
+                    "type": "object",
+                    "properties": {
+                        "env": {
+                            "type": "string",
+                            "description": "Name of an environment variable.",
+                        },
+                        "file": {
+                            "type": "string",
+                            "description": "Absolute path of a file; one line end at its end "
+                            "is left out.",
+                        },
+                        "credential": {
+                            "type": "string",
+                            "description": "Name of a credential that systemd passes.",
+                        },
+                        "keyring": {
+                            "type": "string",
+                            "description": "Service and user of an entry of the system's keyring: "
+                            "`service/user`.",
+                        },
+                        "exec": {
+                            "type": "string",
+                            "description": "A command, run without a shell, that prints the "
+                            "value. Never write a secret into it: others can see commands.",
+                        },
+                        "sealed": {
+                            "type": "string",
+                            "description": "What `keyrelay seal` printed, without `sealed:`.",
+                        },
+                        "references": {
+                            "type": "array",
+                            "items": _REFERENCE_SCHEMA,
+                            "description": SecretSettings.model_fields["references"].description,
+                        },
+                        "optional": _described("optional", type="boolean"),
+                        "multiline": _described("multiline", type="boolean"),
+                        "ttl_seconds": _described("ttl_seconds", type="number", minimum=1),
+                        "timeout_seconds": _described(
+                            "timeout_seconds", type="number", exclusiveMinimum=0
+                        ),
+                    },
+                    "additionalProperties": False,
+                },
+            ],
+        }
+    ),
+]

@@ -1,0 +1,268 @@
+"""Whether each route would work, and if not, which part of it does not.
+
+Every step is the server's own code with the real credential: what passes here passes there. A
+provider is dialled only for a route that has its secrets, as in the server. Routes are examined
+side by side.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+from proxy import __version__, demo
+from proxy.auth.injection import Injection
+from proxy.auth.strategy import Means, Strategy
+from proxy.clock import SystemClock
+from proxy.config.route import RouteSettings
+from proxy.config.secret import SecretSettings
+from proxy.config.settings import Settings
+from proxy.diagnostics import diagnosis
+from proxy.diagnostics.diagnosis import Mark
+from proxy.diagnostics.probe import ask, connect
+from proxy.errors import Refusal, SecretUnavailable, UpstreamFailure
+from proxy.forwarding.upstream_request import Outgoing
+from proxy.http.problem import as_refusal
+from proxy.http.request import Incoming
+from proxy.routing.builder import compile_route
+from proxy.routing.route import Route
+from proxy.routing.route_secrets import hidden_from, secrets_of, variables_in
+from proxy.secrets import resolver as sources
+from proxy.secrets.secret import Secret
+from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.dialer import Dialler, tls_context
+
+_FIELDS = [("Accept", "*/*"), ("User-Agent", f"keyrelay/{__version__}")]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How one step ended.
+
+    route    its name, "" for what belongs to none
+    what     the step: ``secret api_key``, ``dns``, ``connection``, ``tls``, ``clock``, ``token``,
+             ``verify``
+    finding  what was found, in a sentence; never a value
+    advice   what to do about it, "" if there is nothing to do
+    """
+
+    route: str
+    what: str
+    mark: Mark
+    finding: str
+    advice: str = ""
+
+
+async def examine(
+    settings: Settings, report: Callable[[Result], None], *, missing: Mark = "fail"
+) -> None:
+    """Examine every route; ``report`` gets each result as soon as all before it are there.
+
+    missing  the mark of a secret without which a route is not ready
+
+    Cancelling closes what is open.
+    """
+    clock, tls = SystemClock(), tls_context()
+    tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.get_running_loop().create_task(coroutine)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+        return task
+
+    variables = variables_in(settings)
+    patients = []
+    for name, one in settings.routes.items():
+        means = Means(clock, tls, spawn, hidden=partial(hidden_from, one, variables))
+        patients.append(_Patient(name, one, means, missing, asyncio.Queue()))
+    try:
+        if settings.inbound_token is not None:
+            report(await _inbound_token(settings.inbound_token))
+        async with asyncio.TaskGroup() as group:
+            for patient in patients:
+                group.create_task(patient.examine())
+            for patient in patients:
+                while (result := await patient.results.get()) is not None:
+                    report(result)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _inbound_token(settings: SecretSettings) -> Result:
+    try:
+        secret = await asyncio.to_thread(sources.resolve, "inbound_token", settings)
+    except SecretUnavailable as error:
+        return Result("", "secret inbound_token", "fail", error.remedy)
+    return Result("", "secret inbound_token", "ok", _there(secret))
+
+
+def _there(secret: Secret) -> str:
+    return f"{secret.reference}, fingerprint {secret.fingerprint()}"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Patient:
+    """One route while it is examined. ``results`` end with None."""
+
+    name: str
+    settings: RouteSettings
+    means: Means
+    missing: Mark
+    results: asyncio.Queue[Result | None]
+
+    async def examine(self) -> None:
+        async with AsyncExitStack() as stack:
+            stack.callback(self.results.put_nowait, None)
+            route = await self._compiled()
+            for strategy in route.strategies:
+                stack.callback(strategy.close)
+            if route.unready:
+                return
+            dialler = await self._dialler(route, stack)
+            if not await self._resolves(route) or not await self._connects(route, dialler):
+                return
+            tokens = [await self._obtains(one) for one in route.strategies if one.vends]
+            if all(tokens):
+                await self._verifies(route, dialler)
+
+    def _note(self, what: str, mark: Mark, finding: str, advice: str = "") -> None:
+        self.results.put_nowait(Result(self.name, what, mark, finding, advice))
+
+    def _note_failure(self, what: str, failure: UpstreamFailure) -> None:
+        refusal = as_refusal(failure)
+        self._note(what, "fail", refusal.detail, refusal.advice)
+
+    async def _compiled(self) -> Route:
+        """The route as the server would have it. Secrets may come from commands that take long."""
+        hidden = frozenset(self.means.hidden())
+        found = await asyncio.to_thread(secrets_of, self.name, self.settings, hidden)
+        route = compile_route(self.name, self.settings, found, self.means)
+        lacking = False
+        for name, source in self.settings.secrets.items():
+            what = f"secret {name}"
+            for one in found.secrets.get(name, ()):
+                self._note(what, "ok", _there(one))
+            if name in found.lacking and source.optional:
+                self._note(what, "skip", f"optional: {found.lacking[name]}")
+            elif name in found.lacking:
+                lacking = True
+                self._note(what, self.missing, found.lacking[name])
+        if route.unready and not lacking:
+            self._note("secrets", self.missing if found.lacking else "fail", route.unready)
+        return route
+
+    # -- the way to the provider ---------------------------------------------------------------
+
+    async def _dialler(self, route: Route, stack: AsyncExitStack) -> Dialler:
+        address = None
+        if route.origin.builtin:
+            provider = await demo.start(sources.DEMO_KEY)
+            stack.push_async_callback(provider.close)
+            address = provider.address
+        return Dialler(
+            route.origin,
+            connect_seconds=self.settings.connect_timeout_seconds,
+            allow_private=self.settings.allow_private,
+            tls=self.means.tls,
+            address=address,
+        )
+
+    async def _resolves(self, route: Route) -> bool:
+        origin = route.origin
+        if origin.builtin:
+            return True
+        try:
+            async with asyncio.timeout(self.settings.connect_timeout_seconds):
+                found = await asyncio.get_running_loop().getaddrinfo(
+                    origin.host, origin.port, type=socket.SOCK_STREAM
+                )
+        except (OSError, TimeoutError):
+            failure = UpstreamFailure("dns_error", f"{origin.host} cannot be resolved.")
+            self._note_failure("dns", failure)
+            return False
+        addresses = dict.fromkeys(str(info[4][0]) for info in found)
+        self._note("dns", "ok", f"{origin.host} is {', '.join(addresses)}")
+        return True
+
+    async def _connects(self, route: Route, dialler: Dialler) -> bool:
+        """Dial, look at certificate and clock. No credential is sent."""
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        try:
+            connection = await connect(dialler)
+        except UpstreamFailure as failure:
+            tls = failure.proxy_error.startswith("tls_")
+            self._note_failure("tls" if tls else "connection", failure)
+            return False
+        where = "built-in" if route.origin.builtin else str(route.origin)
+        self._note("connection", "ok", f"{where} in {(loop.time() - began) * 1000:.0f} ms")
+        if not route.origin.builtin:
+            self._look_at_tls(route, connection)
+            await self._look_at_clock(route, connection)
+        connection.abort()
+        return True
+
+    def _look_at_tls(self, route: Route, connection: UpstreamConnection) -> None:
+        session: ssl.SSLObject | None = connection.transport.get_extra_info("ssl_object")
+        if session is None:
+            self._note("tls", *diagnosis.of_plain_http(loopback=route.origin.loopback))
+            return
+        certificate = session.getpeercert() or {}
+        wall = self.means.clock.wall()
+        self._note("tls", *diagnosis.of_certificate(session.version(), certificate, wall))
+
+    async def _look_at_clock(self, route: Route, connection: UpstreamConnection) -> None:
+        incoming = Incoming.of("HEAD", "/", _FIELDS)
+        request = Outgoing(incoming, b"", route.rules).render(Injection())
+        try:
+            head = await ask(connection, request, head_only=True)
+        except UpstreamFailure as failure:
+            self._note("clock", "skip", f"a request for the date went wrong: {failure.detail}")
+        else:
+            wall = self.means.clock.wall()
+            self._note("clock", *diagnosis.of_clock(head.values(b"date"), wall))
+
+    # -- the credential ------------------------------------------------------------------------
+
+    async def _obtains(self, strategy: Strategy) -> bool:
+        try:
+            vended = await strategy.vend()
+        except Refusal as refusal:
+            advice = "Check the secrets that it is made from, and token: of the strategy."
+            self._note("token", "fail", f"{strategy.name}: {refusal.detail}", advice)
+            return False
+        self._note(
+            "token", "ok", f"{strategy.name}: obtained, good for {vended.seconds_left:.0f} s"
+        )
+        return True
+
+    async def _verifies(self, route: Route, dialler: Dialler) -> None:
+        call = self.settings.verify
+        if call is None:
+            advice = "Add verify: to the route, a GET that costs nothing and wants the credential."
+            self._note("verify", "skip", "no call to verify with is known", advice)
+            return
+        method, _, target = call.partition(" ")
+        incoming = Incoming.of(method, target, _FIELDS)
+        try:
+            strategy = route.admit(incoming, incoming.path)
+            injection = strategy.ready(websocket=False) or await strategy.obtain(websocket=False)
+            request = Outgoing(incoming, incoming.path, route.rules).render(injection)
+            head = await ask(await connect(dialler), request, head_only=False)
+        except Refusal as refusal:
+            self._note("verify", "warn", f"{call}: {refusal.detail}", refusal.advice)
+        except UpstreamFailure as failure:
+            self._note_failure("verify", failure)
+        else:
+            with_credential = f"{call} with {strategy.name}"
+            found = diagnosis.of_answer(with_credential, head.code, self.settings.docs)
+            self._note("verify", *found)

@@ -1,0 +1,199 @@
+"""What keyrelay would do with a request, found out by running the server's own code.
+
+Nothing is sent. Secrets are replaced by their names in angle brackets before the routes are built,
+and so is a request id that would be a new one; the rest of what is shown is exactly what would
+leave. Only the secrets of the route that the request comes to are read, to know which are there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import dataclasses
+import re
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from proxy.auth.injection import Injection
+from proxy.auth.strategy import Means
+from proxy.clock import SystemClock
+from proxy.config.route import RouteSettings
+from proxy.config.settings import Settings
+from proxy.config.validation import served_hosts
+from proxy.errors import Refusal
+from proxy.forwarding.upstream_request import Outgoing
+from proxy.http import parser as parsers
+from proxy.http.address import parse_listen
+from proxy.http.request import Incoming, request_id
+from proxy.observability import tracing
+from proxy.routing.builder import compile_route
+from proxy.routing.route import Route
+from proxy.routing.route_secrets import Found, secrets_of, variables_in
+from proxy.routing.router import RouteTable
+from proxy.secrets.secret import Secret
+from proxy.server.guard import Guard, is_preflight
+from proxy.upstream.dialer import tls_context
+
+# The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
+_HANDSHAKE = [
+    ("Connection", "Upgrade"),
+    ("Upgrade", "websocket"),
+    ("Sec-WebSocket-Version", "13"),
+    ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
+]
+# How the stand-ins for secrets look in a query, in a path, and in Basic authorization.
+_ENCODED = re.compile(rb"%3C([a-z0-9_]+)%3E")
+_BASIC = re.compile(rb"^(Authorization: Basic )([A-Za-z0-9+/]+={0,2})\r$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """``steps`` are (what, finding) in order; ``request`` is what would leave, None if refused."""
+
+    steps: tuple[tuple[str, str], ...]
+    request: str | None
+    refusal: Refusal | None
+
+
+def explain(
+    settings: Settings, method: str, target: str, fields: list[tuple[str, str]], *, websocket: bool
+) -> Explanation:
+    """Follow a request with these header fields through parser, guard, routes and strategies.
+
+    A ``Host`` with the port of a route's own listener is asked there, any other at the main one.
+    """
+    names = {name.lower() for name, _ in fields}
+    if "host" not in names:
+        fields = [("Host", "127.0.0.1"), *fields]
+    if websocket:
+        fields = fields + [pair for pair in _HANDSHAKE if pair[0].lower() not in names]
+    routes = [_stand_in(name, route) for name, route in settings.routes.items()]
+    steps: list[tuple[str, str]] = []
+    try:
+        incoming = _parsed(method, target, fields)
+        request = _follow(settings, routes, incoming, steps)
+    except Refusal as refusal:
+        return Explanation(tuple(steps), None, refusal)
+    return Explanation(tuple(steps), request, None)
+
+
+def _parsed(method: str, target: str, fields: list[tuple[str, str]]) -> Incoming:
+    """The head as the door's parser reads it. Raises the Refusal that the door would answer."""
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
+    if any(control in line for line in lines for control in "\r\n"):
+        raise Refusal(400, "bad-request", "The request holds a line break where none can be.")
+    # What was no UTF-8 on the command line is the same bytes here.
+    head = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
+    loop = asyncio.new_event_loop()  # the parser asks for one and does not run it
+    try:
+        messages, _, _ = parsers.request_parser(loop).feed_data(head)
+    except parsers.HttpProcessingError as error:
+        raise parsers.refusal(error) from None
+    finally:
+        loop.close()
+    return parsers.incoming(messages[0][0])
+
+
+def _follow(
+    settings: Settings, routes: list[Route], incoming: Incoming, steps: list[tuple[str, str]]
+) -> str | None:
+    table = RouteTable(routes, _owner(settings, routes, incoming))
+    guard = Guard(served_hosts(settings) | table.hosts, frozenset(settings.browsers.origins))
+    host, page = guard.admit(incoming)
+    who = "no browser" if page is None else f"a page of the allowed origin {page}"
+    if settings.inbound_token is not None:
+        who += "; if the request brings the inbound token"
+    steps.append(("guard", f"admitted: host {host}, {who}"))
+    if page is not None and is_preflight(incoming):
+        steps.append(("answer", "a CORS preflight: answered by keyrelay, nothing is sent"))
+        return None
+    if incoming.target == b"*" or (incoming.path.startswith(b"/-/") and table.shares(host)):
+        steps.append(("answer", "about keyrelay itself: nothing is sent"))
+        return None
+    match = table.find(host, incoming)
+    route = _shown(match.route.name, settings)
+    steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
+    try:
+        strategy = route.admit(incoming, match.rest)
+    except Refusal as refusal:
+        if refusal.kind == "path-not-allowed":
+            steps.append(("rules", _rules(route, incoming, match.rest)))
+        raise
+    steps.append(("rules", _rules(route, incoming, match.rest)))
+    steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
+    where = "the built-in provider" if route.origin.builtin else str(route.origin)
+    steps.append(("sent to", where))
+    injection = strategy.ready(websocket=incoming.websocket)
+    assert injection is not None
+    added = _request_id(incoming) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
+    outgoing = Outgoing(incoming, match.rest, route.rules, added)
+    return outgoing.render(_readable(injection)).decode("utf-8", "backslashreplace")
+
+
+def _request_id(incoming: Incoming) -> bytes:
+    """The line that names the request: with the client's id if that one will be used."""
+    given = incoming.headers.get("X-Request-Id")
+    # A new one is another each time, so what is shown only says that there will be one.
+    shown = given if given is not None and request_id(given) == given else "<request id>"
+    return b"X-Request-Id: %b\r\n" % shown.encode("ascii")
+
+
+def _owner(settings: Settings, routes: list[Route], incoming: Incoming) -> Route | None:
+    """The route whose own listener the request is for, None for the main listener."""
+    port = incoming.headers.get("Host", "").rpartition(":")[2]
+    if port in {str(parse_listen(text).port) for text in settings.listen}:
+        return None
+    for route in routes:
+        for text in settings.routes[route.name].listen:
+            if port == str(parse_listen(text).port):
+                return route
+    return None
+
+
+def _rules(route: Route, incoming: Incoming, rest: bytes) -> str:
+    """The patterns that decide, which an answer to a client does not name."""
+    path = rest.decode("ascii") or "/"
+    served = f"{incoming.method} is served"
+    if (denied := route.deny.find_catch(incoming.method, path)) is not None:
+        return f"{served}, denied by {denied}"
+    if route.allow is None:
+        return f"{served}, not denied, no allow list"
+    allowed = route.allow.find_match(incoming.method, path) or "nothing of the allow list"
+    return f"{served}, not denied, allowed by {allowed}"
+
+
+def _stand_in(name: str, route: RouteSettings) -> Route:
+    """A route to be found by its path; none of its secrets is read."""
+    return compile_route(name, route, Found({}, dict.fromkeys(route.secrets, "not read")))
+
+
+def _shown(name: str, settings: Settings) -> Route:
+    """A route with names for secrets; unready if the one with the secrets themselves is."""
+    route = settings.routes[name]
+    found = secrets_of(name, route, variables_in(settings))
+    real = compile_route(name, route, found, Means(SystemClock(), tls_context(), _never))
+    names = {one: (Secret(one, f"<{one}>".encode("ascii")),) for one in found.secrets}
+    withheld = tracing.FIELDS if settings.tracing else frozenset()
+    masked = compile_route(name, route, Found(names, found.lacking), withheld=withheld)
+    return dataclasses.replace(masked, unready=real.unready)
+
+
+def _never(_coroutine: Coroutine[Any, Any, None]) -> NoReturn:
+    raise AssertionError("nothing is obtained for showing")
+
+
+def _readable(injection: Injection) -> Injection:
+    """The stand-ins without the encoding that their place gave them: people read names.
+
+    Done here and not to the whole request, in which the client may have written the same.
+    """
+    return Injection(
+        _BASIC.sub(_decoded, injection.headers),
+        _ENCODED.sub(rb"<\1>", injection.query),
+        _ENCODED.sub(rb"<\1>", injection.path),
+    )
+
+
+def _decoded(found: re.Match[bytes]) -> bytes:
+    return b"%bbase64(%b)\r" % (found[1], base64.b64decode(found[2]))

@@ -1,1 +1,0 @@
-"""Trying routes step by step, with the server's own code."""

@@ -1,0 +1,1 @@
+"""One exchange, from the request to the end of the response. Read `handler` first."""

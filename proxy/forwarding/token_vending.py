@@ -1,0 +1,118 @@
+"""Hands a provider's short-lived token to a page that will talk to the provider directly.
+
+Off unless the route says ``vend: true``. A page gets a token, never a key; the guard has decided
+that it may. For front ends that in production talk to the provider themselves, with tokens from
+their own server: in development keyrelay is that server.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from datetime import UTC, datetime, timedelta
+
+from proxy.auth.strategy import Strategy, Vended
+from proxy.errors import Refusal
+from proxy.forwarding.context import Surroundings
+from proxy.http.problem import cors_fields, plain
+from proxy.observability.exchange_log import Exchange
+from proxy.routing.route import Route
+from proxy.server.connection import ClientConnection
+
+PREFIX = b"/-/token/"
+
+
+class Vending:
+    """One request for a token: a ``door.Exchange`` to the client's connection."""
+
+    def __init__(
+        self,
+        client: ClientConnection,
+        strategy: Strategy,
+        around: Surroundings,
+        note: Exchange,
+        *,
+        page: str | None,
+    ) -> None:
+        self._client = client
+        self._around = around
+        self._note = note
+        self._page = page
+        self._task: asyncio.Task[None] = around.spawn(self._serve(strategy))
+
+    async def _serve(self, strategy: Strategy) -> None:
+        try:
+            vended = await strategy.vend()
+        except Refusal as refusal:
+            self._note.answered(refusal.status)
+            self._end(refusal.kind)
+            self._client.refuse(refusal, origin=self._page)
+            return
+        fields = b"" if self._page is None else cors_fields(self._page)
+        self._note.answered(200)
+        self._end("")
+        self._client.write(
+            plain(
+                200,
+                self._document(vended),
+                fields=fields,
+                content_type=b"application/json",
+                close=self._client.must_close,
+            )
+        )
+        self._client.done()
+
+    @staticmethod
+    def _document(vended: Vended) -> bytes:
+        ends = datetime.now(UTC) + timedelta(seconds=vended.seconds_left)
+        document = {
+            "token": vended.token.decode("ascii"),
+            "expires_in": int(vended.seconds_left),
+            "expires_at": ends.isoformat(timespec="seconds").replace("+00:00", "Z"),
+        }
+        return json.dumps(document).encode() + b"\n"
+
+    def body(self, data: bytes, *, ended: bool) -> None:
+        """A body says nothing here; it is read so that the connection can go on."""
+
+    def client_lost(self) -> None:
+        self._task.cancel()
+        self._end("client-left")
+
+    def client_full(self) -> None:
+        """The answer is short and already written."""
+
+    def client_drained(self) -> None:
+        """See ``client_full``."""
+
+    def _end(self, outcome: str) -> None:
+        self._note.outcome = outcome
+        self._around.journal.note(self._note)
+
+
+def vendor(route: Route) -> Strategy:
+    """The strategy of a route whose token can be handed out. Raises Refusal."""
+    if not route.vends:
+        raise Refusal(
+            403,
+            "vending-off",
+            f"The route {route.name} hands out no tokens.",
+            "Set vend: true on the route if pages shall get the provider's short-lived tokens.",
+        )
+    if route.unready:
+        raise Refusal(
+            503,
+            "route-not-ready",
+            f"The route {route.name} has no credential.",
+            route.unready,
+            proxy_error="proxy_configuration_error",
+        )
+    for strategy in route.strategies:
+        if strategy.vends:
+            return strategy
+    raise Refusal(
+        403,
+        "nothing-to-vend",
+        f"The route {route.name} uses a key, which is never handed out.",
+        "Only tokens are; see the route's auth.",
+    )

@@ -1,0 +1,297 @@
+"""Addresses as people write them: where to listen, where a provider is, which pages may come in.
+
+Decides only; nothing here resolves a name or opens a socket. Every function raises ``ValueError``
+for a text that cannot be used: the first line of its message says what is wrong, the second line
+what to write. The text itself is never repeated, because a URL may hold a password.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from dataclasses import dataclass
+
+import idna
+
+DEMO_UPSTREAM = "builtin:demo"
+"""The upstream of the built-in provider: served inside this process, never dialled by name."""
+
+_PORTS = {"http": 80, "https": 443}
+_LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
+_NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
+_URL = re.compile(
+    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?P<rest>.*)",
+    re.DOTALL,
+)
+# RFC 3986 section 3.3: what a path may be made of, with whole percent escapes only.
+_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
+_DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
+_UNIX_LIMIT = 107  # bytes of sun_path on Linux, less the closing NUL
+_SIDECAR = (
+    "listen on 127.0.0.1, [::1] or unix:/path, or set inbound_token in the routes file; in "
+    'containers let the client share keyrelay\'s network (network_mode: "service:keyrelay")'
+)
+_EVERY_NETWORK = "this would listen on every network of the machine"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where the proxy accepts connections: ``host``, an IP address, and ``port``, or ``unix_path``.
+
+    ``port`` 0 lets the system choose a free one.
+    """
+
+    host: str | None
+    port: int
+    unix_path: str | None
+
+    @property
+    def exposed(self) -> bool:
+        """Whether others than this machine can connect, so that an inbound token is needed."""
+        return self.host is not None and not ipaddress.ip_address(self.host).is_loopback
+
+    @property
+    def wildcard(self) -> bool:
+        """Whether it is every address of the machine."""
+        return self.host is not None and ipaddress.ip_address(self.host).is_unspecified
+
+    def overlaps(self, other: ListenAddress) -> bool:
+        """Whether what connects to one may reach the other: the same, or one of them every address.
+
+        ``[::]`` is every IPv6 address and no more; that is how listeners are opened.
+        """
+        if self.host is None or other.host is None or self.port != other.port:
+            return self == other
+        if (":" in self.host) != (":" in other.host):
+            return False
+        return self.host == other.host or self.wildcard or other.wildcard
+
+    def __str__(self) -> str:
+        if self.host is None:
+            return f"unix:{self.unix_path}"
+        return f"{bracketed(self.host)}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A provider's scheme, host and port: the only place its credential may go.
+
+    ``host`` is lower-case ASCII (IDNA) or a canonical IP literal without brackets. ``builtin``
+    marks the demo provider, whose host is a name only and is never looked up.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    builtin: bool = False
+
+    @property
+    def authority(self) -> str:
+        """Text for ``Host``: the default port left out, IPv6 in brackets (RFC 9110 section 7.2)."""
+        host = bracketed(self.host)
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def loopback(self) -> bool:
+        """Whether what is sent there stays on this machine, so that plain http is no leak."""
+        if self.builtin or self.host == "localhost":
+            return True
+        address = _address(self.host)
+        return address is not None and address.is_loopback
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}"
+
+
+def bracketed(host: str) -> str:
+    """A host as it stands before a port: IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    return f"[{host}]" if ":" in host else host
+
+
+def parse_listen(text: str) -> ListenAddress:
+    """The address of a listener: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/abs/path``.
+
+    Every network is ``0.0.0.0`` or ``[::]`` and nothing else that a system might read so. Whether
+    an address needs an inbound token is for ``check_guarded``.
+    """
+    if text.startswith("unix:"):
+        return ListenAddress(None, 0, _unix_path(text.removeprefix("unix:")))
+    host, colon, digits = text.rpartition(":")
+    if not colon or (":" in host and not host.startswith("[")) or "]" in digits:
+        if ":" in text and not text.startswith("["):
+            raise ValueError("an IPv6 address needs brackets\nwrite it as '[::1]:8080', in quotes")
+        raise ValueError("the port is missing\nwrite an address such as 127.0.0.1:8080")
+    if not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
+        raise ValueError("the port is not a number from 0 to 65535\nwrite for example 8080")
+    if host.lower().rstrip(".") == "localhost":
+        raise ValueError(
+            "localhost may mean several addresses\n"
+            f"write 127.0.0.1:{int(digits)}; clients may still say localhost"
+        )
+    address = _address(host.removeprefix("[").removesuffix("]"))
+    if address is None or (address.version == 6) != host.startswith("["):
+        if host in {"", "*"} or _NUMERIC.fullmatch(host.lower()):
+            raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+        raise ValueError(
+            "a listener needs an IP address, not a name\n"
+            "write 127.0.0.1:8080, '[::1]:8080' or unix:/abs/path"
+        )
+    mapped = address.ipv4_mapped if address.version == 6 else None
+    if (address.is_unspecified and host not in {"0.0.0.0", "[::]"}) or (  # noqa: S104
+        mapped is not None and mapped.is_unspecified
+    ):
+        raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+    if mapped is not None:
+        raise ValueError(f"this is an IPv4 address in IPv6\nwrite {mapped}:{int(digits)}")
+    return ListenAddress(str(address), int(digits), None)
+
+
+def check_guarded(text: str) -> None:
+    """Raise ValueError for an address at which only an inbound token would keep others out.
+
+    Whoever can connect spends the credentials.
+    """
+    address = parse_listen(text)
+    if address.wildcard:
+        raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+    if address.exposed:
+        raise ValueError(
+            "this address is not loopback: anybody who reaches it could spend the credentials\n"
+            + _SIDECAR
+        )
+
+
+def check_served_host(text: str) -> None:
+    """Raise ValueError for a host name under which keyrelay must not be called.
+
+    Browsers take ``0.0.0.0`` for this machine while a page's own name is another.
+    """
+    address = _address(text.removeprefix("[").removesuffix("]"))
+    if address is not None and address.is_unspecified:
+        raise ValueError("this names no machine\nwrite the name or address that clients use")
+    if address is None and _NUMERIC.fullmatch(text.rpartition(".")[2]):
+        raise ValueError("this is an address in an unusual spelling\nwrite it as 192.0.2.1")
+
+
+def parse_upstream(text: str) -> tuple[Origin, str]:
+    """A provider's base URL as its origin and its base path (no slash at the end; maybe empty)."""
+    if text == DEMO_UPSTREAM:
+        return Origin("http", "demo.localhost", 80, builtin=True), ""
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise ValueError("this is not a URL\nwrite for example https://api.example.com")
+    scheme = found["scheme"].lower()
+    if scheme in {"ws", "wss"}:
+        raise ValueError(
+            "an upstream is written with http or https; it serves WebSockets as well\n"
+            "write https:// instead of wss://"
+        )
+    if scheme not in _PORTS:
+        raise ValueError("the scheme is neither https nor http\nwrite https://…")
+    if "@" in found["authority"]:
+        raise ValueError(
+            "a URL with a user or a password in it cannot be used\n"
+            "put the credential into secrets: and its place into auth:"
+        )
+    if found["rest"]:
+        raise ValueError("an upstream has no query and no fragment\nend it before the ? or #")
+    host, port = _split_authority(found["authority"])
+    path = (found["path"] or "").removesuffix("/")
+    if not _PATH.fullmatch(path):
+        raise ValueError(
+            "the path of the upstream has an empty segment or a character that a URL cannot hold\n"
+            "write it percent-encoded and with single slashes"
+        )
+    if any(_DOTS.fullmatch(segment) for segment in path.split("/")):
+        raise ValueError("the path of the upstream has a dot segment\nwrite the path it leads to")
+    return Origin(scheme, host, port or _PORTS[scheme]), path
+
+
+def parse_browser_origin(text: str) -> tuple[str, str, int | None]:
+    """The origin of a page exactly as a browser sends it: scheme, host, port (None: default).
+
+    RFC 6454 section 6.2. ``null`` stands for sandboxed frames and files of any author and ``*`` for
+    every page there is, so neither can be listed.
+    """
+    if text in {"null", "*"}:
+        raise ValueError(
+            f"{text} would let pages in that nobody chose\n"
+            "list the exact origin of your page, such as http://localhost:5173"
+        )
+    found = _URL.fullmatch(text)
+    if found is None:
+        raise ValueError(
+            "this is not an origin\nwrite scheme://host:port, as http://localhost:5173"
+        )
+    if found["path"] or found["rest"] or "@" in found["authority"]:
+        raise ValueError("an origin ends after host and port\nwrite it without path and slash")
+    if not text.isascii():
+        raise ValueError("browsers send international names encoded\nwrite it as http://xn--…")
+    if text != text.lower():
+        raise ValueError("browsers send origins in lower case\nwrite it in lower case")
+    scheme = found["scheme"]
+    host, port = _split_authority(found["authority"])
+    if port is not None and port == _PORTS.get(scheme):
+        raise ValueError(f"browsers leave the default port out\nwrite it without :{port}")
+    return scheme, host, port
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """The IP address that a text spells, or None. No zone: it is meaningless elsewhere."""
+    if "%" in text:
+        return None
+    try:
+        return ipaddress.ip_address(text)
+    except ValueError:
+        return None  # the answer to the question asked: it is not an address
+
+
+def _unix_path(path: str) -> str:
+    if not path.startswith("/") or path.endswith("/") or not path.isprintable():
+        raise ValueError("a unix socket needs an absolute path\nwrite unix:/run/keyrelay/socket")
+    if len(path.encode()) > _UNIX_LIMIT:
+        raise ValueError(
+            f"the path of a unix socket has at most {_UNIX_LIMIT} bytes\nuse a shorter directory"
+        )
+    return path
+
+
+def _split_authority(authority: str) -> tuple[str, int | None]:
+    """Host in its canonical spelling, and the port if one was written."""
+    found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", authority)
+    if found is None:
+        raise ValueError("host and port cannot be read\nwrite host or host:port")
+    port = int(found[2]) if found[2] else None
+    if port is not None and not 0 < port < 65536:
+        raise ValueError("the port is not a number from 1 to 65535\nwrite the provider's port")
+    return _canonical_host(found[1]), port
+
+
+def _canonical_host(text: str) -> str:
+    if text.startswith("["):
+        address = _address(text[1:-1])
+        if address is None or address.version != 6:
+            raise ValueError("this is no IPv6 address\nwrite for example [2001:db8::1]")
+        return str(address)
+    if not text or len(text) > 253:
+        raise ValueError("the host is missing or too long\nwrite for example api.example.com")
+    host = text.lower()
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode("ascii")
+        except idna.IDNAError:
+            raise ValueError("the host is no valid international name\ncheck its letters") from None
+    if _address(host) is not None:
+        return host
+    if _NUMERIC.fullmatch(host.rpartition(".")[2]):
+        # Resolvers read 0x7f.1 or 2130706433 as addresses: what is checked must be what is dialled.
+        raise ValueError("the host is an address in an unusual spelling\nwrite it as 192.0.2.1")
+    if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
+        raise ValueError(
+            "the host is not a valid name\n"
+            "write letters, digits, - and dots, without a dot at the end"
+        )
+    return host
+
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "[::1]"})

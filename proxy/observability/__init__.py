@@ -1,0 +1,1 @@
+"""What is recorded of exchanges: the log, counters, metrics, traces, and the inspector."""

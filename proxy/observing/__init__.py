@@ -1,1 +1,0 @@
-"""What is counted, shown and traced of exchanges. Never a secret, never a body unless watched."""

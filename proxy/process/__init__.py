@@ -1,0 +1,1 @@
+"""The running process: serving, `exec`, systemd, hardening, and several worker processes."""

@@ -1,0 +1,233 @@
+"""A command that gets base URLs instead of keys, and a keyrelay that lives as long as it does.
+
+The command stays in the terminal's foreground group, with the same input and output, so that job
+control, pagers and prompts work as without keyrelay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any
+
+from proxy.app.app import App
+from proxy.config.route import RouteSettings
+from proxy.config.secret import SecretSettings
+from proxy.config.settings import Settings
+from proxy.config.template import parse_template
+from proxy.errors import ConfigError, Finding, KeyrelayError
+from proxy.process import hardening
+from proxy.secrets.env import OWN, variables_of
+from proxy.server.listener import Listener
+from proxy.server.peer_credentials import can_tell
+
+URL_VARIABLE = "KEYRELAY_URL"
+"""What the command is told of keyrelay itself: where all routes answer by their prefix."""
+
+NOT_EXECUTABLE = 126
+"""Exit code, as of shells, for a command that is there but cannot be run."""
+
+NOT_FOUND = 127
+"""Exit code, as of shells, for a command that is not there."""
+
+_LISTEN = ("127.0.0.1:0",)
+# A terminal sends these to the whole foreground group.
+_OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
+_FORWARDED = (signal.SIGTERM, signal.SIGHUP)
+
+
+def run(
+    settings: Settings,
+    command: Sequence[str],
+    warn: Callable[[str], object],
+    *,
+    demanded: Collection[str] = (),
+    hidden: Collection[str] = (),
+    log: Path | None = None,
+    debuggable: bool = False,
+) -> int:
+    """Run ``command`` beside a keyrelay on free ports, until it ends; its exit code.
+
+    128 and the signal's number if a signal ended it.
+
+    warn        gets what the operator should know, a line each
+    demanded    routes that have to be ready
+    hidden      further variables that the command does not get, beside those of its own routes
+    log         file to which the access log is appended; None for none
+    debuggable  leave the process open to debuggers and core dumps
+
+    Raises ConfigError if a demanded route is not ready, KeyrelayError if keyrelay cannot start.
+    """
+    hardening.harden(debuggable=debuggable)
+    with ExitStack() as stack:
+        write_log = None
+        if log is not None:
+            try:
+                file = stack.enter_context(
+                    open(log, "a", buffering=1, encoding="utf-8", opener=_private)
+                )
+            except OSError as error:
+                raise KeyrelayError(f"cannot write {log}: {error.strerror}") from None
+            write_log = file.write
+        # Not uvloop's loop: it starts programs with every ignored signal set back to its default.
+        runner = stack.enter_context(asyncio.Runner(debug=False))
+        return runner.run(_run(settings, command, warn, demanded, hidden, write_log))
+
+
+def _private(path: str, flags: int) -> int:
+    """Opens a file that is its owner's alone if it is new."""
+    return os.open(path, flags, 0o600)
+
+
+def beside_child(settings: Settings) -> Settings:
+    """The settings with every listener on a free port of loopback, so that nothing is in the way.
+
+    The inbound token is not asked for, since the command knows no more of it than of the keys;
+    other users of the machine are kept out instead, where the system can tell who they are.
+    """
+    routes = {
+        name: one.model_copy(update={"listen": _LISTEN if one.listen else ()})
+        for name, one in settings.routes.items()
+    }
+    changed: dict[str, Any] = {"listen": _LISTEN, "routes": routes}
+    if settings.inbound_token is not None:
+        changed["inbound_token"] = None
+        changed["peer_uid"] = "enforce" if can_tell() else settings.peer_uid
+    return settings.model_copy(update=changed)
+
+
+def environment_of(
+    settings: Settings,
+    listeners: Sequence[Listener],
+    inherited: Mapping[str, str],
+    hidden: Collection[str] = (),
+) -> dict[str, str]:
+    """The command's variables: where the routes are, and the inherited ones but for some.
+
+    Those that hold keys or were meant for keyrelay alone are left out, and those of ``hidden``.
+    """
+    shared = next(one.url for one in listeners if one.route is None)
+    own = {one.route: one.url for one in listeners if one.route is not None}
+    left_out = {*key_variables(settings), *OWN, *hidden}
+    environment = {name: value for name, value in inherited.items() if name not in left_out}
+    environment[URL_VARIABLE] = shared
+    # Of two routes that set the same variable the first does.
+    for name, route in reversed([*settings.routes.items()]):
+        base = {"base": own.get(name, f"{shared}{route.path or f'/{name}'}").encode("ascii")}
+        for variable, template in route.environment.items():
+            environment[variable] = parse_template(template).render(base).decode("ascii")
+    return environment
+
+
+def key_variables(settings: Settings, presets: Iterable[RouteSettings] = ()) -> frozenset[str]:
+    """Every variable that a secret may come from, whether another source was first or not.
+
+    presets  on which routes are built: the providers' own SDKs read the variables that these name,
+             also where the route takes its key from elsewhere
+    """
+    secrets: list[SecretSettings] = []
+    if settings.inbound_token is not None:
+        secrets.append(settings.inbound_token)
+    for route in (*settings.routes.values(), *presets):
+        secrets += route.secrets.values()
+    return variables_of(secrets)
+
+
+async def _run(
+    settings: Settings,
+    command: Sequence[str],
+    warn: Callable[[str], object],
+    demanded: Collection[str],
+    hidden: Collection[str],
+    write_log: Callable[[str], object] | None,
+) -> int:
+    app = App(beside_child(settings), write_log=write_log, json_log=True, warn=warn)
+    async with app:
+        _check_ready(app, demanded, warn)
+        environment = environment_of(settings, app.listeners, os.environ, hidden)
+        with _Signals() as signals:
+            try:
+                # Neither pipes nor a session of its own: it is as if the shell had started it.
+                process = await asyncio.create_subprocess_exec(*command, env=environment)
+            except (FileNotFoundError, NotADirectoryError):
+                warn(f"keyrelay: {command[0]}: command not found")
+                return NOT_FOUND
+            except OSError as error:
+                warn(f"keyrelay: {command[0]}: {os.strerror(error.errno or 0)}")
+                return NOT_EXECUTABLE
+            signals.go_to(process)
+            code = await process.wait()
+        # What the command has left behind gets no answers any more.
+        await app.close(drain_seconds=0)
+    return code if code >= 0 else 128 - code
+
+
+def _check_ready(app: App, demanded: Collection[str], warn: Callable[[str], object]) -> None:
+    findings = []
+    for route in app.routes:
+        if route.unready and route.name in demanded:
+            findings.append(Finding(route.name, 0, 0, "the route is not ready", route.unready))
+        elif route.unready:
+            warn(f"keyrelay: {route.name} is not ready: {route.unready}")
+    if findings:
+        raise ConfigError(findings)
+
+
+class _Signals:
+    """Passes on to the command what keyrelay alone was told. A context manager."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._process: asyncio.subprocess.Process | None = None
+        self._early: list[int] = []
+        self._caught: list[int] = []
+
+    def __enter__(self) -> _Signals:
+        for number in (*_OF_TERMINALS, *_FORWARDED):
+            # Whoever has started keyrelay with a signal ignored, as nohup does, means the command
+            # too; a handler here would give it back its default there.
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                self._loop.add_signal_handler(number, self._came, number)
+                self._caught.append(number)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number in self._caught:
+            self._loop.remove_signal_handler(number)
+
+    def go_to(self, process: asyncio.subprocess.Process) -> None:
+        """Pass on to this one whatever came and will come."""
+        self._process = process
+        for number in self._early:
+            self._send(process, number)
+
+    def _came(self, number: int) -> None:
+        if number in _OF_TERMINALS and _in_foreground():
+            return  # the command has had it from the terminal
+        if self._process is None:
+            self._early.append(number)
+        else:
+            self._send(self._process, number)
+
+    @staticmethod
+    def _send(process: asyncio.subprocess.Process, number: int) -> None:
+        with suppress(ProcessLookupError):  # it has just ended
+            process.send_signal(number)
+
+
+def _in_foreground() -> bool:
+    """Whether what is typed at the controlling terminal comes to this process's group."""
+    try:
+        terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return False  # there is none
+    try:
+        return os.tcgetpgrp(terminal) == os.getpgrp()
+    except OSError:
+        return False  # it has hung up
+    finally:
+        os.close(terminal)

@@ -1,0 +1,230 @@
+"""Running keyrelay as a process: event loop, signals, and what a person sees at the start."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from proxy import __version__
+from proxy.admin.server import Operating
+from proxy.app.app import App
+from proxy.app.reload import Reloader
+from proxy.auth.strategy import EVERY_PATH
+from proxy.config.settings import Settings
+from proxy.process import hardening
+from proxy.process.supervisor import Supervisor
+from proxy.process.systemd import READY, keep_watch, notify, reloading, stopping
+from proxy.process.worker import work
+from proxy.routing.route import Route
+from proxy.server.listener import Listener
+
+if TYPE_CHECKING:
+    from proxy.admin.server import Admin
+
+# How long the banner waits for first tokens (seconds), to say how they are. Requests are served
+# meanwhile.
+_SETTLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where the settings come from.
+
+    settings  as they were read at first
+    load      reads them again: blocking, raises KeyrelayError
+    files     what ``load`` reads to come to such settings
+    """
+
+    settings: Settings
+    load: Callable[[], Settings]
+    files: Callable[[Settings], Iterable[Path]]
+
+
+def serve(
+    source: Source,
+    *,
+    strict: bool = False,
+    greet: Callable[[str], str] | None = None,
+    debuggable: bool = False,
+) -> None:
+    """Run until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads.
+
+    strict      refuse to start while a route lacks a secret
+    greet       makes further lines for the banner from the main listener's URL
+    debuggable  leave the process open to debuggers and core dumps
+
+    Raises KeyrelayError if it cannot start, ConfigError if it would leak what it handles.
+    """
+    hardening.harden(debuggable=debuggable)
+    with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
+        runner.run(_serve(source, strict=strict, greet=greet, debuggable=debuggable))
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """Makes event loops: of uvloop where the platform has it, for a tenth less CPU."""
+    try:
+        import uvloop
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
+
+
+async def _serve(
+    source: Source, *, strict: bool, greet: Callable[[str], str] | None, debuggable: bool
+) -> None:
+    json_log = not sys.stdout.isatty()
+    # Before anything says that keyrelay runs: whoever reads that may stop it at once.
+    signals: asyncio.Queue[int] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+    app: App
+    if source.settings.workers > 1:
+        app = Supervisor(
+            source.settings,
+            command=_worker_command(debuggable=debuggable),
+            warn=_warn,
+            gone=lambda: signals.put_nowait(signal.SIGTERM),
+            strict=strict,
+        )
+    else:
+        app = App(source.settings, write_log=_write, json_log=json_log, warn=_warn, strict=strict)
+    for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        loop.add_signal_handler(one, signals.put_nowait, one)
+    # Before anything is read, so that no later change is missed.
+    reloader = Reloader(app, source.load, source.files, _warn)
+    async with app:
+        opened = await _open_admin(app, reloader)
+        await app.settle(_SETTLE_SECONDS)
+        click.echo(banner(app.routes, app.listeners), err=True)
+        if opened is not None:
+            # Whoever serves without a terminal has its standard error kept in some log.
+            shown = opened.invitation(private=sys.stderr.isatty())
+            click.echo(f"  inspector  {shown}\n", err=True)
+        if greet is not None:
+            click.echo(greet(app.listeners[0].url), err=True)
+        # What has been built stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        notify(READY, _warn)
+        jobs = {loop.create_task(job) for job in (reloader.watch(), keep_watch(_warn))}
+        while await signals.get() == signal.SIGHUP:
+            # Not waited for: the next signal may say that it is over.
+            jobs.add(loop.create_task(_reload(reloader)))
+        for job in jobs:
+            job.cancel()
+        await asyncio.wait(jobs)
+        notify(stopping(app.settings.drain_seconds), _warn)
+        click.echo("Stopping. A second signal stops at once.", err=True)
+        drain = loop.create_task(_end(app, opened))
+        second = loop.create_task(signals.get())
+        await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
+        second.cancel()
+        if not drain.done():
+            drain.cancel()
+            await asyncio.wait({drain})
+            await app.close(drain_seconds=0)
+    if isinstance(app, Supervisor) and app.failure is not None:
+        raise app.failure
+
+
+def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
+    """Be one of several workers. ``descriptor`` leads to the supervisor, which decides on the rest.
+
+    Raises KeyrelayError if it does not.
+    """
+    hardening.harden(debuggable=debuggable)
+    json_log = not sys.stdout.isatty()
+    with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
+        runner.run(work(descriptor, write=_write, json_log=json_log, warn=_warn))
+
+
+def _worker_command(*, debuggable: bool) -> list[str]:
+    """What starts a worker, in the way in which this process was started, but for a number."""
+    started = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
+    options = ["--debuggable"] if debuggable else []
+    return [sys.executable, *started, "run", *options, "--worker"]
+
+
+async def _reload(reloader: Reloader) -> None:
+    """Reload, and let the service manager know when it begins and that it is over."""
+    notify(reloading(), _warn)
+    await reloader.reload()
+    notify(READY, _warn)
+
+
+async def _open_admin(app: App, reloader: Reloader) -> Admin | None:
+    """The admin listener if there shall be one. Raises KeyrelayError."""
+    if app.settings.admin is None:
+        return None
+    from proxy.admin import server as admin  # loads a web server, which nothing else needs
+
+    opened = await admin.start(
+        Operating(app, reloader),
+        app.settings.admin.listen,
+        warn=_warn,
+        peer_refusal=app.peer_refusal,
+    )
+    await app.add_own(opened.listener.address)
+    return opened
+
+
+async def _end(app: App, opened: Admin | None) -> None:
+    """Let what is in flight end. The admin listener goes first: no reload may come in between."""
+    if opened is not None:
+        await opened.close()
+    await app.close()
+
+
+def _write(lines: str) -> None:
+    try:
+        sys.stdout.write(lines)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # As after ``| head``. Requests matter more than their log, so serving goes on.
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
+        click.echo("Nobody reads the access log any more; it ends here.", err=True)
+
+
+def _warn(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
+    """Where it listens and which routes can serve; what the others lack."""
+    shared = [one.url for one in listeners if one.route is None]
+    lines = [f"keyrelay {__version__} on {', '.join(shared)}", ""]
+    width = max(len(route.name) for route in routes)
+    for route in routes:
+        own = [one.url for one in listeners if one.route == route.name]
+        between = " " if shared[0].startswith("unix:") else ""
+        places = ", ".join([shared[0] + between + route.prefix.decode(), *own])
+        if route.unready:
+            state = click.style("not ready", fg="yellow")
+            lines.append(f"  {route.name:<{width}}  {state}  {route.unready}")
+        else:
+            where = "built-in" if route.origin.builtin else str(route.origin)
+            state = click.style("ready    ", fg="green")
+            lines.append(f"  {route.name:<{width}}  {state}  {places} → {where}")
+            lines += [" " * (width + 15) + line for line in _strategy_lines(route)]
+    return "\n".join([*lines, ""])
+
+
+def _strategy_lines(route: Route) -> list[str]:
+    """Which strategy serves what, and the state of its token; nothing if there is only a key."""
+    if len(route.strategies) == 1 and not route.strategies[0].renewable:
+        return []
+    lines = []
+    for position, one in enumerate(route.strategies):
+        scope = "everything else" if position and one.scope == EVERY_PATH else one.scope
+        lines.append(", ".join(filter(None, (f"{one.name} for {scope}", one.describe()))))
+    return lines

@@ -1,0 +1,202 @@
+"""One token for several processes: the supervisor keeps it, its workers ask for it.
+
+What a token is made from says which one it is, so a process whose configuration differs for a
+moment can never be given a token for another place. Nothing here is logged; what goes over the
+channel stays between processes of one keyrelay.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import weakref
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+from proxy.auth.token_cache import Mint, Minted, MintFailed, Token, TokenKeeper
+from proxy.clock import Clock
+from proxy.errors import KeyrelayError, Refusal
+
+# A token of a route that is gone is kept this long (seconds) for requests that began before.
+_FORGET_SECONDS = 600.0
+# Somebody who could not be answered asks again after this long (seconds).
+_AGAIN_SECONDS = 1.0
+
+Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
+Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+"""Takes a question to the supervisor and brings its answer. Raises KeyrelayError."""
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Shared:
+    """A token as it is shared. Holds secret bytes: never printed.
+
+    serial         tells it from its predecessors and successors
+    seconds_left   how long it can be used
+    renew_seconds  when the next one will be there
+    counts         as of ``Minted``: calls that were made since somebody was told of them
+    """
+
+    serial: int
+    value: bytes
+    seconds_left: float
+    renew_seconds: float
+    counts: tuple[int, int] = (0, 0)
+
+
+Ask = Callable[[str, int | None], Awaitable[Shared]]
+"""Asks for the token of an identity, saying the serial of one that was refused. MintFailed."""
+
+
+class SharedMint:
+    """Asks for a token that another process, or another part of this one, keeps fresh."""
+
+    def __init__(self, ask: Ask, identity: str) -> None:
+        self._ask = ask
+        self._identity = identity
+        self._refused: int | None = None
+
+    async def mint(self) -> Minted:
+        while True:
+            said = self._refused
+            shared = await self._ask(self._identity, said)
+            # It may have been refused while the answer was on its way.
+            if shared.serial != self._refused or said == self._refused:
+                break
+        return Minted(
+            shared.value,
+            shared.seconds_left,
+            renew_seconds=shared.renew_seconds,
+            refused=partial(self._note, shared.serial),
+            counts=shared.counts,
+        )
+
+    def _note(self, serial: int) -> None:
+        self._refused = serial
+
+
+def remote(call: Call) -> Ask:
+    """Asks the supervisor."""
+
+    async def ask(identity: str, refused: int | None) -> Shared:
+        try:
+            answer = await call({"identity": identity, "refused": refused})
+        except KeyrelayError:
+            raise _failure("keyrelay's own processes do not reach each other") from None
+        answer["counts"] = tuple(answer["counts"])
+        if "reason" in answer:
+            raise MintFailed(**answer)
+        return Shared(**{**answer, "value": base64.b64decode(answer["value"])})
+
+    return ask
+
+
+@dataclass(slots=True, eq=False)
+class _Entry:
+    """A token that is shared; ``owner`` is the supervisor's own mint, while its route is there."""
+
+    keeper: TokenKeeper
+    owner: weakref.ref[SharedMint]
+    asked_at: float
+    serial: int = 0
+    token: Token | None = field(default=None, repr=False)
+    told: tuple[int, int] = (0, 0)
+
+    def untold(self) -> tuple[int, int]:
+        """What the keeper has counted since this was asked last."""
+        before, self.told = self.told, (self.keeper.fetches, self.keeper.failures)
+        return self.told[0] - before[0], self.told[1] - before[1]
+
+
+class Tokens:
+    """The tokens of a supervisor, each kept by one keeper.
+
+    spawn  starts a task that somebody owns
+    """
+
+    def __init__(self, clock: Clock, spawn: Spawn) -> None:
+        self._clock = clock
+        self._spawn = spawn
+        self._entries: dict[str, _Entry] = {}
+
+    def share(self, identity: str, mint: Mint) -> Mint:
+        """A mint for the supervisor's own strategy; ``mint`` is used for a token not kept yet."""
+        shared = SharedMint(self.ask, identity)
+        owner, now = weakref.ref(shared), self._clock.monotonic()
+        if (entry := self._entries.get(identity)) is None:
+            keeper = TokenKeeper(mint, self._clock, self._spawn)
+            self._entries[identity] = _Entry(keeper, owner, now)
+        else:
+            entry.owner, entry.asked_at = owner, now
+        return shared
+
+    async def ask(self, identity: str, refused: int | None = None) -> Shared:
+        """The token. Raises MintFailed. Cancelling harms nobody else who asks."""
+        self._forget()
+        if (entry := self._entries.get(identity)) is None:
+            raise _failure("keyrelay's processes have different configurations for a moment")
+        entry.asked_at = self._clock.monotonic()
+        if entry.token is not None and entry.serial == refused:
+            # Whether that is worth a call is the keeper's decision, for everybody.
+            entry.keeper.refuse(entry.token)
+        try:
+            token = await entry.keeper.obtain()
+        except Refusal as refusal:
+            raise MintFailed(
+                entry.keeper.state().reason or "the route is being closed",
+                bad_answer=refusal.status == 502,
+                pause_seconds=float(dict(refusal.headers)["Retry-After"]),
+                spaced=True,
+            ) from None
+        if token is not entry.token:
+            entry.token = token
+            entry.serial += 1
+        # A while after the keeper has begun to renew, so that the next one is there.
+        later = (token.unusable_at - token.renew_at) / 4
+        renews = max(token.renew_at - self._clock.monotonic(), 0.0) + later
+        return Shared(entry.serial, token.value, entry.keeper.seconds_left(token), renews)
+
+    async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
+        """What ``remote`` asks, as JSON. Every call is counted by one of those who ask."""
+        identity = question["identity"]
+        try:
+            shared = await self.ask(identity, question["refused"])
+        except MintFailed as failure:
+            return {
+                "counts": self._untold(identity),
+                "reason": failure.reason,
+                "bad_answer": failure.bad_answer,
+                "pause_seconds": failure.pause_seconds,
+                "spaced": failure.spaced,
+            }
+        return {
+            "counts": self._untold(identity),
+            "serial": shared.serial,
+            "value": base64.b64encode(shared.value).decode("ascii"),
+            "seconds_left": shared.seconds_left,
+            "renew_seconds": shared.renew_seconds,
+        }
+
+    def close(self) -> None:
+        """Forget every token."""
+        for entry in self._entries.values():
+            entry.keeper.close()
+        self._entries = {}
+
+    def _untold(self, identity: str) -> tuple[int, int]:
+        entry = self._entries.get(identity)
+        return (0, 0) if entry is None else entry.untold()
+
+    def _forget(self) -> None:
+        """Let go of what belongs to no route any more and was not asked for in a while."""
+        old = self._clock.monotonic() - _FORGET_SECONDS
+        for identity, entry in list(self._entries.items()):
+            if entry.owner() is None and entry.asked_at < old:
+                entry.keeper.close()
+                del self._entries[identity]
+
+
+def _failure(reason: str) -> MintFailed:
+    return MintFailed(reason, pause_seconds=_AGAIN_SECONDS, spaced=True, counts=(0, 0))

@@ -1,0 +1,181 @@
+"""One of several processes that serve. What it is, it is told by the supervisor.
+
+It reads no file and fetches no token. When the supervisor is gone, by whatever end, it lets what is
+in flight end, and ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import gc
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from functools import partial
+
+from proxy.app.app import App, Supply
+from proxy.app.status import Reload, snapshot
+from proxy.config.settings import Settings
+from proxy.errors import KeyrelayError
+from proxy.http.address import ListenAddress
+from proxy.process.ipc import Channel, ChannelClosed, Message
+from proxy.process.shared_tokens import SharedMint, remote
+from proxy.process.worker_config import Handover, share_of
+from proxy.process.worker_listeners import Arrivals, GivenPlaces
+from proxy.routing.route_secrets import Found
+from proxy.secrets.secret import Secret
+
+_AT_ONCE = 0.0
+
+Say = Callable[[str], object]
+
+
+async def work(descriptor: int, *, write: Say, json_log: bool, warn: Say) -> None:
+    """Serve until the supervisor says that it is over, or is gone, or SIGTERM comes.
+
+    descriptor  this side of the channel
+    write       gets lines of the access log, one process at a time
+    warn        gets what the supervisor cannot be told any more
+
+    Raises KeyrelayError if there is no supervisor.
+    """
+    try:
+        sock = socket.socket(fileno=descriptor)
+    except OSError:
+        raise KeyrelayError("--worker is for keyrelay itself; write --workers 2") from None
+    sock.set_inheritable(False)
+    await _Worker(sock, write, json_log=json_log, warn=warn).run()
+
+
+def one_at_a_time(lock: int, write: Say, lines: str) -> None:
+    """Write while no other process does: what is long would be mixed up with what it writes.
+
+    ``lock`` is a descriptor of a file that all of them have. A process that is killed lets go.
+    """
+    fcntl.lockf(lock, fcntl.LOCK_EX)
+    try:
+        write(lines)
+    finally:
+        fcntl.lockf(lock, fcntl.LOCK_UN)
+
+
+class _Worker:
+    def __init__(self, sock: socket.socket, write: Say, *, json_log: bool, warn: Say) -> None:
+        self._channel = Channel(sock, self._answer)
+        self._write = write
+        self._json_log = json_log
+        self._warn = warn
+        self._log_lock: int | None = None
+        self._arrivals = Arrivals()
+        self._now: Handover | None = None
+        self._app: App | None = None
+        self._taking = asyncio.Lock()
+        # Seconds to end within, None for those of the settings.
+        self._ends: asyncio.Queue[float | None] = asyncio.Queue()
+
+    async def run(self) -> None:
+        loop = asyncio.get_running_loop()
+        leaving: set[asyncio.Task[None]] = set()
+        loop.add_signal_handler(
+            signal.SIGTERM, lambda: leaving.add(loop.create_task(self._leave()))
+        )
+        for one in (signal.SIGINT, signal.SIGHUP):
+            # Meant for the supervisor, which tells its workers.
+            signal.signal(one, signal.SIG_IGN)
+        self._channel.closed.add_done_callback(lambda _: self._ends.put_nowait(None))
+        seconds = await self._ends.get()
+        if self._app is None:
+            self._channel.close()
+            return
+        drain = loop.create_task(self._app.close(seconds))
+        while not drain.done():
+            more = loop.create_task(self._ends.get())
+            await asyncio.wait({drain, more}, return_when=asyncio.FIRST_COMPLETED)
+            if more.done() and more.result() == _AT_ONCE and not drain.done():
+                drain.cancel()
+                await asyncio.wait({drain})
+                await self._app.close(_AT_ONCE)
+            more.cancel()
+        self._channel.close()
+
+    async def _leave(self) -> None:
+        """Somebody ends this worker alone: get no more connections, then end."""
+        with suppress(ChannelClosed):
+            await self._channel.ask("leaving", {})
+        self._ends.put_nowait(None)
+
+    # -- what the supervisor says ----------------------------------------------------------------
+
+    async def _answer(self, kind: str, message: Message, descriptors: list[int]) -> Message:
+        match kind:
+            case "log":
+                (self._log_lock,) = descriptors
+            case "connection":
+                connection = socket.socket(fileno=descriptors[0])
+                await self._arrivals.arrived(ListenAddress(*message["at"]), connection)
+            case "configuration":
+                async with self._taking:
+                    return await self._take(message)
+            case "reconsider" if self._app is not None:
+                self._app.reconsider()
+            case "end":
+                self._ends.put_nowait(message["seconds"])
+            case "snapshot" if self._app is not None:
+                return snapshot(self._app)
+        return {}
+
+    async def _take(self, message: Message) -> Message:
+        """Serve by a configuration, the first or another one. ``failed`` says why not."""
+        before = self._now
+        try:
+            handover = Handover.from_json(message["handover"])
+            settings = share_of(handover.settings, message["index"], message["workers"])
+            self._arrivals.offers = handover.offers
+            self._now = handover
+            if self._app is None:
+                self._app = await self._start(settings)
+                changed: tuple[str, ...] = ()
+            else:
+                changed = await self._app.adopt(settings)
+                self._app.reloads.note(Reload(message["at"], changed=changed))
+            self._app.also_own[:] = handover.own
+        except KeyrelayError as error:
+            self._now = before
+            return {"failed": str(error)}
+        return {"changed": changed}
+
+    async def _start(self, settings: Settings) -> App:
+        app = App(
+            settings,
+            write_log=self._log,
+            json_log=self._json_log,
+            warn=self._tell,
+            supply=Supply(
+                read=self._read,
+                share=lambda identity, _: SharedMint(
+                    remote(partial(self._channel.ask, "token")), identity
+                ),
+                places=lambda make, accept: GivenPlaces(make, accept, self._arrivals),
+            ),
+        )
+        await app.__aenter__()
+        # What has been built stays: the collector need not look at it again and again.
+        gc.collect()
+        gc.freeze()
+        return app
+
+    def _read(self, _settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+        assert self._now is not None
+        return self._now.found, self._now.inbound
+
+    def _log(self, lines: str) -> None:
+        assert self._log_lock is not None
+        one_at_a_time(self._log_lock, self._write, lines)
+
+    def _tell(self, line: str) -> None:
+        try:
+            self._channel.tell("warn", {"line": line})
+        except ChannelClosed:
+            self._warn(line)

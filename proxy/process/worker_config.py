@@ -1,0 +1,121 @@
+"""What the supervisor hands to a worker: settings, secrets, and the places at which it serves.
+
+The supervisor alone reads files and asks for secrets; so all workers serve the same configuration,
+a program that prints a secret is run once, and nobody is asked for a passphrase twice.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from proxy.config.route import RouteSettings
+from proxy.config.settings import Settings
+from proxy.http.address import ListenAddress
+from proxy.process.worker_listeners import Offer
+from proxy.routing.route_secrets import Found
+from proxy.secrets.secret import Secret
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """One configuration.
+
+    found    the secrets of each route, by its name
+    inbound  the inbound token
+    offers   every place at which the supervisor listens
+    own      further addresses of keyrelay, to which no route leads
+    """
+
+    settings: Settings
+    found: Mapping[str, Found]
+    inbound: Secret | None
+    offers: tuple[Offer, ...]
+    own: tuple[ListenAddress, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """For the channel to a worker alone: this shows the secrets."""
+        return {
+            # What was left out stays left out: some settings may only be said where they matter.
+            "settings": self.settings.model_dump(mode="json", by_alias=True, exclude_unset=True),
+            "found": {
+                name: {
+                    "secrets": {
+                        secret: [secret_as_json(one) for one in values]
+                        for secret, values in found.secrets.items()
+                    },
+                    "lacking": dict(found.lacking),
+                }
+                for name, found in self.found.items()
+            },
+            "inbound": None if self.inbound is None else secret_as_json(self.inbound),
+            "offers": [[one.text, one.owner, _address(one.address)] for one in self.offers],
+            "own": [_address(one) for one in self.own],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Handover:
+        """What ``as_json`` wrote."""
+        inbound = document["inbound"]
+        return cls(
+            Settings.model_validate(document["settings"]),
+            {
+                name: Found(
+                    {
+                        secret: tuple(secret_from_json(one) for one in values)
+                        for secret, values in found["secrets"].items()
+                    },
+                    found["lacking"],
+                )
+                for name, found in document["found"].items()
+            },
+            None if inbound is None else secret_from_json(inbound),
+            tuple(
+                Offer(text, owner, ListenAddress(*address))
+                for text, owner, address in document["offers"]
+            ),
+            tuple(ListenAddress(*address) for address in document["own"]),
+        )
+
+
+def share_of(settings: Settings, index: int, workers: int) -> Settings:
+    """The settings of one of so many workers, with its share of what is bounded.
+
+    Shares add up to the bound, but nobody's is less than 1.
+    """
+    routes = {
+        name: route.model_copy(update=dict(_shares(route, index, workers)))
+        for name, route in settings.routes.items()
+    }
+    connections = _share(settings.max_connections, index, workers)
+    return settings.model_copy(update={"routes": routes, "max_connections": connections})
+
+
+def _shares(route: RouteSettings, index: int, workers: int) -> Iterable[tuple[str, int | str]]:
+    if route.concurrency is not None:
+        yield "concurrency", _share(route.concurrency, index, workers)
+    if route.rate is not None:
+        number, _, span = route.rate.partition("/")
+        yield "rate", f"{_share(int(number), index, workers)}/{span}"
+
+
+def _share(bound: int, index: int, workers: int) -> int:
+    return max(1, bound // workers + (index < bound % workers))
+
+
+def _address(address: ListenAddress) -> list[str | int | None]:
+    return [address.host, address.port, address.unix_path]
+
+
+def secret_as_json(secret: Secret) -> dict[str, str]:
+    """For the channel to a worker alone: this shows the value."""
+    value = base64.b64encode(secret.reveal()).decode("ascii")
+    return {"name": secret.name, "value": value, "reference": secret.reference}
+
+
+def secret_from_json(document: dict[str, str]) -> Secret:
+    """The secret that ``secret_as_json`` wrote."""
+    value = base64.b64decode(document["value"])
+    return Secret(document["name"], value, document["reference"])

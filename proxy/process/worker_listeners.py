@@ -1,0 +1,171 @@
+"""Places at which several processes serve: the supervisor accepts, and passes connections on.
+
+In turn, so that each worker has as many as the others. If all of them accepted from one socket, a
+client's whole pool of connections would often be with one; and to a port that each of them binds
+(SO_REUSEPORT) any other program of the same user could be added.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from proxy.app.listeners import Accept, Places
+from proxy.errors import KeyrelayError
+from proxy.forwarding.handler import Gateway, InForce
+from proxy.http.address import ListenAddress
+from proxy.server.connection import ClientConnection
+from proxy.server.listener import Listener, open_at
+
+# Connections that are accepted in one turn of the loop.
+_AT_ONCE = 64
+# After an accept that failed, for want of descriptors or memory, it is tried again (seconds).
+_PAUSE_SECONDS = 1.0
+
+Pass = Callable[[ListenAddress, socket.socket], None]
+"""Takes a connection that came in at an address; the socket is its own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A place that the supervisor has opened.
+
+    text, owner  the address as it is written, and the route that it is for; None for all
+    address      where it really is
+    """
+
+    text: str
+    owner: str | None
+    address: ListenAddress
+
+
+class _Acceptor:
+    """A socket whose connections are passed on, while that is wanted."""
+
+    def __init__(self, address: ListenAddress, sock: socket.socket, pass_on: Pass) -> None:
+        self._address = address
+        self._sock = sock
+        self._pass_on = pass_on
+        self._loop = asyncio.get_running_loop()
+        self._again: asyncio.TimerHandle | None = None
+        sock.setblocking(False)
+
+    def begin(self) -> None:
+        """Accept from now on, if it does not yet."""
+        self._again = None
+        self._loop.add_reader(self._sock, self._accept)
+
+    def rest(self) -> None:
+        """Let connections wait in the system's queue."""
+        if self._again is not None:
+            self._again.cancel()
+            self._again = None
+        self._loop.remove_reader(self._sock)
+
+    def close(self) -> None:
+        """Listen no more. Again: does nothing."""
+        if self._sock.fileno() >= 0:
+            self.rest()
+            self._sock.close()
+
+    def _accept(self) -> None:
+        for _ in range(_AT_ONCE):
+            try:
+                connection, _ = self._sock.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self.rest()
+                self._again = self._loop.call_later(_PAUSE_SECONDS, self.begin)
+                return
+            self._pass_on(self._address, connection)
+
+
+class OpenPlaces(Places):
+    """The supervisor's. It passes nothing on before ``accept`` says so."""
+
+    def __init__(
+        self,
+        make_gateway: Callable[[InForce], Gateway],
+        accept: Callable[[Gateway], ClientConnection],
+        pass_on: Pass,
+    ) -> None:
+        super().__init__(make_gateway, accept)
+        self._pass_on = pass_on
+
+    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
+        opened = open_at(text)
+        acceptor = _Acceptor(opened.address, opened.sock, self._pass_on)
+        return Listener(opened.address, owner, acceptor, opened.remove)
+
+    def accept(self, wanted: bool) -> None:
+        """Whether there is somebody to pass connections on to."""
+        for listener in self.listeners:
+            acceptor = listener.server
+            assert isinstance(acceptor, _Acceptor)
+            if wanted:
+                acceptor.begin()
+            else:
+                acceptor.rest()
+
+    def offers(self) -> tuple[Offer, ...]:
+        """Every place in force."""
+        return tuple(
+            Offer(text, place.listener.route, place.listener.address)
+            for (text, _, _), place in self._in_force.items()
+        )
+
+
+class Arrivals:
+    """Where connections that are passed on arrive at a worker, and who serves them."""
+
+    def __init__(self) -> None:
+        self._served: dict[ListenAddress, Accept] = {}
+        self.offers: Sequence[Offer] = ()
+
+    def serve(self, text: str, owner: str | None, accept: Accept) -> Listener:
+        """Serve at one of the places offered that nobody serves yet. Raises KeyrelayError."""
+        for offer in self.offers:
+            # Where the system takes the port, one place's text may be another's too.
+            if (offer.text, offer.owner) == (text, owner) and offer.address not in self._served:
+                self._served[offer.address] = accept
+                return Listener(offer.address, owner, _Served(self._served, offer.address))
+        raise KeyrelayError(f"the supervisor does not listen at {text}")
+
+    async def arrived(self, address: ListenAddress, connection: socket.socket) -> None:
+        """Serve a connection; one that nobody serves any more is closed."""
+        accept = self._served.get(address)
+        if accept is None:
+            connection.close()
+            return
+        connection.setblocking(False)
+        await asyncio.get_running_loop().connect_accepted_socket(accept, connection)
+
+
+@dataclass(frozen=True, slots=True)
+class _Served:
+    """Ends what ``Arrivals.serve`` began."""
+
+    served: dict[ListenAddress, Accept]
+    address: ListenAddress
+
+    def close(self) -> None:
+        self.served.pop(self.address, None)
+
+
+class GivenPlaces(Places):
+    """A worker's."""
+
+    def __init__(
+        self,
+        make_gateway: Callable[[InForce], Gateway],
+        accept: Callable[[Gateway], ClientConnection],
+        arrivals: Arrivals,
+    ) -> None:
+        super().__init__(make_gateway, accept)
+        self._arrivals = arrivals
+
+    async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
+        return self._arrivals.serve(text, owner, accept)

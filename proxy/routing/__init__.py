@@ -1,0 +1,1 @@
+"""From a request to its route, and the rules and limits of that route."""

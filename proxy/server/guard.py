@@ -1,0 +1,254 @@
+"""Who may ask: the checks on a request before anything is dialled and any token is fetched.
+
+The order is part of the contract: syntax of the request, Host, browser origin, inbound token. The
+same gate serves HTTP and WebSocket. Everything is decided on raw bytes; what was checked is what is
+sent.
+
+Why each exists: keyrelay answers requests that carry no credential, so whoever can make this
+machine send a request could spend the keys. A web page can. ``Host`` stops a name that was bound to
+127.0.0.1 afterwards (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site`` stop a page that simply asks
+for ``http://127.0.0.1``. Neither check replaces the other. The inbound token, if there is one,
+stops whoever else can connect.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import unquote_to_bytes, urlsplit
+
+from proxy.errors import Refusal
+from proxy.http.request import Incoming
+from proxy.server.inbound_token import InboundToken
+from proxy.websocket.handshake import check_handshake
+
+# How many spellings of Host are remembered; a port can be written in very many ways.
+_MOST_SPELLINGS = 64
+
+# RFC 3986 section 3.2.2, narrowed to what can name this machine; the port does not matter.
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{0,5})?")
+# Origin-form of RFC 9112 section 3.2.1 without ``#`` and ``\``, which servers read differently.
+_TARGET = re.compile(rb"/(?!/)[\x21\x22\x24-\x5b\x5d-\x7e]*")
+_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)", re.DOTALL)
+# A dot segment. Some servers cut path parameters off before they resolve it; where ``?`` or ``#``
+# was encoded, some parse what they decoded once more.
+_DOT_SEGMENT = re.compile(rb"(?:^|[/\\])\.{1,2}(?=[/\\;?#]|$)")
+_TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]*")
+
+# No request of these kinds comes from code that wants an API's answer. They would make pages,
+# frames and workers of all providers share this machine's localhost as one browser origin.
+_NOT_FOR_PAGES = frozenset(
+    {"document", "embed", "frame", "iframe", "object", "script", "serviceworker", "sharedworker"}
+    | {"worker"}
+)
+
+
+# Whether keyrelay lives. Answers of a word, for supervisors that have no token.
+_WITHOUT_TOKEN = frozenset({b"/-/health", b"/-/ready"})
+
+
+class Guard:
+    """The gate of one listener. ``hosts`` are lower-case names, ``origins`` exact origins.
+
+    token      what clients have to bring; None for nothing
+    own_pages  whether ``/-/health`` at this host is keyrelay's own, which needs no token. At a
+               host that stands for a route it is the provider's.
+    """
+
+    def __init__(
+        self,
+        hosts: frozenset[str],
+        origins: frozenset[str],
+        token: InboundToken | None = None,
+        own_pages: Callable[[str], bool] = lambda _host: False,
+    ) -> None:
+        self._hosts = hosts
+        self._origins = origins
+        self._token = token
+        self._own_pages = own_pages
+        # Fields that were found good before: clients write the same one again and again.
+        self._admitted: dict[str, str] = {}
+        self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
+
+    def admit(self, incoming: Incoming) -> tuple[str, str | None]:
+        """The host that was asked for, and the page's origin if an allowed page asks.
+
+        Replaces an absolute-form target by its origin form. Raises Refusal for all others.
+        """
+        check_syntax(incoming)
+        host = self._host(incoming)
+        if incoming.websocket:
+            check_handshake(incoming)
+        page = self._browser(incoming)
+        if self._token is not None and not self._is_open(incoming, host, page):
+            self._token.require(incoming, page)
+        return host, page
+
+    def _is_open(self, incoming: Incoming, host: str, page: str | None) -> bool:
+        """Whether a request needs no token: it is answered here, and reaches no provider.
+
+        Browsers send no token with a preflight.
+        """
+        if page is not None and is_preflight(incoming):
+            return True
+        return incoming.path in _WITHOUT_TOKEN and self._own_pages(host)
+
+    def _host(self, incoming: Incoming) -> str:
+        values = incoming.headers.getall("Host", [])
+        host = self._admitted.get(values[0]) if len(values) == 1 else None
+        if host is None:
+            if len(values) != 1 or (match := _HOST.fullmatch(values[0])) is None:
+                raise Refusal(400, "bad-host", "The request needs exactly one valid Host field.")
+            host = match[1].lower()
+            if host not in self._hosts:
+                raise _wrong_host(values[0])
+            if len(self._admitted) < _MOST_SPELLINGS:
+                self._admitted[values[0]] = host
+        if not incoming.target.startswith(b"/") and incoming.target != b"*":
+            absolute = _ABSOLUTE.fullmatch(incoming.target)
+            if absolute is None:
+                raise _bad_target()
+            if absolute[1] != values[0].encode("latin-1"):
+                # Without a user and password, which are nobody's business.
+                raise _wrong_host(absolute[1].rpartition(b"@")[2].decode("latin-1"))
+            incoming.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
+        if incoming.target != b"*":
+            check_target(incoming)
+        return host
+
+    def _browser(self, incoming: Incoming) -> str | None:
+        """The policy for pages: none, unless its exact origin is listed.
+
+        ``Sec-Fetch-Mode`` alone is no mark of a browser: Node's fetch sends it too.
+        """
+        get = incoming.headers.get
+        origin = get("Origin")
+        site = get("Sec-Fetch-Site")
+        if (
+            get("Sec-Fetch-Mode") == "navigate"
+            or get("Sec-Fetch-Dest") in _NOT_FOR_PAGES
+            or "Service-Worker" in incoming.headers
+        ):
+            raise _page_refused(
+                "Keyrelay serves no pages, frames, scripts or workers.",
+                "Call it with fetch, EventSource or WebSocket from an allowed page.",
+            )
+        if origin is not None:
+            # Browsers write an origin in one way only, so nothing else is compared than the text.
+            if len(incoming.headers.getall("Origin")) == 1 and origin in self._origins:
+                return origin
+            raise _page_refused(
+                "The page's origin is not allowed to use keyrelay.",
+                "Add its exact origin to browsers.origins in the routes file, "
+                "or start with --origin.",
+                origin,
+            )
+        agent = get("User-Agent", "")
+        referer = get("Referer")
+        if (
+            site is not None
+            or (agent.startswith("Mozilla/") and " PowerShell/" not in agent)
+            or (referer is not None and _origin_tuple(referer) not in self._referers)
+        ):
+            raise _page_refused(
+                "The request comes from a browser but names no allowed origin.",
+                "Pages use fetch, EventSource or WebSocket from an origin listed in "
+                "browsers.origins; other programs must not pretend to be a browser.",
+            )
+        return None
+
+
+def check_syntax(incoming: Incoming) -> None:
+    """Step 1: version, method, framing, expectation. Raises Refusal."""
+    headers = incoming.headers
+    if incoming.version not in {(1, 1), (1, 0)}:
+        raise Refusal(505, "bad-version", "Keyrelay speaks HTTP/1.1.")
+    if incoming.method in {"CONNECT", "TRACE"}:
+        raise Refusal(
+            405,
+            "method-refused",
+            "Keyrelay does not serve this method.",
+            headers=(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
+        )
+    if incoming.target == b"*" and incoming.method != "OPTIONS":
+        raise _bad_target()
+    if "Transfer-Encoding" in headers:
+        if incoming.version == (1, 0) or "Content-Length" in headers:
+            raise Refusal(400, "bad-framing", "The request's framing contradicts itself.")
+        if [value.lower() for value in headers.getall("Transfer-Encoding")] != ["chunked"]:
+            raise Refusal(501, "bad-framing", "Of transfer codings only chunked is served.")
+    expectations = headers.getall("Expect", ())
+    if any(value.lower() != "100-continue" for value in expectations):
+        raise Refusal(417, "bad-expectation", "Of expectations only 100-continue is served.")
+
+
+def check_target(incoming: Incoming) -> None:
+    """The target's bytes, and that no server can read the path as another path. Raises Refusal."""
+    if _TARGET.fullmatch(incoming.target) is None:
+        raise _bad_target()
+    path = incoming.path
+    if b"%" not in path and b"/." not in path:
+        return
+    for _ in range(8):
+        if _DOT_SEGMENT.search(path):
+            raise Refusal(400, "dot-segment", "The path holds a . or .. segment.")
+        decoded = unquote_to_bytes(path)
+        if decoded == path:
+            break
+        path = decoded
+    else:
+        raise Refusal(400, "dot-segment", "The path is percent-encoded too many times.")
+    if b"\0" in path:
+        raise _bad_target()
+
+
+def is_preflight(incoming: Incoming) -> bool:
+    """Whether this is a CORS preflight, which keyrelay answers itself. Raises Refusal."""
+    headers = incoming.headers
+    if (
+        incoming.method != "OPTIONS"
+        or "Origin" not in headers
+        or "Access-Control-Request-Method" not in headers
+    ):
+        return False
+    if _TOKENS.fullmatch(headers.get("Access-Control-Request-Headers", "")) is None:
+        raise Refusal(400, "bad-preflight", "Access-Control-Request-Headers is no list of names.")
+    return True
+
+
+def _origin_tuple(text: str) -> tuple[str, str, int | None] | None:
+    """(scheme, host, port) of a page's URL, None for what is none."""
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError:
+        return None
+    if parts.scheme not in {"http", "https"} or not parts.hostname or parts.username is not None:
+        return None
+    return parts.scheme, parts.hostname, port or {"http": 80, "https": 443}[parts.scheme]
+
+
+def _bad_target() -> Refusal:
+    return Refusal(400, "bad-target", "The request target is not a plain absolute path.")
+
+
+def _wrong_host(seen: str) -> Refusal:
+    return Refusal(
+        421,
+        "host-not-allowed",
+        "Keyrelay does not answer under this host name.",
+        "Use 127.0.0.1, localhost or <route>.localhost, or list the name under hosts in the routes "
+        "file.",
+        log_detail=ascii(seen[:200]),
+    )
+
+
+def _page_refused(detail: str, advice: str, seen: str = "") -> Refusal:
+    return Refusal(
+        403,
+        "browser-not-allowed",
+        detail,
+        advice,
+        headers=(("Vary", "Origin"),),
+        log_detail=ascii(seen[:200]) if seen else "",
+    )

@@ -1,0 +1,60 @@
+"""Which addresses may be dialled.
+
+Checked on the very address a connection is opened to, after name resolution, because a name can
+point anywhere: at the cloud's metadata service, at this machine, into the private network.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
+
+from proxy.http.address import Origin
+
+# RFC 6052 and 8215: IPv4 addresses inside IPv6 ones, which a gateway on the way unpacks.
+_NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
+
+
+def dialled_address(text: str) -> IPv4Address | IPv6Address:
+    """The address that packets finally reach: mapped, NAT64, 6to4 and Teredo forms unpacked.
+
+    Raises ValueError if ``text`` is not an address.
+    """
+    address = ip_address(text.partition("%")[0])
+    if isinstance(address, IPv6Address):
+        if any(address in network for network in _NAT64):
+            return IPv4Address(int(address) & 0xFFFFFFFF)
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address.teredo is not None:
+            inner = address.teredo[1]
+        if inner is not None:
+            return inner
+    return address
+
+
+def may_dial(address: str, origin: Origin, *, allow_private: bool) -> bool:
+    """Whether a connection to the configured ``origin`` may go to ``address``.
+
+    Link-local (metadata services), multicast, unspecified and reserved addresses never. Private and
+    loopback ones only if the route allows it, or names such an address itself.
+    """
+    target = dialled_address(address)
+    if target.is_link_local or target.is_multicast or target.is_unspecified:
+        return False
+    if target.is_loopback:
+        return origin.loopback or allow_private
+    if target.is_reserved:
+        # Nobody's network; ::/96 in it was IPv4 once and may still be read so (RFC 4291 2.5.5.1).
+        return False
+    # fec0::/10 was private space before fc00::/7 (RFC 3879); ``is_global`` does not know.
+    if target.is_global and not (isinstance(target, IPv6Address) and target.is_site_local):
+        return True
+    # Private and shared (100.64/10) space may be ours.
+    return allow_private or _names(origin, target)
+
+
+def _names(origin: Origin, target: IPv4Address | IPv6Address) -> bool:
+    """Whether the configuration itself spells out ``target``."""
+    try:
+        return dialled_address(origin.host) == target
+    except ValueError:  # a name, not an address
+        return False

@@ -1,0 +1,163 @@
+"""Opening a connection to a provider: resolve, check each address, connect, verify TLS."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import Callable, Collection
+from typing import TypeVar
+
+from aiohappyeyeballs import AddrInfoType, start_connection
+
+from proxy.errors import UpstreamFailure
+from proxy.http.address import Origin
+from proxy.upstream.address_policy import dialled_address, may_dial
+
+P = TypeVar("P", bound=asyncio.Protocol)
+
+# Seconds before the next address is tried beside the first (RFC 8305 section 5).
+_HAPPY_EYEBALLS_DELAY = 0.25
+
+
+def tls_context() -> ssl.SSLContext:
+    """Verifies always, TLS 1.2 or newer, the system's authorities (``SSL_CERT_FILE`` respected).
+
+    Not ``create_default_context``: that one writes session keys to ``SSLKEYLOGFILE``.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_default_certs()
+    context.set_alpn_protocols(["http/1.1"])
+    return context
+
+
+class Dialler:
+    """Opens connections to one origin.
+
+    address        dial this (host, port) instead of resolving: for the built-in provider
+    allow_private  see ``addresses.may_dial``
+    own            where keyrelay itself listens: (host, port); never dialled
+    """
+
+    def __init__(
+        self,
+        origin: Origin,
+        *,
+        connect_seconds: float,
+        allow_private: bool = False,
+        tls: ssl.SSLContext | None = None,
+        address: tuple[str, int] | None = None,
+        own: Callable[[], Collection[tuple[str, int]]] = tuple,
+    ) -> None:
+        if origin.scheme == "https" and tls is None:
+            raise ValueError("an https origin needs a TLS context")
+        self._origin = origin
+        self._connect_seconds = connect_seconds
+        self._allow_private = allow_private
+        self._tls = tls if origin.scheme == "https" else None
+        self._address = address
+        self._own = own
+
+    async def dial(self, protocol: Callable[[], P]) -> P:
+        """A connection with ``protocol``, TLS included.
+
+        Raises UpstreamFailure. Cancelling closes the half-open connection.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(self._connect_seconds):
+                found = await self._resolve(loop)
+                name = self._origin.host if self._tls else None
+                if len(found) == 1 and found[0][0] == socket.AF_INET:
+                    # No race to run; the loop connects with less ado (and sets TCP_NODELAY).
+                    host, port = found[0][4]
+                    _, connection = await loop.create_connection(
+                        protocol, host, port, ssl=self._tls, server_hostname=name
+                    )
+                    return connection
+                sock = await start_connection(found, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                _, connection = await loop.create_connection(
+                    protocol, sock=sock, ssl=self._tls, server_hostname=name
+                )
+                return connection
+        except TimeoutError:
+            raise UpstreamFailure(
+                "connection_timeout", "The provider could not be reached in time.", timed_out=True
+            ) from None
+        except ssl.SSLCertVerificationError as error:
+            raise UpstreamFailure(
+                "tls_certificate_error",
+                f"The provider's certificate is not valid ({error.verify_message}).",
+            ) from None
+        except ssl.SSLError:
+            raise UpstreamFailure(
+                "tls_protocol_error", "The TLS handshake with the provider failed."
+            ) from None
+        except ConnectionRefusedError:
+            raise UpstreamFailure(
+                "connection_refused", "The provider refused the connection."
+            ) from None
+        except OSError:
+            raise UpstreamFailure(
+                "destination_unavailable", "The provider cannot be reached from here."
+            ) from None
+
+    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
+        if self._address is not None:
+            family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
+            return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", self._address)]
+        origin = self._origin
+        found = _literal(origin) or await _looked_up(origin, loop)
+        allowed: list[AddrInfoType] = [
+            info
+            for info in found
+            if may_dial(str(info[4][0]), origin, allow_private=self._allow_private)
+        ]
+        if not allowed:
+            raise UpstreamFailure(
+                "destination_ip_prohibited",
+                "The provider's host name points at an address that routes must not reach; "
+                "a private one can be allowed with allow_private: true.",
+            )
+        if any(self._leads_back(str(info[4][0])) for info in allowed):
+            raise UpstreamFailure(
+                "proxy_loop_detected", "The route's upstream leads back to keyrelay itself."
+            )
+        return allowed
+
+    def _leads_back(self, address: str) -> bool:
+        """Whether keyrelay listens there. A request would go round until something gives way."""
+        target = dialled_address(address)
+        for host, port in self._own():
+            own = dialled_address(host)
+            if port == self._origin.port and (
+                own == target or (own.is_unspecified and target.is_loopback)
+            ):
+                return True
+        return False
+
+
+async def _looked_up(origin: Origin, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
+    """The addresses of a name. Raises UpstreamFailure."""
+    try:
+        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
+    except socket.gaierror:
+        raise UpstreamFailure("dns_error", "The provider's host name cannot be resolved.") from None
+    return list(found)
+
+
+def _literal(origin: Origin) -> list[AddrInfoType]:
+    """The address if the host is one, so that no thread has to be asked; none for a name."""
+    try:
+        address = ipaddress.ip_address(origin.host)
+    except ValueError:
+        return []
+    if address.version == 4:
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (origin.host, origin.port))
+        ]
+    place = (origin.host, origin.port, 0, 0)
+    return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place)]

@@ -1,0 +1,49 @@
+"""proxy.websocket.handshake."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import re
+
+from proxy.errors import Refusal
+from proxy.http.request import Incoming
+from proxy.http.response import ResponseHead
+
+
+def check_handshake(incoming: Incoming) -> None:
+    """A WebSocket opening handshake as RFC 6455 section 4.2.1 wants it. Raises Refusal."""
+    headers = incoming.headers
+    if incoming.method != "GET" or incoming.version != (1, 1) or incoming.has_body:
+        raise Refusal(400, "bad-handshake", "A WebSocket handshake is a GET without a body.")
+    if headers.getall("Sec-WebSocket-Version", ()) != ["13"]:
+        raise Refusal(
+            426,
+            "bad-handshake",
+            "Keyrelay speaks version 13 of the WebSocket protocol.",
+            # RFC 9110 section 7.8: Upgrade goes with a Connection that names it.
+            headers=(
+                ("Sec-WebSocket-Version", "13"),
+                ("Connection", "Upgrade"),
+                ("Upgrade", "websocket"),
+            ),
+        )
+    keys = headers.getall("Sec-WebSocket-Key", ())
+    if len(keys) != 1 or re.fullmatch(r"[A-Za-z0-9+/]{22}==", keys[0]) is None:
+        raise Refusal(400, "bad-handshake", "Sec-WebSocket-Key must be 16 bytes in Base64.")
+
+
+# RFC 6455 section 1.3.
+_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+
+
+def accepts(incoming: Incoming, head: ResponseHead) -> bool:
+    """Whether a 101 answers this very handshake (RFC 6455 section 4.1, items 2 to 4)."""
+    key = incoming.headers["Sec-WebSocket-Key"].encode("ascii")
+    digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
+    connection = b",".join(head.values(b"connection")).lower().split(b",")
+    return (
+        [value.lower() for value in head.values(b"upgrade")] == [b"websocket"]
+        and b"upgrade" in [token.strip() for token in connection]
+        and head.values(b"sec-websocket-accept") == [base64.b64encode(digest)]
+    )

@@ -1,1 +1,0 @@
-"""Several processes behind one address: one accepts and supervises, the others serve."""

@@ -1,0 +1,192 @@
+"""The admin listener above a data path that runs: what it shows of real exchanges."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from websockets.asyncio.server import ServerConnection, serve
+
+from proxy.admin import server as admin
+from tests.support.inspection import Hearing, Watched
+from tests.support.keyrelay import (
+    SECRET,
+    Running,
+    answering,
+    both_loops,
+    client,
+    keyrelay,
+    raw_provider,
+    read_head,
+    static_route,
+    until,
+)
+
+KEY = SECRET.decode()
+OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(autouse=True)
+def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dummy_key: bytes) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+
+
+@asynccontextmanager
+async def inspecting(running: Running) -> AsyncIterator[tuple[aiohttp.ClientSession, Hearing]]:
+    """Who asks the admin listener, and what its stream of events says."""
+    opened = await admin.start(Watched(running.app), "127.0.0.1:0")
+    token = opened.page_url.partition("#token=")[2]
+    try:
+        async with (
+            aiohttp.ClientSession(opened.url, headers={"Authorization": f"Bearer {token}"}) as web,
+            web.get("/api/events") as answer,
+        ):
+            heard = Hearing(answer)
+            await heard.next("exchanges")
+            yield web, heard
+    finally:
+        await opened.close()
+
+
+async def shown(web: aiohttp.ClientSession, number: int) -> dict[str, Any]:
+    async with web.get(f"/api/exchanges/{number}") as answer:
+        found: dict[str, Any] = await answer.json()
+        return found
+
+
+@both_loops
+async def test_a_request() -> None:
+    """It ends with its status, its times and its bytes; a key that the client put into path, query,
+    headers and body is nowhere."""
+    async with (
+        raw_provider(answering(OK)) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+        inspecting(running) as (_, heard),
+        client() as session,
+    ):
+        url = f"{running.url}/api/v1/{KEY}?key={KEY}"
+        async with session.post(url, data=SECRET, headers={"X-Other": KEY}) as answer:
+            assert await answer.read() == b"ok"
+        _, told = await heard.next("ended")
+        assert (told["route"], told["strategy"], told["status"]) == ("api", "key", 200)
+        assert told["path"] == "/v1/" + "*" * len(KEY)
+        assert (told["sent"], told["received"]) == (len(SECRET), 2)
+        assert 0 < told["first_byte_ms"] <= told["duration_ms"]
+        assert SECRET not in heard.raw
+
+
+async def test_a_refused_request() -> None:
+    """What keyrelay refused is told with the reason, its path masked as any other."""
+    async with (
+        raw_provider(answering(OK)) as provider,
+        keyrelay({"api": static_route(provider.url, deny=["/no/**"])}) as running,
+        inspecting(running) as (_, heard),
+        client() as session,
+    ):
+        async with session.get(f"{running.url}/api/no/{KEY}") as answer:
+            assert answer.status == 403
+        _, told = await heard.next("ended")
+        assert (told["status"], told["outcome"]) == (403, "path-not-allowed")
+        assert provider.connections == 0
+        assert SECRET not in heard.raw
+
+
+@both_loops
+async def test_events_while_they_pass() -> None:
+    """Each event of an answer is told before the provider sends the next; secrets in them are
+    masked, though one read ends within a secret."""
+    goes_on = asyncio.Event()
+
+    async def events(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n")
+        writer.write(b"Connection: close\r\n\r\ndata: first\n\n")
+        await goes_on.wait()
+        writer.write(b"data: " + SECRET[:7])
+        await writer.drain()
+        await asyncio.sleep(0.01)
+        writer.write(SECRET[7:] + b"\n\n")
+        writer.close()
+
+    async with (
+        raw_provider(events) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+        inspecting(running) as (web, heard),
+        client() as session,
+        session.get(f"{running.url}/api/stream") as answer,
+    ):
+        _, said = await heard.next("message")
+        assert (said["conversation"], said["text"]) == ("sse", "data: first")
+        goes_on.set()
+        assert SECRET in await answer.read()
+        _, said = await heard.next("message")
+        assert said["text"] == "data: " + "*" * len(SECRET)
+        _, told = await heard.next("ended")
+        assert (told["kind"], told["open"]) == ("sse", False)
+        found = await shown(web, told["number"])
+        assert found["conversation"]["count"] == 2
+        assert SECRET not in heard.raw + json.dumps(found).encode()
+
+
+@both_loops
+@pytest.mark.parametrize("compression", ["deflate", None])
+async def test_a_websocket_while_it_talks(compression: str | None) -> None:
+    """Messages of both sides in order, inflated and masked; afterwards bytes and duration."""
+
+    async def echo(socket: ServerConnection) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    async with serve(echo, "127.0.0.1", 0, compression=compression) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with (
+            keyrelay({"api": static_route(f"http://127.0.0.1:{port}")}) as running,
+            inspecting(running) as (web, heard),
+        ):
+            async with running.websocket("/api/chat", compression=compression) as socket:
+                _, told = await heard.next("answered")
+                assert (told["kind"], told["status"], told["open"]) == ("websocket", 101, True)
+                for text in ("hello " * 20, f"my key is {KEY}", b"\0" + SECRET):
+                    await socket.send(text)
+                    assert await socket.recv() == text
+                    texts = {(await heard.next("message"))[1]["text"] for _ in range(2)}
+                    assert len(texts) == 1
+            _, told = await heard.next("ended")
+            assert told["received"] > 0
+            found = (await shown(web, told["number"]))["conversation"]["messages"]
+            kinds = [(one["sender"], one["kind"]) for one in found]
+            assert kinds[:2] == [("client", "text"), ("provider", "text")]
+            assert ("client", "close") in kinds
+            everything = heard.raw + json.dumps(found).encode()
+            assert b"my key is ****" in everything
+            assert SECRET not in everything
+            assert SECRET.hex(" ").encode() not in everything
+
+
+async def test_a_websocket_from_before() -> None:
+    """It goes on untouched; that nothing of it can be read is said by having no conversation."""
+
+    async def echo(socket: ServerConnection) -> None:
+        async for message in socket:
+            await socket.send(message)
+
+    async with serve(echo, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        async with (
+            keyrelay({"api": static_route(f"http://127.0.0.1:{port}")}) as running,
+            running.websocket("/api/chat") as socket,
+        ):
+            await until(lambda: running.app.journal.open)
+            async with inspecting(running) as (web, _):
+                await socket.send("hello")
+                assert await socket.recv() == "hello"
+                [exchange] = running.app.journal.open
+                found = await shown(web, exchange.number)
+                assert found["exchange"]["open"]
+                assert found["conversation"] is None

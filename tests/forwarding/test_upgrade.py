@@ -1,0 +1,82 @@
+"""What a client is told when its WebSocket opens, and what is left to do when it is over."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import pytest
+
+from proxy.forwarding.context import Surroundings
+from proxy.forwarding.downstream_response import Crossing
+from proxy.forwarding.upgrade import SessionEnd, answer
+from proxy.http.request import Incoming
+from proxy.http.response import ResponseHead
+from proxy.observability.exchange_log import Exchange, Journal
+from proxy.observability.inspector import Watchers
+from proxy.secrets.redaction import Masker
+from proxy.websocket.relay import Relay
+
+
+def head(*lines: bytes) -> ResponseHead:
+    fields = b"\n" + b"".join(line + b"\r\n" for line in lines)
+    return ResponseHead(101, b"Switching Protocols", fields, None, closing=False)
+
+
+def told(one: ResponseHead, *kept: bytes) -> bytes:
+    crossing = Crossing(
+        one,
+        Incoming.of("GET", "/chat", [("Host", "localhost")], websocket=True),
+        page=None,
+        relocate=lambda location: location,
+        masker=Masker(()),
+        mask_all=False,
+    )
+    return answer(crossing, one, kept)
+
+
+def test_the_client_is_told_of_the_upgrade() -> None:
+    """The fields of the connection are made anew; the accept key is the provider's."""
+    lines = told(head(b"Upgrade: WebSocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: x"))
+    assert lines == (
+        b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n"
+        b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("lines", "selected"),
+    [
+        ((), b"Sec-WebSocket-Protocol: bearer_dummy\r\n"),
+        ((b"Sec-WebSocket-Protocol: v1",), b"Sec-WebSocket-Protocol: v1\r\n"),
+    ],
+    ids=["none", "one"],
+)
+def test_a_subprotocol_that_was_offered_is_selected(
+    lines: tuple[bytes, ...], selected: bytes
+) -> None:
+    """Where the provider selects none and a key was offered as one, the client gets that back."""
+    whole = told(head(*lines), b"bearer_dummy", b"other")
+    assert whole.count(b"Sec-WebSocket-Protocol") == 1
+    assert selected in whole
+
+
+async def test_the_end_is_noted_once_and_the_place_given_back() -> None:
+    """Bytes both ways stand in the journal, the relay is gone, the route's bound has room."""
+    loop = asyncio.get_running_loop()
+
+    def never(_coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        raise AssertionError("nothing is started at the end")
+
+    around = Surroundings(loop, Journal(loop), set(), never, Watchers())
+    relay = cast(Relay, object())
+    around.relays.add(relay)
+    left: list[str] = []
+    note = Exchange("api", "GET", "/chat", websocket=True)
+    around.journal.begin(note)
+    SessionEnd(around, note, lambda: left.append("place"))(relay, 7, 11)
+    assert (note.sent, note.received, left) == (7, 11, ["place"])
+    assert not around.relays
+    assert not around.journal.open
+    assert list(around.journal.recent) == [note]
