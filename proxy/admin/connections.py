@@ -18,7 +18,7 @@ MOST_CONNECTIONS: Final = 64
 """Eight may watch at once, and a browser opens some six; the rest is for scripts and scrapers."""
 
 
-class Doorstep(asyncio.Protocol):
+class AdmissionProtocol(asyncio.Protocol):
     """Decides on one connection before anything of it is read, then leaves it to ``server``."""
 
     def __init__(self, server: web.Server, peer_refusal: PeerRefusal) -> None:

@@ -21,7 +21,7 @@ _MOST_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
-class AdminFile:
+class RuntimeFile:
     """What one file says.
 
     url    ``http://127.0.0.1:8081``, or ``unix:/path`` of the socket
@@ -72,7 +72,7 @@ def folder() -> Path:
         raise FileNotFoundError(ENOENT, "there is no home; set XDG_RUNTIME_DIR") from None
 
 
-def write(url: str, token: str) -> AdminFile:
+def write(url: str, token: str) -> RuntimeFile:
     """Say where this process can be asked. Raises OSError if nobody but others could be told."""
     place = folder()
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -85,15 +85,15 @@ def write(url: str, token: str) -> AdminFile:
     with open(os.open(new, flags, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
         json.dump({"url": url, "token": token, "pid": os.getpid()}, file)
     new.replace(path)
-    return AdminFile(url, token, os.getpid(), path)
+    return RuntimeFile(url, token, os.getpid(), path)
 
 
-def running() -> list[AdminFile]:
+def running() -> list[RuntimeFile]:
     """Every listener of this user whose process lives, by name. Files of others are removed."""
     return sorted(_living(), key=lambda one: one.path.name)
 
 
-def _living() -> Iterator[AdminFile]:
+def _living() -> Iterator[RuntimeFile]:
     try:
         place = folder()
         _check_private(place)
@@ -108,7 +108,7 @@ def _living() -> Iterator[AdminFile]:
             path.unlink(missing_ok=True)
 
 
-def _read(path: Path) -> AdminFile | None:
+def _read(path: Path) -> RuntimeFile | None:
     """None for what is no such file, or not this user's alone."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -126,7 +126,7 @@ def _read(path: Path) -> AdminFile | None:
         return None
     match said:
         case {"url": str() as url, "token": str() as token, "pid": int() as pid} if pid > 0:
-            return AdminFile(url, token, pid, path)
+            return RuntimeFile(url, token, pid, path)
     return None
 
 

@@ -18,9 +18,9 @@ from typing import Any, Final, Protocol
 
 from aiohttp import web
 
-from proxy.admin import runtime_file as adminfile
+from proxy.admin import runtime_file
 from proxy.admin.access import AdminGuard
-from proxy.admin.connections import Doorstep, PeerRefusal
+from proxy.admin.connections import AdmissionProtocol, PeerRefusal
 from proxy.app import status
 from proxy.app.app import App
 from proxy.app.reload import Reloader
@@ -29,8 +29,8 @@ from proxy.errors import KeyrelayError, Refusal
 from proxy.http.address import parse_listen
 from proxy.http.problem import PROBLEM, problem_document
 from proxy.observability import metrics
-from proxy.observability.exchange_log import Exchange, Journal
-from proxy.observability.inspector import TooManyWatchers, Watcher, Watchers
+from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
+from proxy.observability.inspector import InspectorHub, Subscription, TooManyWatchers
 from proxy.observability.library_logging import types_only
 from proxy.server.listener import Listener, listen
 
@@ -73,9 +73,9 @@ class Administered(Protocol):
     """
 
     @property
-    def journal(self) -> Journal: ...
+    def exchange_log(self) -> ExchangeLog: ...
     @property
-    def watchers(self) -> Watchers: ...
+    def inspector_hub(self) -> InspectorHub: ...
     async def snapshots(self) -> Sequence[dict[str, Any]]:
         """How each process is, at least one: what ``status.snapshot`` makes."""
 
@@ -92,7 +92,7 @@ class Admin:
     def __init__(self, app: Administered, listener: Listener, served: web.AppRunner) -> None:
         self._app = app
         self._served = served
-        self._file: adminfile.AdminFile | None = None
+        self._file: runtime_file.RuntimeFile | None = None
         self._token = ""
         self.listener = listener
 
@@ -103,7 +103,7 @@ class Admin:
     @property
     def page_url(self) -> str:
         """For a browser, with the token; to be shown to nobody but the operator."""
-        return adminfile.page_url(self.url, self._token)
+        return runtime_file.page_url(self.url, self._token)
 
     def invitation(self, *, private: bool) -> str:
         """How one gets to the inspector; with the token if ``private``, so that no log has it."""
@@ -115,7 +115,7 @@ class Admin:
         """Keep the token, and write down for ``keyrelay status`` where to ask."""
         self._token = token
         try:
-            self._file = adminfile.write(self.url, token)
+            self._file = runtime_file.write(self.url, token)
         except OSError as error:
             why = error.strerror or str(error)
             warn(f"keyrelay status and reload will not find this process: {why}")
@@ -125,7 +125,7 @@ class Admin:
         if self._file is not None:
             self._file.remove()
             self._file = None
-        self._app.watchers.rest()
+        self._app.inspector_hub.rest()
         self.listener.close()
         await self._served.cleanup()
 
@@ -160,7 +160,7 @@ async def start(
     server = served.server
     assert server is not None
     try:
-        listener = await listen(text, lambda: Doorstep(server, peer_refusal), None)
+        listener = await listen(text, lambda: AdmissionProtocol(server, peer_refusal), None)
     except KeyrelayError as error:
         await served.cleanup()
         # What it advises is about the listeners of requests.
@@ -268,32 +268,32 @@ class _Pages:
                 "no-such-exchange",
                 "There is no exchange of this number, or it was too long ago.",
             )
-        watchers = self._app.watchers
-        heard = watchers.conversation(exchange)
+        inspector_hub = self._app.inspector_hub
+        heard = inspector_hub.conversation(exchange)
         return web.json_response(
             {
-                "exchange": watchers.told(exchange),
+                "exchange": inspector_hub.told(exchange),
                 "conversation": None if heard is None else heard.as_json(),
             }
         )
 
-    def _known(self) -> Iterator[Exchange]:
-        journal = self._app.journal
-        yield from journal.open
-        yield from journal.recent
+    def _known(self) -> Iterator[ExchangeRecord]:
+        exchange_log = self._app.exchange_log
+        yield from exchange_log.open
+        yield from exchange_log.recent
 
     def _latest(self) -> dict[str, Any]:
         """Those that are open and those that ended last, oldest first."""
         known = sorted(self._known(), key=lambda one: one.number)[-_SHOWN:]
         return {
-            "total": self._app.journal.total,
-            "exchanges": [self._app.watchers.told(one) for one in known],
+            "total": self._app.exchange_log.total,
+            "exchanges": [self._app.inspector_hub.told(one) for one in known],
         }
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: first how everything is, then what happens."""
         try:
-            watcher = self._app.watchers.watch()
+            watcher = self._app.inspector_hub.watch()
         except TooManyWatchers:
             raise Refusal(
                 503,
@@ -313,10 +313,10 @@ class _Pages:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._app.watchers.leave(watcher)
+            self._app.inspector_hub.leave(watcher)
         return answer
 
-    async def _tell(self, watcher: Watcher, answer: web.StreamResponse) -> None:
+    async def _tell(self, watcher: Subscription, answer: web.StreamResponse) -> None:
         loop = asyncio.get_running_loop()
         await _send(answer, [("exchanges", self._latest())])
         steady: Any = None
@@ -370,12 +370,12 @@ class Operating:
         self._reloader = reloader
 
     @property
-    def journal(self) -> Journal:
-        return self._app.journal
+    def exchange_log(self) -> ExchangeLog:
+        return self._app.exchange_log
 
     @property
-    def watchers(self) -> Watchers:
-        return self._app.watchers
+    def inspector_hub(self) -> InspectorHub:
+        return self._app.inspector_hub
 
     async def snapshots(self) -> list[dict[str, Any]]:
         """How every process is that serves."""

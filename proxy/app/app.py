@@ -15,28 +15,28 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxy import demo
-from proxy.app.listeners import Places, check_who_may_connect
-from proxy.app.route_services import Services, keep_last
+from proxy.app.listeners import ListenerSet, check_who_may_connect
+from proxy.app.route_services import RouteServices, keep_last
 from proxy.app.status import Reloads, snapshot
-from proxy.auth.strategy import Means
-from proxy.auth.token_cache import Mint
+from proxy.auth.strategy import AuthContext
+from proxy.auth.token_cache import TokenSource
 from proxy.clock import Clock, SystemClock
 from proxy.config.settings import Settings
 from proxy.errors import Refusal
-from proxy.forwarding.context import Surroundings
-from proxy.forwarding.handler import Gateway, InForce
-from proxy.http import parser as parsers
+from proxy.forwarding.context import ProxyContext
+from proxy.forwarding.handler import ActiveConfig, RequestHandler
+from proxy.http import parser as http_parser
 from proxy.http.address import DEMO_UPSTREAM, ListenAddress
 from proxy.observability import tracing
-from proxy.observability.counters import Tally
-from proxy.observability.exchange_log import Journal
-from proxy.observability.inspector import Watchers
+from proxy.observability.counters import Counters
+from proxy.observability.exchange_log import ExchangeLog
+from proxy.observability.inspector import InspectorHub
 from proxy.observability.tracing import Tracer
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import Found, read_secrets
-from proxy.secrets import resolver as sources
+from proxy.routing.route_secrets import ResolvedSecrets, read_secrets
+from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
-from proxy.server.connection import ClientConnection, Entrance
+from proxy.server.connection import AdmissionPolicy, ClientConnection
 from proxy.server.inbound_token import InboundToken
 from proxy.server.listener import Listener
 from proxy.server.peer_credentials import Peers, can_tell
@@ -48,16 +48,16 @@ from proxy.upstream.pool import Pool
 _TICK = 1.0
 
 
-def read_all(settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
     """Every secret that the settings name. Blocking. Raises SecretUnavailable."""
     found = read_secrets(settings)
     if settings.inbound_token is None:
         return found, None
-    return found, sources.resolve("inbound_token", settings.inbound_token)
+    return found, resolver.resolve("inbound_token", settings.inbound_token)
 
 
 @dataclass(slots=True)
-class Times:
+class Timeouts:
     """What client connections are told of time, in seconds."""
 
     head_seconds: float = 0.0
@@ -70,15 +70,16 @@ class Supply:
 
     read    the secrets of every route, by its name, and the inbound token if there shall be one:
             blocking, raises KeyrelayError
-    share   as of ``Means``
-    places  makes the ``Places``
+    share   as of ``AuthContext``
+    places  makes the ``ListenerSet``
     """
 
-    read: Callable[[Settings], tuple[Mapping[str, Found], Secret | None]] = read_all
-    share: Callable[[str, Mint], Mint] | None = None
+    read: Callable[[Settings], tuple[Mapping[str, ResolvedSecrets], Secret | None]] = read_all
+    share: Callable[[str, TokenSource], TokenSource] | None = None
     places: Callable[
-        [Callable[[InForce], Gateway], Callable[[Gateway], ClientConnection]], Places
-    ] = Places
+        [Callable[[ActiveConfig], RequestHandler], Callable[[RequestHandler], ClientConnection]],
+        ListenerSet,
+    ] = ListenerSet
 
 
 class App:
@@ -107,7 +108,7 @@ class App:
         strict: bool = False,
         supply: Supply | None = None,
     ) -> None:
-        parsers.require_c_parser()
+        http_parser.require_c_parser()
         self._settings = settings
         self._write_log = write_log
         self._json_log = json_log
@@ -115,8 +116,8 @@ class App:
         self._look_at_peers = warn is not None
         self._strict = strict
         self._supply = supply or Supply()
-        self._times = Times()
-        self._entrance = Entrance(settings.max_connections, self.peer_refusal)
+        self._times = Timeouts()
+        self._entrance = AdmissionPolicy(settings.max_connections, self.peer_refusal)
         self._clients: set[ClientConnection] = set()
         # What ``peer_uid`` says, "" before anything does, and who looks by it.
         self._peer_uid = ""
@@ -124,18 +125,18 @@ class App:
         self._demo_address: tuple[str, int] | None = None
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._means = Means(
+        self._means = AuthContext(
             clock or SystemClock(), tls_context(), self._spawn, self._warn, self._supply.share
         )
-        self.tally = Tally()
+        self.counters = Counters()
         self.reloads = Reloads()
         self.also_own: list[ListenAddress] = []
-        self.watchers = Watchers(lambda route: self._services.maskers(route))
+        self.inspector_hub = InspectorHub(lambda route: self._services.redactors(route))
         self.started = time.time()
-        self.journal: Journal
-        self._around: Surroundings
-        self._services: Services
-        self._places: Places
+        self.exchange_log: ExchangeLog
+        self._around: ProxyContext
+        self._services: RouteServices
+        self._places: ListenerSet
 
     async def __aenter__(self) -> Self:
         try:
@@ -157,27 +158,33 @@ class App:
     async def _start(self) -> None:
         """Open everything. Raises KeyrelayError if an address cannot be, or must not be, opened."""
         loop = asyncio.get_running_loop()
-        self.journal = Journal(loop, self._write_log, as_json=self._json_log, warn=self._warn)
-        self.journal.sinks += [self.tally.feed, self.watchers.ended]
+        self.exchange_log = ExchangeLog(
+            loop, self._write_log, as_json=self._json_log, warn=self._warn
+        )
+        self.exchange_log.sinks += [self.counters.feed, self.inspector_hub.ended]
         tracer = Tracer(warn=self._warn) if self._settings.tracing else None
         if tracer is not None:
-            self.journal.sinks.append(tracer.end)
+            self.exchange_log.sinks.append(tracer.end)
             # Before the journal's flush is, so that it comes after it.
             self._stack.push_async_callback(tracer.close)
-        self._stack.callback(self.journal.flush)
-        self._around = Surroundings(loop, self.journal, set(), self._spawn, self.watchers, tracer)
+        self._stack.callback(self.exchange_log.flush)
+        self._around = ProxyContext(
+            loop, self.exchange_log, set(), self._spawn, self.inspector_hub, tracer
+        )
         withheld = frozenset() if tracer is None else tracing.FIELDS
-        self._services = Services(self._means, loop, self._own_addresses, withheld)
+        self._services = RouteServices(self._means, loop, self._own_addresses, withheld)
         self._stack.callback(self._services.close)
-        self._places = self._supply.places(lambda now: Gateway(now, self._around), self._accept)
+        self._places = self._supply.places(
+            lambda now: RequestHandler(now, self._around), self._accept
+        )
         self._stack.callback(self._places.close)
         self._stack.push_async_callback(self._end_tasks)
         await self.adopt(self._settings)
         self._spawn(self._tick(loop))
 
-    def _accept(self, gateway: Gateway) -> ClientConnection:
+    def _accept(self, handler: RequestHandler) -> ClientConnection:
         return ClientConnection(
-            gateway.handle, self._clients, self._times, self._around.loop, self._entrance
+            handler.handle, self._clients, self._times, self._around.loop, self._entrance
         )
 
     # -- configurations ------------------------------------------------------------------------
@@ -196,14 +203,14 @@ class App:
         # Of the same policy there is nothing new to say about anybody.
         peers = self._peers if settings.peer_uid == self._peer_uid else self._make_peers(settings)
         await self._start_demo(settings)
-        services = self._services.prepare(settings, found, self._demo_address)
+        route_services = self._services.prepare(settings, found, self._demo_address)
         try:
-            self._services.check_ready(services, strict=self._strict)
+            self._services.check_ready(route_services, strict=self._strict)
             places = await self._places.prepare(settings)
         except BaseException:
-            self._services.discard(services)
+            self._services.discard(route_services)
             raise
-        changed = (*self._services.differences(services), *self._places.differences(places))
+        changed = (*self._services.differences(route_services), *self._places.differences(places))
         if _general(settings) != _general(self._settings):
             changed = (*changed, "general settings are different")
         if _at_start(settings) != _at_start(self._settings):
@@ -215,15 +222,15 @@ class App:
         self._entrance.max_connections = settings.max_connections
         if settings.peer_uid != self._peer_uid:
             self._take_peers(settings.peer_uid, peers)
-        self._places.put_in_force(places, settings, services, token)
-        self._services.put_in_force(services)
+        self._places.put_in_force(places, settings, route_services, token)
+        self._services.put_in_force(route_services)
         return changed
 
     async def _start_demo(self, settings: Settings) -> None:
         """The built-in provider, once a route leads to it."""
         upstreams = [route.upstream for route in settings.routes.values()]
         if self._demo_address is None and DEMO_UPSTREAM in upstreams:
-            provider = await demo.start(sources.DEMO_KEY, self._warn)
+            provider = await demo.start(resolver.DEMO_KEY, self._warn)
             self._stack.push_async_callback(provider.close)
             self._demo_address = provider.address
 
@@ -239,7 +246,7 @@ class App:
         self._peer_uid, self._peers = policy, peers
         for client in list(self._clients):
             if self.peer_refusal(client.transport) is not None:
-                client.send_away()
+                client.close_when_idle()
 
     def peer_refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
         """Why a connection of this user cannot stay, by ``peer_uid``; None if it can."""
@@ -253,10 +260,10 @@ class App:
         """How every process is that serves; this one alone."""
         return [snapshot(self)]
 
-    def reconsider(self) -> None:
+    def reset(self) -> None:
         """Let every route try the first value of its secrets again."""
         for strategy in self._services.strategies():
-            strategy.reconsider()
+            strategy.reset()
 
     # -- what runs -----------------------------------------------------------------------------
 
@@ -266,11 +273,11 @@ class App:
 
     @property
     def routes(self) -> tuple[Route, ...]:
-        return tuple(service.route for service in self._services.in_force.values())
+        return tuple(route_service.route for route_service in self._services.in_force.values())
 
     @property
     def pools(self) -> Mapping[str, Pool]:
-        return {name: service.pool for name, service in self._services.in_force.items()}
+        return {name: route_service.pool for name, route_service in self._services.in_force.items()}
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
@@ -283,7 +290,7 @@ class App:
 
     async def settle(self, seconds: float) -> None:
         """Wait until every strategy has its first credential or knows why not, at most so long."""
-        waits = [self._spawn(strategy.settle()) for strategy in self._services.strategies()]
+        waits = [self._spawn(strategy.wait_ready()) for strategy in self._services.strategies()]
         if waits:
             await asyncio.wait(waits, timeout=seconds)
 
@@ -300,7 +307,7 @@ class App:
             now = loop.time()
             for client in [*self._clients, *self._entrance.turned_away]:
                 client.expire(now)
-            self._services.expire(now, self.journal.open)
+            self._services.expire(now, self.exchange_log.open)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)
@@ -322,7 +329,7 @@ class App:
             # The answer that it waits for says that none will follow.
             client.keep_alive = False
         for relay in list(self._around.relays):
-            relay.say_goodbye(drain_seconds)
+            relay.close_gracefully(drain_seconds)
         loop = self._around.loop
         until = loop.time() + drain_seconds
         # Even without any time what has been written goes out.

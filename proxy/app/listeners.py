@@ -10,10 +10,10 @@ from dataclasses import dataclass, replace
 from proxy.config.settings import Settings
 from proxy.config.validation import listen_places, served_hosts
 from proxy.errors import KeyrelayError
-from proxy.forwarding.handler import Gateway, InForce
+from proxy.forwarding.handler import ActiveConfig, RequestHandler
 from proxy.http.address import LOOPBACK_NAMES, check_guarded, parse_listen
-from proxy.routing.route_service import Service
-from proxy.routing.router import RouteTable
+from proxy.routing.route_service import RouteService
+from proxy.routing.router import Router
 from proxy.server.connection import ClientConnection
 from proxy.server.guard import Guard
 from proxy.server.inbound_token import InboundToken
@@ -29,14 +29,14 @@ Only where the system takes a free port do the last two matter: such addresses a
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ListenerEntry:
     """A listener, and the gateway that serves its connections."""
 
     listener: Listener
-    gateway: Gateway
+    handler: RequestHandler
 
 
-class Places:
+class ListenerSet:
     """The listeners of the configuration in force.
 
     ``make_gateway`` makes the gateway of a new one, ``accept`` the protocol of its connections.
@@ -44,23 +44,23 @@ class Places:
 
     def __init__(
         self,
-        make_gateway: Callable[[InForce], Gateway],
-        accept: Callable[[Gateway], ClientConnection],
+        make_gateway: Callable[[ActiveConfig], RequestHandler],
+        accept: Callable[[RequestHandler], ClientConnection],
     ) -> None:
         self._make_gateway = make_gateway
         self._accept = accept
-        self._in_force: Mapping[Key, Place] = {}
+        self._in_force: Mapping[Key, ListenerEntry] = {}
 
     @property
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(place.listener for place in self._in_force.values())
 
-    async def prepare(self, settings: Settings) -> dict[Key, Place]:
+    async def prepare(self, settings: Settings) -> dict[Key, ListenerEntry]:
         """A place for each address, those in force among them.
 
         Raises KeyrelayError, with nothing left open, if one cannot be had.
         """
-        places: dict[Key, Place] = {}
+        places: dict[Key, ListenerEntry] = {}
         try:
             for key, owner in _keys(settings):
                 place = self._in_force.get(key)
@@ -74,15 +74,17 @@ class Places:
             raise
         return places
 
-    async def _open(self, text: str, owner: str | None) -> Place:
-        gateway = self._make_gateway(_nothing_in_force())
-        return Place(await self._listen(text, lambda: self._accept(gateway), owner), gateway)
+    async def _open(self, text: str, owner: str | None) -> ListenerEntry:
+        handler = self._make_gateway(_nothing_in_force())
+        return ListenerEntry(
+            await self._listen(text, lambda: self._accept(handler), owner), handler
+        )
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
         """A listener at the address. Raises KeyrelayError."""
         return await listen(text, accept, owner)
 
-    def discard(self, places: Mapping[Key, Place]) -> None:
+    def discard(self, places: Mapping[Key, ListenerEntry]) -> None:
         """Close those of ``places`` that never came into force."""
         for key, place in places.items():
             if key not in self._in_force:
@@ -90,9 +92,9 @@ class Places:
 
     def put_in_force(
         self,
-        places: Mapping[Key, Place],
+        places: Mapping[Key, ListenerEntry],
         settings: Settings,
-        services: Mapping[str, Service],
+        route_services: Mapping[str, RouteService],
         token: InboundToken | None,
     ) -> None:
         """Serve by these settings at these places, and nothing any more at the others."""
@@ -100,17 +102,17 @@ class Places:
         for key, place in old.items():
             if key not in places:
                 place.listener.close()
-                place.gateway.in_force = _nothing_in_force()
-        routes = tuple(service.route for service in services.values())
+                place.handler.in_force = _nothing_in_force()
+        routes = tuple(route_service.route for route_service in route_services.values())
         hosts = served_hosts(settings)
         origins = frozenset(settings.browsers.origins)
         for place in places.values():
             only = place.listener.route
-            table = RouteTable(routes, None if only is None else services[only].route)
+            table = Router(routes, None if only is None else route_services[only].route)
             guard = Guard(hosts | table.hosts, origins, token, table.shares)
-            place.gateway.in_force = InForce(guard, table, services)
+            place.handler.in_force = ActiveConfig(guard, table, route_services)
 
-    def differences(self, places: Mapping[Key, Place]) -> Iterator[str]:
+    def differences(self, places: Mapping[Key, ListenerEntry]) -> Iterator[str]:
         """What is different about ``places``, for a person."""
         for text, _, _ in places.keys() - self._in_force.keys():
             yield f"listens at {text}"
@@ -127,9 +129,9 @@ class Places:
             listener.close()
 
 
-def _nothing_in_force() -> InForce:
+def _nothing_in_force() -> ActiveConfig:
     """For a listener that has not begun, or has ended while some of its connections stay."""
-    return InForce(Guard(LOOPBACK_NAMES, frozenset()), RouteTable(()), {})
+    return ActiveConfig(Guard(LOOPBACK_NAMES, frozenset()), Router(()), {})
 
 
 def _keys(settings: Settings) -> Iterator[tuple[Key, str | None]]:

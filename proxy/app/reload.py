@@ -17,7 +17,7 @@ from proxy.app.status import Reload
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
 from proxy.errors import ConfigError, KeyrelayError
-from proxy.secrets import resolver as sources
+from proxy.secrets import resolver
 
 _LOOK_SECONDS = 1.0
 
@@ -64,7 +64,7 @@ class Reloader:
         """
         report = await self._reload()
         if not report.findings:
-            self._app.reconsider()
+            self._app.reset()
         return report
 
     async def _reload(self) -> Reload:
@@ -119,7 +119,7 @@ class Reloader:
         for settings in filter(None, (self._app.settings, self._refused)):
             files |= _found(partial(self._files, settings))
             for secret in _secrets(settings):
-                files |= _found(partial(sources.watched_files, secret))
+                files |= _found(partial(resolver.watched_files, secret))
         return {file: _signature(file) for file in files}
 
     def _due(self) -> bool:
@@ -127,7 +127,7 @@ class Reloader:
         now = time.monotonic()
         due = False
         for secret in _secrets(self._app.settings):
-            seconds = sources.ttl(secret)
+            seconds = resolver.ttl(secret)
             if seconds is not None:
                 key = repr(secret.references)
                 due = due or now - self._asked.setdefault(key, now) >= seconds

@@ -13,29 +13,29 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
 
-from proxy.auth.strategy import Means, Strategy
+from proxy.auth.strategy import AuthContext, Strategy
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
-from proxy.observability.exchange_log import Exchange
+from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.builder import compile_route
-from proxy.routing.route_secrets import Found, hidden_from, variables_in
-from proxy.routing.route_service import Service, allowance_of, bounds_of
-from proxy.secrets.redaction import Masker
+from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, variables_in
+from proxy.routing.route_service import RouteService, allowance_of, bounds_of
+from proxy.secrets.redaction import Redactor
 from proxy.upstream.dialer import Dialler
 from proxy.upstream.pool import Pool
-from proxy.upstream.prewarm import Sparing
+from proxy.upstream.prewarm import PrewarmPolicy
 
 
 @dataclass(frozen=True, slots=True)
 class _Retired:
     """A service that has been replaced, and when (``perf_counter``)."""
 
-    service: Service
+    route_service: RouteService
     at: float = field(default_factory=time.perf_counter)
 
 
-class Services:
+class RouteServices:
     """Those in force, and those that are ending.
 
     means  for strategies and for the dials of spares
@@ -46,7 +46,7 @@ class Services:
 
     def __init__(
         self,
-        means: Means,
+        means: AuthContext,
         loop: asyncio.AbstractEventLoop,
         own: Callable[[], Collection[tuple[str, int]]],
         withheld: frozenset[bytes] = frozenset(),
@@ -58,11 +58,11 @@ class Services:
         self._retired: list[_Retired] = []
         # Only added to: what a configuration does not name any more stays in the environment.
         self._variables: frozenset[str] = frozenset()
-        self.in_force: Mapping[str, Service] = {}
+        self.in_force: Mapping[str, RouteService] = {}
 
     def prepare(
-        self, settings: Settings, found: Mapping[str, Found], demo: tuple[str, int] | None
-    ) -> dict[str, Service]:
+        self, settings: Settings, found: Mapping[str, ResolvedSecrets], demo: tuple[str, int] | None
+    ) -> dict[str, RouteService]:
         """A service for each route, the one in force where nothing is different.
 
         ``demo`` is where the built-in provider listens. Close those of the others that are not
@@ -75,8 +75,12 @@ class Services:
         }
 
     def _service(
-        self, name: str, settings: RouteSettings, found: Found, demo: tuple[str, int] | None
-    ) -> Service:
+        self,
+        name: str,
+        settings: RouteSettings,
+        found: ResolvedSecrets,
+        demo: tuple[str, int] | None,
+    ) -> RouteService:
         last = self.in_force.get(name)
         if last is not None and last.fits(settings, found):
             return last
@@ -95,113 +99,118 @@ class Services:
             self._loop,
             idle_seconds=settings.idle_seconds,
             silence_seconds=settings.answer_timeout_seconds,
-            sparing=Sparing(
+            prewarm_policy=PrewarmPolicy(
                 self._means.spawn,
-                spares=settings.spares,
+                prewarmed=settings.prewarmed,
                 in_use_seconds=settings.spare_seconds,
                 idle_seconds=settings.idle_seconds,
             ),
         )
-        allowance = allowance_of(name, settings, last)
-        return Service(route, settings, found, pool, allowance, bounds_of(settings, allowance))
+        limiter = allowance_of(name, settings, last)
+        return RouteService(route, settings, found, pool, limiter, bounds_of(settings, limiter))
 
     def _hidden_from(self, settings: RouteSettings) -> frozenset[str]:
         """As ``hidden_from``, asked when a command is started: a reload may have named more."""
         return hidden_from(settings, self._variables)
 
-    def put_in_force(self, services: Mapping[str, Service]) -> None:
+    def put_in_force(self, route_services: Mapping[str, RouteService]) -> None:
         """Replace those in force. New strategies begin to obtain their credentials."""
-        old, self.in_force = self.in_force, services
-        for name, service in old.items():
-            if services.get(name) is not service:
-                service.retire()
-                self._retired.append(_Retired(service))
-        for name, service in services.items():
-            if old.get(name) is not service:
-                for strategy in service.route.strategies:
+        old, self.in_force = self.in_force, route_services
+        for name, route_service in old.items():
+            if route_services.get(name) is not route_service:
+                route_service.retire()
+                self._retired.append(_Retired(route_service))
+        for name, route_service in route_services.items():
+            if old.get(name) is not route_service:
+                for strategy in route_service.route.strategies:
                     strategy.start()
 
-    def discard(self, services: Mapping[str, Service]) -> None:
+    def discard(self, route_services: Mapping[str, RouteService]) -> None:
         """Close those of ``services`` that never came into force."""
-        for name, service in services.items():
-            if self.in_force.get(name) is not service:
-                service.close()
+        for name, route_service in route_services.items():
+            if self.in_force.get(name) is not route_service:
+                route_service.close()
 
-    def differences(self, services: Mapping[str, Service]) -> Iterator[str]:
+    def differences(self, route_services: Mapping[str, RouteService]) -> Iterator[str]:
         """What is different about ``services``, for a person."""
-        for name, service in services.items():
+        for name, route_service in route_services.items():
             old = self.in_force.get(name)
             if old is None:
                 yield f"route {name} is new"
-            elif old is not service:
-                what = "settings" if old.settings != service.settings else "secrets"
+            elif old is not route_service:
+                what = "settings" if old.settings != route_service.settings else "secrets"
                 yield f"route {name} has other {what}"
         for name in self.in_force:
-            if name not in services:
+            if name not in route_services:
                 yield f"route {name} is gone"
 
-    def check_ready(self, services: Mapping[str, Service], *, strict: bool) -> None:
+    def check_ready(self, route_services: Mapping[str, RouteService], *, strict: bool) -> None:
         """Raises KeyrelayError if a route that serves would not any more, or, if ``strict``, any.
 
         A line for each such route says what it lacks.
         """
         lost = []
-        for name, service in services.items():
+        for name, route_service in route_services.items():
             old = self.in_force.get(name)
-            if service.route.unready and (strict or (old is not None and not old.route.unready)):
-                lost.append(f"{name}: not ready: {service.route.unready}")
+            if route_service.route.unready and (
+                strict or (old is not None and not old.route.unready)
+            ):
+                lost.append(f"{name}: not ready: {route_service.route.unready}")
         if lost:
             raise KeyrelayError("\n".join(lost))
 
-    def expire(self, now: float, exchanges: Collection[Exchange]) -> None:
+    def expire(self, now: float, exchanges: Collection[ExchangeRecord]) -> None:
         """To be called once a second with the loop's time and the exchanges that are open."""
-        for service in self.in_force.values():
-            service.pool.expire(now)
+        for route_service in self.in_force.values():
+            route_service.pool.expire(now)
         for retired in list(self._retired):
-            retired.service.pool.expire(now)
+            retired.route_service.pool.expire(now)
             if not _has_work(retired, exchanges):
                 self._retired.remove(retired)
-                retired.service.close()
+                retired.route_service.close()
 
-    def maskers(self, name: str) -> Iterator[Masker]:
+    def redactors(self, name: str) -> Iterator[Redactor]:
         """What finds the credentials of a route, none if there is no such route any more."""
         if name in self.in_force:
             for strategy in self.in_force[name].route.strategies:
-                for injection in strategy.at_hand():
-                    yield injection.masker
+                for injection in strategy.active_injections():
+                    yield injection.redactor
 
     def strategies(self) -> Iterator[Strategy]:
-        for service in self.in_force.values():
-            yield from service.route.strategies
+        for route_service in self.in_force.values():
+            yield from route_service.route.strategies
 
     def retire(self) -> None:
         """Serve what is under way and nothing more; dial no spares."""
-        for service in self.in_force.values():
-            service.retire()
+        for route_service in self.in_force.values():
+            route_service.retire()
 
     def close(self) -> None:
         """Drop every connection and forget every credential."""
-        for service in (*self.in_force.values(), *(one.service for one in self._retired)):
-            service.close()
+        for route_service in (
+            *self.in_force.values(),
+            *(one.route_service for one in self._retired),
+        ):
+            route_service.close()
 
 
-def _has_work(retired: _Retired, exchanges: Iterable[Exchange]) -> bool:
+def _has_work(retired: _Retired, exchanges: Iterable[ExchangeRecord]) -> bool:
     """Whether a request that it began has not ended. An open WebSocket needs it no more."""
-    service = retired.service
+    route_service = retired.route_service
     return any(
-        one.route == service.route.name
-        and service.made <= one.began < retired.at
+        one.route == route_service.route.name
+        and route_service.made <= one.began < retired.at
         and one.status != HTTPStatus.SWITCHING_PROTOCOLS
         for one in exchanges
     )
 
 
 def keep_last(
-    found: Mapping[str, Found],
+    found: Mapping[str, ResolvedSecrets],
     settings: Settings,
-    last: Mapping[str, Service],
+    last: Mapping[str, RouteService],
     warn: Callable[[str], object],
-) -> dict[str, Found]:
+) -> dict[str, ResolvedSecrets]:
     """``found``, where a value that cannot be read any more stays what it was, with a warning.
 
     Only if the configuration still says the same about it, for a file may be away while it is
@@ -218,5 +227,5 @@ def keep_last(
                 secrets[secret] = old.found.secrets[secret]
                 del lacking[secret]
                 warn(f"{name}: the last good value of {secret} goes on serving; {remedy}")
-        kept[name] = Found(secrets, lacking)
+        kept[name] = ResolvedSecrets(secrets, lacking)
     return kept

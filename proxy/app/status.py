@@ -15,12 +15,12 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, Protocol
 
 from proxy import __version__
-from proxy.observability.counters import Tally
+from proxy.observability.counters import Counters
 
 if TYPE_CHECKING:
     # For types alone: who only shows a snapshot need not load what serves requests.
     from proxy.auth.strategy import Strategy
-    from proxy.observability.exchange_log import Journal
+    from proxy.observability.exchange_log import ExchangeLog
     from proxy.routing.route import Route
     from proxy.server.listener import Listener
     from proxy.upstream.pool import Pool
@@ -78,9 +78,9 @@ class Operated(Protocol):
     @property
     def listeners(self) -> tuple[Listener, ...]: ...
     @property
-    def journal(self) -> Journal: ...
+    def exchange_log(self) -> ExchangeLog: ...
     @property
-    def tally(self) -> Tally: ...
+    def counters(self) -> Counters: ...
     @property
     def started(self) -> float: ...
     @property
@@ -89,10 +89,10 @@ class Operated(Protocol):
 
 def snapshot(app: Operated) -> dict[str, Any]:
     """How one process is. Its sinks have heard of everything that is no longer in flight."""
-    app.journal.flush()
+    app.exchange_log.flush()
     in_flight: Counter[str] = Counter()
     websockets: Counter[str] = Counter()
-    for exchange in app.journal.open:
+    for exchange in app.exchange_log.open:
         opened = exchange.websocket and exchange.status == HTTPStatus.SWITCHING_PROTOCOLS
         (websockets if opened else in_flight)[exchange.route] += 1
     last = app.reloads.last
@@ -115,7 +115,7 @@ def snapshot(app: Operated) -> dict[str, Any]:
             }
             for route in app.routes
         },
-        "tally": app.tally.as_json(),
+        "tally": app.counters.as_json(),
         "reloads": {
             "count": app.reloads.count,
             "failed": app.reloads.failed,
@@ -149,7 +149,7 @@ def _pool(pool: Pool) -> dict[str, int]:
     return {
         "open": pool.open,
         "idle": pool.idle,
-        "spares": pool.spares,
+        "spares": pool.prewarmed,
         "reused": counts.reused,
         "spared": counts.spared,
         "dialled": counts.dialled,
@@ -168,7 +168,7 @@ def merged(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         **first,
         "pids": [pid for one in snapshots for pid in one["pids"]],
         "routes": _merged(first["routes"], [one["routes"] for one in others]),
-        "tally": Tally.merged(one["tally"] for one in snapshots),
+        "tally": Counters.merged(one["tally"] for one in snapshots),
     }
 
 

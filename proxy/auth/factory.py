@@ -10,8 +10,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from proxy.auth.injection import Injection, inject
 from proxy.auth.rotation import RotatingStrategy, Variant
-from proxy.auth.strategy import Means, StaticStrategy, Strategy
-from proxy.auth.token_cache import TokenKeeper
+from proxy.auth.strategy import AuthContext, StaticStrategy, Strategy
+from proxy.auth.token_cache import TokenCache
 from proxy.auth.token_strategy import TokenStrategy
 from proxy.auth.tokens.factory import make_mint
 from proxy.config.placement import Placement
@@ -25,7 +25,7 @@ def build_strategies(
     route: str,
     settings: RouteSettings,
     secrets: Mapping[str, tuple[Secret, ...]],
-    means: Means | None,
+    means: AuthContext | None,
 ) -> tuple[Strategy, ...]:
     """The strategies whose secrets are all there, in order. Building does no I/O.
 
@@ -47,7 +47,7 @@ def _build_all(
     secrets: Mapping[str, tuple[Secret, ...]],
     route: str,
     whole: RouteSettings,
-    means: Means | None,
+    means: AuthContext | None,
 ) -> Strategy:
     """One strategy for each set of values, the first values first; one of several if there are."""
     used = {one: secrets[one] for one in sorted(settings.secret_names)}
@@ -92,7 +92,7 @@ def _build(
     others: Sequence[Mapping[str, bytes]],
     recent: deque[bytes],
     route: RouteSettings,
-    means: Means | None,
+    means: AuthContext | None,
 ) -> Strategy:
     """The strategy for one set of values; ``others`` are the values of its other variants."""
     paths = PatternSet(settings.paths) if settings.paths else None
@@ -102,7 +102,7 @@ def _build(
             others = [{**one, "token": b"<token>"} for one in others]
         elif settings.token is not None and means is not None:
             assert route.upstream is not None
-            mint = make_mint(
+            token_source = make_mint(
                 settings.token,
                 values,
                 route.upstream.rstrip("/"),
@@ -112,7 +112,7 @@ def _build(
             return TokenStrategy(
                 name,
                 paths,
-                TokenKeeper(mint, means.clock, means.spawn),
+                TokenCache(token_source, means.clock, means.spawn),
                 http=settings.http,
                 websocket=settings.websocket,
                 values=values,

@@ -17,7 +17,7 @@ from proxy.config.placement import (
     QueryPlacement,
 )
 from proxy.config.template import Template, parse_template
-from proxy.secrets.redaction import Masker
+from proxy.secrets.redaction import Redactor
 
 # RFC 9110 section 5.5: anything else would end the field.
 _FIELD_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -67,7 +67,7 @@ def inject(
                 cookies.append(b"%b=%b" % (placement.cookie.encode(), value))
     if cookies:
         headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
-    return Injection(headers, b"&".join(query), path, Masker(secrets))
+    return Injection(headers, b"&".join(query), path, Redactor(secrets))
 
 
 def _render(template: str, values: Mapping[str, bytes]) -> bytes:
@@ -110,7 +110,7 @@ class Injection:
     headers: bytes = b""
     query: bytes = b""
     path: bytes = b""
-    masker: Masker = field(default_factory=lambda: Masker(()), compare=False)
+    redactor: Redactor = field(default_factory=lambda: Redactor(()), compare=False)
 
     def __repr__(self) -> str:
         return "<injection>"

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from proxy.auth.injection import Injection
-from proxy.auth.strategy import CredentialState, SecretState, Strategy, Vended
+from proxy.auth.strategy import CredentialState, IssuedToken, SecretState, Strategy
 from proxy.clock import Clock
 from proxy.errors import Refusal
 from proxy.http.path_patterns import PatternSet
@@ -138,7 +138,7 @@ class RotatingStrategy(Strategy):
     def _holder(self, injection: Injection) -> int | None:
         """Which variant an injection is of, unless it is of a token that has been replaced."""
         for at, variant in enumerate(self._variants):
-            if any(one is injection for one in variant.strategy.at_hand()):
+            if any(one is injection for one in variant.strategy.active_injections()):
                 return at
         return None
 
@@ -160,17 +160,19 @@ class RotatingStrategy(Strategy):
             use.said_at = now
             self._warn(f"{why}; {new} serves now")
 
-    def at_hand(self) -> tuple[Injection, ...]:
-        return tuple(one for variant in self._variants for one in variant.strategy.at_hand())
+    def active_injections(self) -> tuple[Injection, ...]:
+        return tuple(
+            one for variant in self._variants for one in variant.strategy.active_injections()
+        )
 
-    def reconsider(self) -> None:
+    def reset(self) -> None:
         self._at = 0
 
     def start(self) -> None:
         self._current.start()
 
-    async def settle(self) -> None:
-        await self._current.settle()
+    async def wait_ready(self) -> None:
+        await self._current.wait_ready()
 
     def close(self) -> None:
         for variant in self._variants:
@@ -180,7 +182,7 @@ class RotatingStrategy(Strategy):
     def vends(self) -> bool:
         return self._current.vends
 
-    async def vend(self) -> Vended:
+    async def vend(self) -> IssuedToken:
         return await self._first(lambda one: one.vend())
 
     def state(self) -> CredentialState:

@@ -14,7 +14,7 @@ from ssl import SSLContext
 from typing import Any
 
 from proxy.auth.injection import Injection
-from proxy.auth.token_cache import Mint, TokenState
+from proxy.auth.token_cache import TokenSource, TokenState
 from proxy.clock import Clock
 from proxy.http.path_patterns import PatternSet
 
@@ -22,7 +22,7 @@ EVERY_PATH = "every path"
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
+class AuthContext:
     """What strategies need beside settings and secrets, if they have to obtain something.
 
     tls     for calls to token endpoints
@@ -37,12 +37,12 @@ class Means:
     tls: SSLContext
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     warn: Callable[[str], object] = lambda _line: None
-    share: Callable[[str, Mint], Mint] | None = None
+    share: Callable[[str, TokenSource], TokenSource] | None = None
     hidden: Callable[[], Collection[str]] = frozenset
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Vended:
+class IssuedToken:
     """A token that is handed out, and the seconds for which it is still good. Never printed."""
 
     token: bytes
@@ -146,23 +146,23 @@ class Strategy(ABC):
         """
         return False
 
-    def reconsider(self) -> None:  # noqa: B027  most have one credential
+    def reset(self) -> None:  # noqa: B027  most have one credential
         """Try the first credential again, if another one has been serving in its place."""
 
-    def at_hand(self) -> tuple[Injection, ...]:
+    def active_injections(self) -> tuple[Injection, ...]:
         """Every credential that may be in use now, to find it in what comes back."""
         return ()
 
     def start(self) -> None:  # noqa: B027  most have nothing to obtain
         """Obtain the credential now, so that the first request need not wait."""
 
-    async def settle(self) -> None:  # noqa: B027  most have nothing to obtain
+    async def wait_ready(self) -> None:  # noqa: B027  most have nothing to obtain
         """Wait until the first credential is there, or it is known why not."""
 
     def close(self) -> None:  # noqa: B027  most keep nothing
         """Stop whatever keeps the credential fresh, and forget it."""
 
-    async def vend(self) -> Vended:
+    async def vend(self) -> IssuedToken:
         """The token itself, for a page that may have it. Only renewable strategies have one.
 
         Raises Refusal. Cancelling harms no other waiter.
@@ -201,7 +201,7 @@ class StaticStrategy(Strategy):
     def ready(self, *, websocket: bool) -> Injection | None:
         return self._websocket if websocket else self._http
 
-    def at_hand(self) -> tuple[Injection, ...]:
+    def active_injections(self) -> tuple[Injection, ...]:
         return tuple(one for one in (self._http, self._websocket) if one is not None)
 
     async def obtain(self, *, websocket: bool) -> Injection:

@@ -1,4 +1,4 @@
-"""Keeps a token fresh. How one is asked for or made is the business of a ``Mint``.
+"""Keeps a token fresh. How one is asked for or made is the business of a ``TokenSource``.
 
 Any number of requests that wait for a token cause one call; a request that goes away cancels
 nobody's. A token is renewed in the background before it ends, while requests go on using it. One
@@ -43,7 +43,7 @@ _QUIET = 600.0
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Minted:
+class FetchedToken:
     """What a mint gives: the token, and for how many seconds from now it is valid.
 
     renew_seconds  when to ask for the next one, if the mint knows better than the lifetime says
@@ -58,13 +58,13 @@ class Minted:
     counts: tuple[int, int] = (1, 0)
 
 
-class MintFailed(KeyrelayError):
+class TokenError(KeyrelayError):
     """No token could be had. The text is ours and may be shown.
 
     bad_answer     the mint answered, but with nothing that can be used (502 instead of 503)
     pause_seconds  do not try again sooner, if the mint's answer lets us know
     spaced         and then do: somebody else spaces the calls
-    counts         as of ``Minted``
+    counts         as of ``FetchedToken``
     """
 
     def __init__(
@@ -84,11 +84,11 @@ class MintFailed(KeyrelayError):
         super().__init__(reason)
 
 
-class Mint(Protocol):
+class TokenSource(Protocol):
     """Where tokens come from."""
 
-    async def mint(self) -> Minted:
-        """A new token. Raises MintFailed. May be cancelled."""
+    async def token_source(self) -> FetchedToken:
+        """A new token. Raises TokenError. May be cancelled."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -131,7 +131,7 @@ class TokenState:
         return f"token {_span(self.age_seconds)} old, renewed in {_span(self.renews_in_seconds)}"
 
 
-class TokenKeeper:
+class TokenCache:
     """One credential's token.
 
     spawn    starts a task that somebody owns
@@ -142,19 +142,19 @@ class TokenKeeper:
 
     def __init__(
         self,
-        mint: Mint,
+        token_source: TokenSource,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._mint = mint
+        self._mint = token_source
         self._clock = clock
         self._spawn = spawn
         self._jitter = jitter
         self._token: Token | None = None
         self._flight: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
-        self._failure: MintFailed | None = None
+        self._failure: TokenError | None = None
         self._failures_in_row = 0
         self._not_before = -math.inf
         self._refused_at = -math.inf
@@ -213,7 +213,7 @@ class TokenKeeper:
         if not self._closed and (self._renewal is None or self._renewal.done()):
             self._renewal = self._spawn(self._renew())
 
-    async def settle(self) -> None:
+    async def wait_ready(self) -> None:
         """Wait until there is a token or a reason why not. Cancelling harms no waiter."""
         if self._token is None and self._failure is None:
             await self._fly()
@@ -266,16 +266,16 @@ class TokenKeeper:
 
     async def _fetch(self) -> None:
         try:
-            minted = await self._mint.mint()
-        except MintFailed as failure:
+            fetched = await self._mint.token_source()
+        except TokenError as failure:
             self._fail(failure)
         except Exception as error:  # noqa: BLE001  calls must be spaced whatever went wrong
             # Nobody foresaw it, so nobody knows whether its text holds the secret.
-            self._fail(MintFailed(f"fetching one failed inside keyrelay ({type(error).__name__})"))
+            self._fail(TokenError(f"fetching one failed inside keyrelay ({type(error).__name__})"))
         else:
-            self._take(minted)
+            self._take(fetched)
 
-    def _fail(self, failure: MintFailed) -> None:
+    def _fail(self, failure: TokenError) -> None:
         bound = min(_BACKOFF_FIRST * 2 ** min(self._failures_in_row, 30), _BACKOFF_MOST)
         backoff = 0.0 if failure.spaced else bound * self._jitter()
         pause = max(backoff, _BACKOFF_LEAST, failure.pause_seconds)
@@ -284,22 +284,22 @@ class TokenKeeper:
         self._failure = failure
         self._not_before = self._clock.monotonic() + pause
 
-    def _take(self, minted: Minted) -> None:
-        now, lifetime = self._clock.monotonic(), minted.lifetime_seconds
+    def _take(self, fetched: FetchedToken) -> None:
+        now, lifetime = self._clock.monotonic(), fetched.lifetime_seconds
         margin = min(lifetime * _RENEW_SHARE, _RENEW_MOST) * (1 + _JITTER * self._jitter())
         last = min(lifetime * _LAST_SHARE, _LAST_MOST)
-        renew = lifetime - margin if minted.renew_seconds is None else minted.renew_seconds
-        self._count(minted.counts)
+        renew = lifetime - margin if fetched.renew_seconds is None else fetched.renew_seconds
+        self._count(fetched.counts)
         self._failure = None
         self._failures_in_row = 0
         self._not_before = -math.inf
         self._token = Token(
-            minted.value,
+            fetched.value,
             obtained_at=now,
             renew_at=now + max(renew, _RENEW_LEAST),
             unusable_at=now + lifetime - last,
             wall_end=self._clock.wall() + lifetime - last,
-            refused=minted.refused,
+            refused=fetched.refused,
         )
 
     def _count(self, counts: tuple[int, int]) -> None:
@@ -326,7 +326,7 @@ class TokenKeeper:
         return self._clock.monotonic() - self._asked_at <= quiet
 
     def _refusal(self) -> Refusal:
-        failure = self._failure or MintFailed("the route is being closed")
+        failure = self._failure or TokenError("the route is being closed")
         wait = math.ceil(max(self._not_before - self._clock.monotonic(), 1))
         return Refusal(
             502 if failure.bad_answer else 503,

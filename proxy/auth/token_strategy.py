@@ -6,8 +6,8 @@ from collections import deque
 from collections.abc import Collection, Iterable, Mapping
 
 from proxy.auth.injection import Injection, inject
-from proxy.auth.strategy import CredentialState, Strategy, Vended
-from proxy.auth.token_cache import Token, TokenKeeper
+from proxy.auth.strategy import CredentialState, IssuedToken, Strategy
+from proxy.auth.token_cache import Token, TokenCache
 from proxy.config.placement import Placement
 from proxy.http.path_patterns import PatternSet
 
@@ -42,7 +42,7 @@ class TokenStrategy(Strategy):
         self,
         name: str,
         paths: PatternSet | None,
-        keeper: TokenKeeper,
+        token_cache: TokenCache,
         *,
         http: Iterable[Placement] | None,
         websocket: Iterable[Placement] | None,
@@ -52,7 +52,7 @@ class TokenStrategy(Strategy):
         recent: deque[bytes] | None = None,
     ) -> None:
         super().__init__(name, paths)
-        self._keeper = keeper
+        self._keeper = token_cache
         self._http = None if http is None else tuple(http)
         self._websocket = None if websocket is None else tuple(websocket)
         self._values = dict(values)
@@ -93,24 +93,24 @@ class TokenStrategy(Strategy):
             return self._keeper.refuse(rendered[0])
         return True  # of an older token: its successor has been used since
 
-    def at_hand(self) -> tuple[Injection, ...]:
+    def active_injections(self) -> tuple[Injection, ...]:
         rendered = () if self._rendered is None else self._rendered[1:]
         return tuple(one for one in rendered if one is not None)
 
     def start(self) -> None:
         self._keeper.start()
 
-    async def settle(self) -> None:
-        await self._keeper.settle()
+    async def wait_ready(self) -> None:
+        await self._keeper.wait_ready()
 
     def close(self) -> None:
         self._keeper.close()
         self._rendered = None
         self._recent.clear()
 
-    async def vend(self) -> Vended:
+    async def vend(self) -> IssuedToken:
         token = await self._keeper.obtain()
-        return Vended(token.value, self._keeper.seconds_left(token))
+        return IssuedToken(token.value, self._keeper.seconds_left(token))
 
     def state(self) -> CredentialState:
         return CredentialState(self._keeper.state())

@@ -17,7 +17,7 @@ from proxy import __version__
 from proxy.errors import KeyrelayError
 
 if TYPE_CHECKING:
-    from proxy.admin.runtime_file import AdminFile
+    from proxy.admin.runtime_file import RuntimeFile
 
 # Containers give a health check a few seconds.
 _HEALTH_SECONDS = 3.0
@@ -94,12 +94,12 @@ def status(url: str | None, as_json: bool, watch: bool, page: bool) -> None:
             time.sleep(_WATCH_SECONDS)
 
 
-def _status(asked: AdminFile) -> Any:
+def _status(asked: RuntimeFile) -> Any:
     status, body = _ask(asked.url, "GET", "/api/status", token=asked.token, seconds=_STATUS_SECONDS)
     return _document(asked, status, body, {200})
 
 
-def _rendered(asked: AdminFile, snapshot: Any) -> str:
+def _rendered(asked: RuntimeFile, snapshot: Any) -> str:
     from proxy.cli.status_table import rendered  # needs more than a health check has time for
 
     if (version := snapshot.get("version")) != __version__:
@@ -138,7 +138,7 @@ def reload(url: str | None, as_json: bool) -> None:
         click.echo("\n".join(report["changed"]) or "nothing is different")
 
 
-def _chosen(url: str | None) -> AdminFile:
+def _chosen(url: str | None) -> RuntimeFile:
     """The one that runs, or that of several which listens at ``url``. Raises KeyrelayError."""
     from proxy.admin.runtime_file import running
 
@@ -159,7 +159,7 @@ def _chosen(url: str | None) -> AdminFile:
     return found[0]
 
 
-def _document(asked: AdminFile, status: int, body: bytes, wanted: set[int]) -> Any:
+def _document(asked: RuntimeFile, status: int, body: bytes, wanted: set[int]) -> Any:
     """The JSON object of an answer with one of these statuses. Raises KeyrelayError."""
     if status not in wanted:
         raise KeyrelayError(f"{asked.url} answered {status}")

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import click
 
 from proxy.cli.options import CONFIG, complete_providers, load
-from proxy.config import scaffold as starter
-from proxy.config.messages import advise
+from proxy.config import scaffold
+from proxy.config.messages import suggest
 from proxy.config.presets import presets
 from proxy.errors import KeyrelayError
 
@@ -61,7 +61,7 @@ def providers(name: str | None, as_json: bool) -> None:
     known = presets()
     if name is not None:
         if name not in known:
-            raise click.UsageError(f"There is no provider {name}; {advise(name, known)}")
+            raise click.UsageError(f"There is no provider {name}; {suggest(name, known)}")
         file = resources.files("proxy") / "providers" / f"{name}.yaml"
         click.echo(file.read_text(encoding="utf-8").rstrip("\n"))
         return
@@ -94,7 +94,7 @@ def init(file: Path, force: bool) -> None:
 
     FILE is routes.yaml if not given.
     """
-    text, found = starter.routes_file(os.environ)
+    text, found = scaffold.routes_file(os.environ)
     try:
         with file.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(text)

@@ -41,7 +41,7 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggab
     """
     import asyncio
 
-    from proxy.diagnostics.doctor import examine
+    from proxy.diagnostics.doctor import run_checks
     from proxy.process import hardening
 
     hardening.harden(debuggable=debuggable)
@@ -55,7 +55,7 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggab
             click.echo(_shown(result, new=new))
 
     demanded = bool(routes) or config is not None
-    asyncio.run(examine(settings, report, missing="fail" if demanded else "skip"))
+    asyncio.run(run_checks(settings, report, missing="fail" if demanded else "skip"))
     failed = any(one.mark == "fail" for one in results)
     if as_json:
         document = {"failed": failed, "results": [asdict(one) for one in results]}

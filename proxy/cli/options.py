@@ -9,10 +9,9 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from proxy.config import loader
-from proxy.config import scaffold as starter
-from proxy.config.document import shown
-from proxy.config.messages import advise
+from proxy.config import loader, scaffold
+from proxy.config.document import display_key
+from proxy.config.messages import suggest
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
@@ -55,7 +54,7 @@ def one_line(message: str) -> str:
 def load(config: Path | None) -> Settings:
     """The settings of ``--config``, or of the shipped routes. Raises ConfigError."""
     if config is None:
-        return loader.load(starter.shipped_routes(), ours=True)
+        return loader.load(scaffold.shipped_routes(), ours=True)
     return loader.load(config)
 
 
@@ -71,12 +70,12 @@ def choose(config: Path | None, names: tuple[str, ...]) -> Settings:
     known = settings.routes
     others = [name for name in names if name not in known]
     if others and config is not None:
-        advice = advise(others[0], known)
+        advice = suggest(others[0], known)
         raise click.UsageError(f"There is no route {others[0]} in {config}; {advice}")
     for name in others:
         if name not in presets():
-            advice = advise(name, known, presets())
-            raise click.UsageError(f"There is no route or provider {shown(name)}; {advice}")
+            advice = suggest(name, known, presets())
+            raise click.UsageError(f"There is no route or provider {display_key(name)}; {advice}")
     more = loader.from_providers(others).routes if others else {}
     chosen = {name: known.get(name) or more[name] for name in names}
     return settings.model_copy(update={"routes": chosen})

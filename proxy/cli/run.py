@@ -9,8 +9,7 @@ import click
 from pydantic import ValidationError
 
 from proxy.cli.options import CONFIG, DEBUGGABLE, checked, complete_providers, load, one_line
-from proxy.config import loader
-from proxy.config import scaffold as starter
+from proxy.config import loader, scaffold
 from proxy.config.presets import presets
 from proxy.config.settings import AdminSettings, Browsers, Settings
 from proxy.http.address import check_guarded, parse_browser_origin, parse_listen
@@ -127,7 +126,7 @@ def demo(listen: str, debuggable: bool) -> None:
     settings = loader.from_providers(("demo",)).model_copy(update={"listen": (listen,)})
     _check_guarded(settings)
     source = Source(settings, lambda: settings, partial(loader.files, None))
-    serve(source, greet=starter.demo_commands, debuggable=debuggable)
+    serve(source, greet=scaffold.demo_commands, debuggable=debuggable)
 
 
 def _check_guarded(settings: Settings) -> None:

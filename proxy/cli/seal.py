@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 from proxy.cli.options import CONFIG, load, one_line
-from proxy.config.messages import advise
+from proxy.config.messages import suggest
 from proxy.errors import KeyrelayError
 from proxy.secrets.envelope import place_of
-from proxy.secrets.source import LIMIT_BYTES, Unusable, check, without_line_end
+from proxy.secrets.source import LIMIT_BYTES, SourceError, check, without_line_end
 
 if TYPE_CHECKING:
     from proxy.secrets.sealing import Keys
@@ -95,12 +95,12 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
 
     settings = load(config)
     if route not in settings.routes:
-        raise click.UsageError(f"There is no route {route}; {advise(route, settings.routes)}")
+        raise click.UsageError(f"There is no route {route}; {suggest(route, settings.routes)}")
     upstream, secrets = settings.routes[route].upstream, settings.routes[route].secrets
     assert upstream is not None, "the loader lets no route without upstream pass"
     if secret not in secrets:
         raise click.UsageError(
-            f"The route {route} has no secret {secret}; {advise(secret, secrets)}"
+            f"The route {route} has no secret {secret}; {suggest(secret, secrets)}"
         )
     try:
         public = PublicKey.parse(to) if to is not None else _own_keys().newest.public
@@ -109,7 +109,7 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
     value = _value(f"Value of {secret} for {route}")
     try:
         check(value, "the value", multiline=secrets[secret].multiline)
-    except Unusable as error:
+    except SourceError as error:
         raise KeyrelayError(str(error)) from None
     click.echo(str(public.seal(value, place_of(route, upstream), secret)))
     click.echo(f"Paste it as the secret {secret} of the route {route}.", err=True)
@@ -145,7 +145,7 @@ def reseal(file: Path, to: str | None) -> None:
     keys = _own_keys()
     known = {one.key_id: one for one in keys.keys}
     if to is not None and to not in known:
-        raise click.BadParameter(f"there is no key {to}; {advise(to, known)}", param_hint="--to")
+        raise click.BadParameter(f"there is no key {to}; {suggest(to, known)}", param_hint="--to")
     key = keys.newest if to is None else known[to]
     done = reseal_file(file, keys, key.public)
     if not done.changed and not done.kept:
@@ -163,12 +163,12 @@ def _own_keys(file: Path | None = None) -> Keys:
     Where there may be none yet it says how to make one.
     """
     from proxy.secrets import keyfile as keys
-    from proxy.secrets.sealing import NotOpened
+    from proxy.secrets.sealing import UnsealError
 
     path = file or keys.key_file()
     try:
         return keys.read_keys(path)
-    except NotOpened as error:
+    except UnsealError as error:
         if path is None:  # it was the keyring, which may be locked and have one all the same
             raise KeyrelayError(
                 f"make a key with: keyrelay keygen, unless you have one ({error})"

@@ -95,18 +95,22 @@ def _unused(
 
 
 def _rows(snapshot: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    tally = snapshot["tally"]
+    counters = snapshot["tally"]
     none: dict[str, Any] = {}
-    rows = [_row(name, route, tally.get(name, none)) for name, route in snapshot["routes"].items()]
+    rows = [
+        _row(name, route, counters.get(name, none)) for name, route in snapshot["routes"].items()
+    ]
     # What came to no route, and routes that a reload took away.
-    rows += [_row(name, none, one) for name, one in tally.items() if name not in snapshot["routes"]]
+    rows += [
+        _row(name, none, one) for name, one in counters.items() if name not in snapshot["routes"]
+    ]
     return rows
 
 
-def _row(name: str, route: Mapping[str, Any], tally: Mapping[str, Any]) -> tuple[str, ...]:
-    requests = sum(sum(codes.values()) for codes in tally.get("requests", {}).values())
-    failed = sum(sum(tally.get(kind, {}).values()) for kind in ("refusals", "broken"))
-    first_byte = tally.get("first_byte_seconds", {"count": 0, "sum": 0.0})
+def _row(name: str, route: Mapping[str, Any], counters: Mapping[str, Any]) -> tuple[str, ...]:
+    requests = sum(sum(codes.values()) for codes in counters.get("requests", {}).values())
+    failed = sum(sum(counters.get(kind, {}).values()) for kind in ("refusals", "broken"))
+    first_byte = counters.get("first_byte_seconds", {"count": 0, "sum": 0.0})
     mean = first_byte["sum"] / first_byte["count"] if first_byte["count"] else None
     pool = route.get("pool")
     return (
@@ -116,7 +120,7 @@ def _row(name: str, route: Mapping[str, Any], tally: Mapping[str, Any]) -> tuple
         str(route.get("in_flight", 0)),
         str(route.get("websockets", 0)),
         "-" if mean is None else f"{mean * 1000:.0f} ms",
-        f"{pool['open']}, idle {pool['idle']}, spare {pool['spares']}" if pool else "-",
+        f"{pool['open']}, idle {pool['idle']}, spare {pool['prewarmed']}" if pool else "-",
     )
 
 

@@ -33,7 +33,7 @@ _TAG = "tag:yaml.org,2002:"
 _SHOWABLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
 
 
-def shown(key: object) -> str:
+def display_key(key: object) -> str:
     """A key for a message. What might be a secret in the wrong place is not repeated."""
     return f'"{key}"' if isinstance(key, str) and _SHOWABLE.fullmatch(key) else "this key"
 
@@ -52,7 +52,7 @@ class Document:
     findings: list[Finding] = field(default_factory=list)
     _noted: set[Finding] = field(default_factory=set)
 
-    def place(self, path: Path, *, key: bool = False) -> Position:
+    def position(self, path: Path, *, key: bool = False) -> Position:
         """Line and column of the value at ``path``, or of its key, or of what is nearest above."""
         while path not in self.values:
             if not path:
@@ -193,7 +193,9 @@ class _Reader:
             if key in data:
                 line = self._document.keys[*path, key][0]
                 self._document.add(
-                    position, f"{shown(key)} stands here twice", f"the first is in line {line}"
+                    position,
+                    f"{display_key(key)} stands here twice",
+                    f"the first is in line {line}",
                 )
                 continue
             self._document.keys[*path, key] = position

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from proxy.errors import ConfigError, Finding
-from proxy.secrets import file_permissions as filemodes
+from proxy.secrets import file_permissions
 
 FILE_LIMIT_BYTES = 1024 * 1024
 """Largest configuration file: a thousand times a long one."""
@@ -22,7 +22,7 @@ def read_text(path: Path, *, ours: bool = False) -> str:
         with path.open("rb") as file:
             fault = None
             if not ours:
-                fault = filemodes.writable_by_others(str(path), os.fstat(file.fileno()))
+                fault = file_permissions.writable_by_others(str(path), os.fstat(file.fileno()))
             raw = file.read(FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
         raise _refusal(path, "there is no such file", "name another file") from None

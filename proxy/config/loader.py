@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from proxy.config.document import Document, read_yaml, shown
+from proxy.config.document import Document, display_key, read_yaml
 from proxy.config.document import Path as Place
 from proxy.config.fields import check_route_name
 from proxy.config.files import read_text
-from proxy.config.messages import advise
+from proxy.config.messages import suggest
 from proxy.config.placement import PLACEMENTS
 from proxy.config.presets import Preset, merge, read_preset, shipped, validated
 from proxy.config.route import RouteSettings
@@ -65,7 +65,7 @@ def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
         routes = _routes(document, named, {**shipped(), **own}, findings)
     elif isinstance(data, dict):
         document.add(
-            document.place(("routes",), key=True),
+            document.position(("routes",), key=True),
             "there are no routes",
             "write routes: and a route, indented below it, such as hume: {provider: hume}",
         )
@@ -86,12 +86,14 @@ def from_providers(names: Iterable[str]) -> Settings:
     known = shipped()
     wanted = list(dict.fromkeys(names))
     findings = [
-        Finding("command line", 0, 0, f"there is no provider {shown(name)}", advise(name, known))
+        Finding(
+            "command line", 0, 0, f"there is no provider {display_key(name)}", suggest(name, known)
+        )
         for name in wanted
         if name not in known
     ]
     if not wanted:
-        findings.append(Finding("command line", 0, 0, "no provider is named", advise("", known)))
+        findings.append(Finding("command line", 0, 0, "no provider is named", suggest("", known)))
     routes = {
         name: merge(known[name].settings, RouteSettings(), name) for name in wanted if name in known
     }
@@ -100,7 +102,7 @@ def from_providers(names: Iterable[str]) -> Settings:
             "command line",
             0,
             0,
-            f"the provider {shown(name)} has no upstream of its own",
+            f"the provider {display_key(name)} has no upstream of its own",
             "write a routes file in which the route says upstream:",
         )
         for name, route in routes.items()
@@ -135,7 +137,7 @@ def _own_presets(
     found: dict[str, Preset] = {}
     findings: list[Finding] = []
     for index, name in enumerate(settings.providers):
-        position = document.place(("providers", index))
+        position = document.position(("providers", index))
         directory = folder / name
         if not directory.is_dir():
             document.add(
@@ -146,7 +148,7 @@ def _own_presets(
             if path.stem in found:
                 document.add(
                     position,
-                    f"the preset {shown(path.stem)} is in two of the directories",
+                    f"the preset {display_key(path.stem)} is in two of the directories",
                     "keep one of them",
                 )
                 continue
@@ -173,7 +175,7 @@ def _routes(
             check_route_name(name)
         except ValueError as error:
             message, _, advice = str(error).partition("\n")
-            document.add(document.place(place, key=True), message, advice)
+            document.add(document.position(place, key=True), message, advice)
         own, broken = validated(document, RouteSettings, data, place)
         route = _Route(document, name, place, own, broken, known.get(own.provider or ""), findings)
         routes[name] = route.complete(known)
@@ -197,9 +199,9 @@ class _Route:
         merged = merge(self.preset.settings if self.preset else None, self.own, self.name)
         if self.own.provider is not None and self.preset is None:
             self.document.add(
-                self.document.place((*self.place, "provider")),
-                f"there is no provider {shown(self.own.provider)}",
-                advise(self.own.provider, known),
+                self.document.position((*self.place, "provider")),
+                f"there is no provider {display_key(self.own.provider)}",
+                suggest(self.own.provider, known),
             )
             return merged
         broken = self.broken | (self.preset.broken if self.preset else frozenset())
@@ -218,8 +220,8 @@ class _Route:
         if merged.strategy is not None and merged.strategy not in names and "auth" not in broken:
             self._add(
                 ("strategy",),
-                f"there is no strategy {shown(merged.strategy)}",
-                advise(merged.strategy, names) if names else "give the strategy a name:",
+                f"there is no strategy {display_key(merged.strategy)}",
+                suggest(merged.strategy, names) if names else "give the strategy a name:",
             )
         return merged
 
@@ -227,11 +229,11 @@ class _Route:
         """Note a finding at a field of the route, or of its preset if that is who said it."""
         if below and below[0] not in self.own.model_fields_set and self.preset is not None:
             preset = self.preset.document  # shared by loads, so it is not written to
-            found = Finding(preset.file, *preset.place(below), message, advice)
+            found = Finding(preset.file, *preset.position(below), message, advice)
             self.findings.extend([found] if found not in self.findings else [])
             return
         self.document.add(
-            self.document.place((*self.place, *below), key=not below), message, advice
+            self.document.position((*self.place, *below), key=not below), message, advice
         )
 
     def _check_secrets(self, merged: RouteSettings) -> None:
@@ -241,9 +243,9 @@ class _Route:
         for secret in self.own.secrets:
             if secret not in self.preset.settings.secrets:
                 self.document.add(
-                    self.document.place((*self.place, "secrets", secret), key=True),
-                    f"the provider has no secret {shown(secret)}",
-                    advise(secret, self.preset.settings.secrets),
+                    self.document.position((*self.place, "secrets", secret), key=True),
+                    f"the provider has no secret {display_key(secret)}",
+                    suggest(secret, self.preset.settings.secrets),
                 )
 
     def _check_plaintext(self, merged: RouteSettings) -> None:

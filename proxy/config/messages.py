@@ -12,7 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from proxy.config.document import Document, Path, Position, shown
+from proxy.config.document import Document, Path, Position, display_key
 from proxy.config.fields import Node
 from proxy.config.placement import PLACEMENTS, TAG_PREFIX, BasicCredentials
 from proxy.config.route import RouteSettings, StrategySettings, Strip
@@ -39,7 +39,7 @@ _BOUNDS = {
 }
 
 
-def advise(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
+def suggest(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
     """What was probably meant, or else what there is: the known words first, then further ones."""
     choices = sorted(known)
     choices += sorted(set(further).difference(choices))
@@ -49,7 +49,7 @@ def advise(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
     return f"known are: {', '.join(choices)}"
 
 
-def note_errors(
+def collect_errors(
     document: Document, error: ValidationError, model: type[Node], prefix: Path
 ) -> set[str]:
     """Add what ``error`` says to the document's findings.
@@ -88,7 +88,7 @@ def _locate(document: Document, prefix: Path, location: Sequence[str | int]) -> 
 
 def _position(document: Document, path: Path, kind: str, *, key: bool) -> Position:
     named = bool(path) and isinstance(path[-1], str)
-    return document.place(path, key=key or (named and kind in {"extra_forbidden", "missing"}))
+    return document.position(path, key=key or (named and kind in {"extra_forbidden", "missing"}))
 
 
 def _words(
@@ -185,7 +185,7 @@ def _unknown_key(key: str, known: set[str]) -> tuple[str, str]:
             f'a placement goes to one place, so it has no "{key}" as well',
             "write two placements as a list",
         )
-    return f"{shown(key)} is not known here", advise(key, known)
+    return f"{display_key(key)} is not known here", suggest(key, known)
 
 
 def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:

@@ -15,7 +15,7 @@ from proxy.config.document import Document, read_yaml
 from proxy.config.document import Path as Place
 from proxy.config.fields import Node
 from proxy.config.files import read_text
-from proxy.config.messages import note_errors
+from proxy.config.messages import collect_errors
 from proxy.config.route import RouteSettings, Strip
 from proxy.config.validation import check_auth
 from proxy.errors import ConfigError
@@ -47,7 +47,7 @@ def validated(
     try:
         return model.model_validate(data), frozenset()
     except ValidationError as error:
-        broken = note_errors(document, error, model, prefix)
+        broken = collect_errors(document, error, model, prefix)
     if not isinstance(data, dict) or not broken:
         return model(), frozenset(model.model_fields)
     rest = {key: value for key, value in data.items() if key not in broken}

@@ -20,8 +20,8 @@ from proxy.config import loader
 from proxy.config.files import read_text
 from proxy.config.settings import Settings
 from proxy.errors import ConfigError, Finding, KeyrelayError
-from proxy.secrets.envelope import Place, parse_envelope, place_of
-from proxy.secrets.sealing import Keys, NotOpened, PublicKey
+from proxy.secrets.envelope import SealBinding, parse_envelope, place_of
+from proxy.secrets.sealing import Keys, PublicKey, UnsealError
 
 _SCHEME = "sealed:"
 _BOM = b"\xef\xbb\xbf"
@@ -67,7 +67,7 @@ def reseal(path: Path, keys: Keys, to: PublicKey) -> Resealed:
         try:
             offset = _offset(found, text)
             fresh = _fresh(found, settings, keys, to)
-        except NotOpened as error:
+        except UnsealError as error:
             mark = found.node.start_mark
             findings.append(
                 Finding(
@@ -91,19 +91,19 @@ def reseal(path: Path, keys: Keys, to: PublicKey) -> Resealed:
 
 
 def _offset(found: _Found, text: str) -> int:
-    """Where in the file the text begins. Raises NotOpened if YAML has put it together."""
+    """Where in the file the text begins. Raises UnsealError if YAML has put it together."""
     offset = text.find(found.written, found.node.start_mark.index, found.node.end_mark.index)
     if offset < 0:
-        raise NotOpened("write the sealed value in one line, without escapes")
+        raise UnsealError("write the sealed value in one line, without escapes")
     return offset
 
 
 def _fresh(found: _Found, settings: Settings, keys: Keys, to: PublicKey) -> str | None:
-    """The value sealed anew; None if it has that key already. Raises NotOpened."""
+    """The value sealed anew; None if it has that key already. Raises UnsealError."""
     route = settings.routes.get(found.route)
     if route is None or route.upstream is None:
-        raise NotOpened("use another source here: only secrets of routes can be sealed")
-    place: Place = place_of(found.route, route.upstream)
+        raise UnsealError("use another source here: only secrets of routes can be sealed")
+    place: SealBinding = place_of(found.route, route.upstream)
     envelope = parse_envelope(found.text)
     value = keys.open(envelope, place, found.slot)
     return None if envelope.key_id == to.key_id else str(to.seal(value, place, found.slot))

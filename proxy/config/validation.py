@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 
 from proxy.config.document import Document, Position
 from proxy.config.document import Path as Place
-from proxy.config.messages import advise
+from proxy.config.messages import suggest
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
@@ -30,23 +30,23 @@ def _check_overlaps(
     if settings is not None:
         for index, text in enumerate(settings.listen):
             place: Place = ("listen", index)
-            _claim(document, document.place(place), listeners, text, "the main listener")
+            _claim(document, document.position(place), listeners, text, "the main listener")
         if settings.admin is not None:
             place = ("admin", "listen") if ("admin", "listen") in document.values else ("admin",)
             text = settings.admin.listen
-            _claim(document, document.place(place), listeners, text, "the admin listener")
+            _claim(document, document.position(place), listeners, text, "the admin listener")
     for name, route in routes.items():
         path = route.path or f"/{name}"
         if path in paths:
             document.add(
-                document.place(("routes", name, "path")),
+                document.position(("routes", name, "path")),
                 f"the route {paths[path]} answers at this path already",
                 "give one of them another path:",
             )
         paths.setdefault(path, name)
         for index, text in enumerate(route.listen):
             place = _existing(document, ("routes", name, "listen"), index)
-            _claim(document, document.place(place), listeners, text, f"the route {name}")
+            _claim(document, document.position(place), listeners, text, f"the route {name}")
     for name, route in routes.items():
         if route.upstream is None:
             continue
@@ -57,7 +57,7 @@ def _check_overlaps(
             dialled += [f"0.0.0.0:{origin.port}", f"[::]:{origin.port}"]
         if not origin.builtin and any(one in listeners for one in dialled):
             document.add(
-                document.place(("routes", name, "upstream")),
+                document.position(("routes", name, "upstream")),
                 "the route would lead back to keyrelay itself",
                 "write the address of the provider",
             )
@@ -76,7 +76,7 @@ def _check_exposure(
     places += [(("routes", name, "listen"), route.listen) for name, route in routes.items()]
     for place, texts in places:
         for index, text in enumerate(texts):
-            position = document.place(_existing(document, place, index))
+            position = document.position(_existing(document, place, index))
             if settings.inbound_token is None and "inbound_token" not in broken:
                 _check(document, position, check_guarded, text)
             elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
@@ -86,7 +86,7 @@ def _check_exposure(
                     "listen on loopback, or set peer_uid: warn",
                 )
     for index, name in enumerate(settings.hosts):
-        _check(document, document.place(("hosts", index)), check_served_host, name)
+        _check(document, document.position(("hosts", index)), check_served_host, name)
 
 
 def _check(
@@ -132,7 +132,7 @@ def check_auth(
         base: Place = (*prefix, "auth", index)
         if strategy.name in seen:
             document.add(
-                document.place((*base, "name")),
+                document.position((*base, "name")),
                 "another strategy has this name",
                 "give each its own; journal and explain name them",
             )
@@ -169,9 +169,9 @@ def _check_names(
     """Note each name of a template that is neither a secret nor ``given``."""
     for name in sorted(parse_template(template).names - merged.secrets.keys() - given):
         document.add(
-            document.place(place),
+            document.position(place),
             f'"{{{name}}}" names no secret',
-            advise(name, merged.secrets)
+            suggest(name, merged.secrets)
             if merged.secrets
             else f"add secrets: {{{name}: env:NAME}}",
         )

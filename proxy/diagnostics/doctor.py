@@ -18,7 +18,7 @@ from typing import Any
 
 from proxy import __version__, demo
 from proxy.auth.injection import Injection
-from proxy.auth.strategy import Means, Strategy
+from proxy.auth.strategy import AuthContext, Strategy
 from proxy.clock import SystemClock
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
@@ -27,13 +27,13 @@ from proxy.diagnostics import diagnosis
 from proxy.diagnostics.diagnosis import Mark
 from proxy.diagnostics.probe import ask, connect
 from proxy.errors import Refusal, SecretUnavailable, UpstreamFailure
-from proxy.forwarding.upstream_request import Outgoing
+from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import as_refusal
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import hidden_from, secrets_of, variables_in
-from proxy.secrets import resolver as sources
+from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.dialer import Dialler, tls_context
@@ -59,7 +59,7 @@ class Result:
     advice: str = ""
 
 
-async def examine(
+async def run_checks(
     settings: Settings, report: Callable[[Result], None], *, missing: Mark = "fail"
 ) -> None:
     """Examine every route; ``report`` gets each result as soon as all before it are there.
@@ -80,14 +80,14 @@ async def examine(
     variables = variables_in(settings)
     patients = []
     for name, one in settings.routes.items():
-        means = Means(clock, tls, spawn, hidden=partial(hidden_from, one, variables))
-        patients.append(_Patient(name, one, means, missing, asyncio.Queue()))
+        means = AuthContext(clock, tls, spawn, hidden=partial(hidden_from, one, variables))
+        patients.append(_RouteCheck(name, one, means, missing, asyncio.Queue()))
     try:
         if settings.inbound_token is not None:
             report(await _inbound_token(settings.inbound_token))
         async with asyncio.TaskGroup() as group:
             for patient in patients:
-                group.create_task(patient.examine())
+                group.create_task(patient.run_checks())
             for patient in patients:
                 while (result := await patient.results.get()) is not None:
                     report(result)
@@ -99,7 +99,7 @@ async def examine(
 
 async def _inbound_token(settings: SecretSettings) -> Result:
     try:
-        secret = await asyncio.to_thread(sources.resolve, "inbound_token", settings)
+        secret = await asyncio.to_thread(resolver.resolve, "inbound_token", settings)
     except SecretUnavailable as error:
         return Result("", "secret inbound_token", "fail", error.remedy)
     return Result("", "secret inbound_token", "ok", _there(secret))
@@ -110,16 +110,16 @@ def _there(secret: Secret) -> str:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Patient:
+class _RouteCheck:
     """One route while it is examined. ``results`` end with None."""
 
     name: str
     settings: RouteSettings
-    means: Means
+    means: AuthContext
     missing: Mark
     results: asyncio.Queue[Result | None]
 
-    async def examine(self) -> None:
+    async def run_checks(self) -> None:
         async with AsyncExitStack() as stack:
             stack.callback(self.results.put_nowait, None)
             route = await self._compiled()
@@ -165,7 +165,7 @@ class _Patient:
     async def _dialler(self, route: Route, stack: AsyncExitStack) -> Dialler:
         address = None
         if route.origin.builtin:
-            provider = await demo.start(sources.DEMO_KEY)
+            provider = await demo.start(resolver.DEMO_KEY)
             stack.push_async_callback(provider.close)
             address = provider.address
         return Dialler(
@@ -221,10 +221,10 @@ class _Patient:
         self._note("tls", *diagnosis.of_certificate(session.version(), certificate, wall))
 
     async def _look_at_clock(self, route: Route, connection: UpstreamConnection) -> None:
-        incoming = Incoming.of("HEAD", "/", _FIELDS)
-        request = Outgoing(incoming, b"", route.rules).render(Injection())
+        request = Request.of("HEAD", "/", _FIELDS)
+        sent = UpstreamRequest(request, b"", route.rules).render(Injection())
         try:
-            head = await ask(connection, request, head_only=True)
+            head = await ask(connection, sent, head_only=True)
         except UpstreamFailure as failure:
             self._note("clock", "skip", f"a request for the date went wrong: {failure.detail}")
         else:
@@ -235,13 +235,13 @@ class _Patient:
 
     async def _obtains(self, strategy: Strategy) -> bool:
         try:
-            vended = await strategy.vend()
+            issued = await strategy.vend()
         except Refusal as refusal:
             advice = "Check the secrets that it is made from, and token: of the strategy."
             self._note("token", "fail", f"{strategy.name}: {refusal.detail}", advice)
             return False
         self._note(
-            "token", "ok", f"{strategy.name}: obtained, good for {vended.seconds_left:.0f} s"
+            "token", "ok", f"{strategy.name}: obtained, good for {issued.seconds_left:.0f} s"
         )
         return True
 
@@ -252,12 +252,12 @@ class _Patient:
             self._note("verify", "skip", "no call to verify with is known", advice)
             return
         method, _, target = call.partition(" ")
-        incoming = Incoming.of(method, target, _FIELDS)
+        request = Request.of(method, target, _FIELDS)
         try:
-            strategy = route.admit(incoming, incoming.path)
+            strategy = route.admit(request, request.path)
             injection = strategy.ready(websocket=False) or await strategy.obtain(websocket=False)
-            request = Outgoing(incoming, incoming.path, route.rules).render(injection)
-            head = await ask(await connect(dialler), request, head_only=False)
+            sent = UpstreamRequest(request, request.path, route.rules).render(injection)
+            head = await ask(await connect(dialler), sent, head_only=False)
         except Refusal as refusal:
             self._note("verify", "warn", f"{call}: {refusal.detail}", refusal.advice)
         except UpstreamFailure as failure:

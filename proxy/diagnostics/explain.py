@@ -16,21 +16,21 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from proxy.auth.injection import Injection
-from proxy.auth.strategy import Means
+from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.config.validation import served_hosts
 from proxy.errors import Refusal
-from proxy.forwarding.upstream_request import Outgoing
-from proxy.http import parser as parsers
+from proxy.forwarding.upstream_request import UpstreamRequest
+from proxy.http import parser as http_parser
 from proxy.http.address import parse_listen
-from proxy.http.request import Incoming, request_id
+from proxy.http.request import Request, request_id
 from proxy.observability import tracing
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import Found, secrets_of, variables_in
-from proxy.routing.router import RouteTable
+from proxy.routing.route_secrets import ResolvedSecrets, secrets_of, variables_in
+from proxy.routing.router import Router
 from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, is_preflight
 from proxy.upstream.dialer import tls_context
@@ -71,14 +71,14 @@ def explain(
     routes = [_stand_in(name, route) for name, route in settings.routes.items()]
     steps: list[tuple[str, str]] = []
     try:
-        incoming = _parsed(method, target, fields)
-        request = _follow(settings, routes, incoming, steps)
+        request = _parsed(method, target, fields)
+        rendered = _follow(settings, routes, request, steps)
     except Refusal as refusal:
         return Explanation(tuple(steps), None, refusal)
-    return Explanation(tuple(steps), request, None)
+    return Explanation(tuple(steps), rendered, None)
 
 
-def _parsed(method: str, target: str, fields: list[tuple[str, str]]) -> Incoming:
+def _parsed(method: str, target: str, fields: list[tuple[str, str]]) -> Request:
     """The head as the door's parser reads it. Raises the Refusal that the door would answer."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     if any(control in line for line in lines for control in "\r\n"):
@@ -87,61 +87,61 @@ def _parsed(method: str, target: str, fields: list[tuple[str, str]]) -> Incoming
     head = "".join(f"{line}\r\n" for line in [*lines, ""]).encode("utf-8", "surrogateescape")
     loop = asyncio.new_event_loop()  # the parser asks for one and does not run it
     try:
-        messages, _, _ = parsers.request_parser(loop).feed_data(head)
-    except parsers.HttpProcessingError as error:
-        raise parsers.refusal(error) from None
+        messages, _, _ = http_parser.request_parser(loop).feed_data(head)
+    except http_parser.HttpProcessingError as error:
+        raise http_parser.refusal(error) from None
     finally:
         loop.close()
-    return parsers.incoming(messages[0][0])
+    return http_parser.request(messages[0][0])
 
 
 def _follow(
-    settings: Settings, routes: list[Route], incoming: Incoming, steps: list[tuple[str, str]]
+    settings: Settings, routes: list[Route], request: Request, steps: list[tuple[str, str]]
 ) -> str | None:
-    table = RouteTable(routes, _owner(settings, routes, incoming))
+    table = Router(routes, _owner(settings, routes, request))
     guard = Guard(served_hosts(settings) | table.hosts, frozenset(settings.browsers.origins))
-    host, page = guard.admit(incoming)
+    host, page = guard.admit(request)
     who = "no browser" if page is None else f"a page of the allowed origin {page}"
     if settings.inbound_token is not None:
         who += "; if the request brings the inbound token"
     steps.append(("guard", f"admitted: host {host}, {who}"))
-    if page is not None and is_preflight(incoming):
+    if page is not None and is_preflight(request):
         steps.append(("answer", "a CORS preflight: answered by keyrelay, nothing is sent"))
         return None
-    if incoming.target == b"*" or (incoming.path.startswith(b"/-/") and table.shares(host)):
+    if request.target == b"*" or (request.path.startswith(b"/-/") and table.shares(host)):
         steps.append(("answer", "about keyrelay itself: nothing is sent"))
         return None
-    match = table.find(host, incoming)
+    match = table.find(host, request)
     route = _shown(match.route.name, settings)
     steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
     try:
-        strategy = route.admit(incoming, match.rest)
+        strategy = route.admit(request, match.rest)
     except Refusal as refusal:
         if refusal.kind == "path-not-allowed":
-            steps.append(("rules", _rules(route, incoming, match.rest)))
+            steps.append(("rules", _rules(route, request, match.rest)))
         raise
-    steps.append(("rules", _rules(route, incoming, match.rest)))
+    steps.append(("rules", _rules(route, request, match.rest)))
     steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
     where = "the built-in provider" if route.origin.builtin else str(route.origin)
     steps.append(("sent to", where))
-    injection = strategy.ready(websocket=incoming.websocket)
+    injection = strategy.ready(websocket=request.websocket)
     assert injection is not None
-    added = _request_id(incoming) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
-    outgoing = Outgoing(incoming, match.rest, route.rules, added)
-    return outgoing.render(_readable(injection)).decode("utf-8", "backslashreplace")
+    added = _request_id(request) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
+    upstream_request = UpstreamRequest(request, match.rest, route.rules, added)
+    return upstream_request.render(_readable(injection)).decode("utf-8", "backslashreplace")
 
 
-def _request_id(incoming: Incoming) -> bytes:
+def _request_id(request: Request) -> bytes:
     """The line that names the request: with the client's id if that one will be used."""
-    given = incoming.headers.get("X-Request-Id")
+    given = request.headers.get("X-Request-Id")
     # A new one is another each time, so what is shown only says that there will be one.
     shown = given if given is not None and request_id(given) == given else "<request id>"
     return b"X-Request-Id: %b\r\n" % shown.encode("ascii")
 
 
-def _owner(settings: Settings, routes: list[Route], incoming: Incoming) -> Route | None:
+def _owner(settings: Settings, routes: list[Route], request: Request) -> Route | None:
     """The route whose own listener the request is for, None for the main listener."""
-    port = incoming.headers.get("Host", "").rpartition(":")[2]
+    port = request.headers.get("Host", "").rpartition(":")[2]
     if port in {str(parse_listen(text).port) for text in settings.listen}:
         return None
     for route in routes:
@@ -151,31 +151,31 @@ def _owner(settings: Settings, routes: list[Route], incoming: Incoming) -> Route
     return None
 
 
-def _rules(route: Route, incoming: Incoming, rest: bytes) -> str:
+def _rules(route: Route, request: Request, rest: bytes) -> str:
     """The patterns that decide, which an answer to a client does not name."""
     path = rest.decode("ascii") or "/"
-    served = f"{incoming.method} is served"
-    if (denied := route.deny.find_catch(incoming.method, path)) is not None:
+    served = f"{request.method} is served"
+    if (denied := route.deny.find_catch(request.method, path)) is not None:
         return f"{served}, denied by {denied}"
     if route.allow is None:
         return f"{served}, not denied, no allow list"
-    allowed = route.allow.find_match(incoming.method, path) or "nothing of the allow list"
+    allowed = route.allow.find_match(request.method, path) or "nothing of the allow list"
     return f"{served}, not denied, allowed by {allowed}"
 
 
 def _stand_in(name: str, route: RouteSettings) -> Route:
     """A route to be found by its path; none of its secrets is read."""
-    return compile_route(name, route, Found({}, dict.fromkeys(route.secrets, "not read")))
+    return compile_route(name, route, ResolvedSecrets({}, dict.fromkeys(route.secrets, "not read")))
 
 
 def _shown(name: str, settings: Settings) -> Route:
     """A route with names for secrets; unready if the one with the secrets themselves is."""
     route = settings.routes[name]
     found = secrets_of(name, route, variables_in(settings))
-    real = compile_route(name, route, found, Means(SystemClock(), tls_context(), _never))
+    real = compile_route(name, route, found, AuthContext(SystemClock(), tls_context(), _never))
     names = {one: (Secret(one, f"<{one}>".encode("ascii")),) for one in found.secrets}
     withheld = tracing.FIELDS if settings.tracing else frozenset()
-    masked = compile_route(name, route, Found(names, found.lacking), withheld=withheld)
+    masked = compile_route(name, route, ResolvedSecrets(names, found.lacking), withheld=withheld)
     return dataclasses.replace(masked, unready=real.unready)
 
 

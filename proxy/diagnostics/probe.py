@@ -27,25 +27,25 @@ class _Nobody:
 
 
 class _Head:
-    """Takes the head of an answer and none of its body. A ``Receiver``."""
+    """Takes the head of an answer and none of its body. A ``ResponseListener``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[ResponseHead | UpstreamFailure] = loop.create_future()
 
-    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
+    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         self.future.set_result(head)
 
-    def answer_more(self, body: bytes, *, ended: bool) -> None:
+    def on_response_body(self, body: bytes, *, ended: bool) -> None:
         """Of no interest."""
 
-    def answer_lost(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure) -> None:
         if not self.future.done():
             self.future.set_result(failure)
 
-    def provider_full(self) -> None:
+    def on_upstream_blocked(self) -> None:
         """The request has been handed over whole."""
 
-    def provider_drained(self) -> None:
+    def on_upstream_drained(self) -> None:
         """The request has been handed over whole."""
 
 
@@ -62,11 +62,11 @@ async def ask(connection: UpstreamConnection, request: bytes, *, head_only: bool
 
     Raises UpstreamFailure. Cancelling closes the connection.
     """
-    receiver = _Head(asyncio.get_running_loop())
+    listener = _Head(asyncio.get_running_loop())
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
-            connection.send(receiver, request, ended=True, head_only=head_only)
-            answer = await receiver.future
+            connection.send(listener, request, ended=True, head_only=head_only)
+            answer = await listener.future
     except TimeoutError:
         raise UpstreamFailure(
             "http_response_timeout", "The provider did not answer.", timed_out=True

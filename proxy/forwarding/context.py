@@ -7,14 +7,14 @@ from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
-from proxy.observability.exchange_log import Journal
-from proxy.observability.inspector import Watchers
+from proxy.observability.exchange_log import ExchangeLog
+from proxy.observability.inspector import InspectorHub
 from proxy.observability.tracing import Tracer
 from proxy.websocket.relay import Relay
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class ProxyContext:
     """What an exchange needs that is not its own.
 
     relays    the open WebSocket sessions
@@ -24,8 +24,8 @@ class Surroundings:
     """
 
     loop: asyncio.AbstractEventLoop
-    journal: Journal
+    exchange_log: ExchangeLog
     relays: set[Relay]
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-    watchers: Watchers
+    inspector_hub: InspectorHub
     tracer: Tracer | None = None

@@ -11,9 +11,9 @@ from collections.abc import Callable
 from proxy.http.content_coding import decoder
 from proxy.http.headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answer_fields
 from proxy.http.problem import page_fields
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.http.response import ResponseHead
-from proxy.secrets.redaction import Masker, StreamMasker
+from proxy.secrets.redaction import Redactor, StreamMasker
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -27,7 +27,7 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
-class Crossing:
+class ResponseRewriter:
     """One answer on its way to the client.
 
     page      origin of the page that asks, None for any other program
@@ -43,36 +43,36 @@ class Crossing:
     def __init__(
         self,
         head: ResponseHead,
-        incoming: Incoming,
+        request: Request,
         *,
         page: str | None,
-        relocate: Callable[[bytes], bytes],
-        masker: Masker,
+        rewrite_location: Callable[[bytes], bytes],
+        redactor: Redactor,
         mask_all: bool,
     ) -> None:
         dropped = DROPPED_FROM_ANSWERS if page is None else DROPPED_FOR_BROWSERS
-        bodiless = incoming.method == "HEAD" or head.code in {101, 204, 304}
+        bodiless = request.method == "HEAD" or head.code in {101, 204, 304}
         length_known = head.length is not None
         if head.code == 204:
             # RFC 9110 section 8.6: there is no content whose length could be said.
             dropped = dropped | {b"content-length"}
             length_known = False
-        self._mask: _BodyMask | None = None
-        if masker and (head.code >= 400 or mask_all) and not bodiless:
+        self._mask: _BodyRedactor | None = None
+        if redactor and (head.code >= 400 or mask_all) and not bodiless:
             coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
-            self._mask = _BodyMask(masker, coding)
+            self._mask = _BodyRedactor(redactor, coding)
             if coding:
                 # It is passed on decoded, so neither coding nor length is what it was.
                 dropped = dropped | _CHANGED_LENGTH
                 length_known = False
-        told = b"%b\r\n%b" % (head.reason, answer_fields(head.fields, dropped, relocate))
-        masked = masker.mask(told)
+        told = b"%b\r\n%b" % (head.reason, answer_fields(head.fields, dropped, rewrite_location))
+        masked = redactor.mask(told)
         if masked is not told and length_known and head.length is not None:
             # A credential of digits must not blot out the length.
-            fields = answer_fields(head.fields, dropped | {b"content-length"}, relocate)
-            masked = masker.mask(b"%b\r\n%b" % (head.reason, fields))
+            fields = answer_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
+            masked = redactor.mask(b"%b\r\n%b" % (head.reason, fields))
             masked += b"Content-Length: %d\r\n" % head.length
-        self._chunked = not bodiless and not length_known and incoming.version == (1, 1)
+        self._chunked = not bodiless and not length_known and request.version == (1, 1)
         self.unframed = not bodiless and not length_known and not self._chunked
         if self._chunked:
             masked += b"Transfer-Encoding: chunked\r\n"
@@ -101,7 +101,7 @@ class Crossing:
         return chunk(data) + LAST_CHUNK if self._chunked else data
 
 
-class _BodyMask:
+class _BodyRedactor:
     """Blots a credential out of a body that may be compressed; what goes out is not.
 
     A body in a coding that cannot be undone here is left out: nobody knows what is in it.
@@ -109,9 +109,9 @@ class _BodyMask:
 
     __slots__ = ("_decoder", "_stream")
 
-    def __init__(self, masker: Masker, coding: str) -> None:
+    def __init__(self, redactor: Redactor, coding: str) -> None:
         self._decoder = decoder(coding)
-        self._stream = StreamMasker(masker)
+        self._stream = StreamMasker(redactor)
 
     def feed(self, data: bytes) -> bytes:
         if self._decoder is None:

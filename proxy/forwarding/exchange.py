@@ -13,16 +13,16 @@ from collections.abc import Callable
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal, UpstreamFailure
-from proxy.forwarding.context import Surroundings
-from proxy.forwarding.downstream_response import LAST_CHUNK, Crossing, chunk
+from proxy.forwarding.context import ProxyContext
+from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
 from proxy.forwarding.upgrade import SessionEnd, answer, begin, heard
-from proxy.forwarding.upstream_request import Outgoing
+from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import as_refusal, body_too_large
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.http.response import ResponseHead
-from proxy.observability.capture import EventStream
-from proxy.observability.exchange_log import Exchange
-from proxy.routing.limits import Bounds
+from proxy.observability.capture import EventStreamCapture
+from proxy.observability.exchange_log import ExchangeRecord
+from proxy.routing.limits import ExchangeLimits
 from proxy.server.connection import ClientConnection
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.pool import Pool
@@ -34,8 +34,8 @@ _REPLAY_LIMIT = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
-class Forward:
-    """Serves one request: a ``door.Exchange`` to the client's side, a ``Receiver`` to the other.
+class ProxyExchange:
+    """Serves one request, between a ``RequestListener`` and a ``ResponseListener``.
 
     client    where the request came from and the answer goes
     outgoing  the request, still without its credential
@@ -71,26 +71,26 @@ class Forward:
     def __init__(
         self,
         client: ClientConnection,
-        incoming: Incoming,
-        outgoing: Outgoing,
+        request: Request,
+        upstream_request: UpstreamRequest,
         strategy: Strategy,
         pool: Pool,
-        around: Surroundings,
-        note: Exchange,
+        around: ProxyContext,
+        note: ExchangeRecord,
         *,
         page: str | None,
-        relocate: Callable[[bytes], bytes],
-        bounds: Bounds,
+        rewrite_location: Callable[[bytes], bytes],
+        bounds: ExchangeLimits,
     ) -> None:
         self._client = client
-        self._incoming = incoming
-        self._outgoing = outgoing
+        self._incoming = request
+        self._outgoing = upstream_request
         self._strategy = strategy
         self._pool = pool
         self._around = around
         self._note = note
         self._page = page
-        self._relocate = relocate
+        self._relocate = rewrite_location
         self._bounds = bounds
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
@@ -100,9 +100,9 @@ class Forward:
         self._copy: bytes | None = None
         self._replays = 0
         self._request_ended = False
-        self._crossing: Crossing | None = None
+        self._crossing: ResponseRewriter | None = None
         # Whoever reads along, while somebody watches.
-        self._events: EventStream | None = None
+        self._events: EventStreamCapture | None = None
         self.finished = False
 
     # -- the request ---------------------------------------------------------------------------
@@ -121,7 +121,7 @@ class Forward:
         else:
             self._prepare()
 
-    def body(self, data: bytes, *, ended: bool) -> None:
+    def on_request_body(self, data: bytes, *, ended: bool) -> None:
         """More of the request's body has come from the client."""
         self._note.sent += len(data)
         limit = self._bounds.max_body_bytes
@@ -193,17 +193,17 @@ class Forward:
         self._unsent = self._copy
         self._prepare(fresh=fresh)
 
-    def provider_full(self) -> None:
+    def on_upstream_blocked(self) -> None:
         if not self._request_ended:
             self._client.pause_reading()
 
-    def provider_drained(self) -> None:
+    def on_upstream_drained(self) -> None:
         if not self._request_ended:
             self._client.resume_reading()
 
     # -- the answer ----------------------------------------------------------------------------
 
-    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
+    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """The head of the provider's answer, with what came of its body."""
         if self._strategy.renewable and self._mends(head.code):
             if not ended:
@@ -216,21 +216,21 @@ class Forward:
             return
         if ended:
             self._connection = None
-        crossing = self._crossed(head)
-        passed = None if crossing is None else self._passed(crossing, body, ended=ended)
-        if crossing is None or passed is None:
+        rewriter = self._crossed(head)
+        passed = None if rewriter is None else self._passed(rewriter, body, ended=ended)
+        if rewriter is None or passed is None:
             self._fail(UpstreamFailure("http_protocol_error", "The provider's answer is invalid."))
             return
-        self._crossing = crossing
+        self._crossing = rewriter
         self._copy = None
         self._note.answered(head.code)
         self._note.received += len(body)
-        if self._around.watchers.active:
+        if self._around.inspector_hub.active:
             self._watched(head, body)
-        if crossing.unframed:
+        if rewriter.unframed:
             self._client.keep_alive = False
         close = self._client.must_close
-        data = crossing.head(b"Connection: close\r\n") if close else crossing.head()
+        data = rewriter.head(b"Connection: close\r\n") if close else rewriter.head()
         if close:
             self._client.keep_alive = False
         if ended:
@@ -238,7 +238,7 @@ class Forward:
         else:
             self._client.write(data + passed)
 
-    def answer_more(self, body: bytes, *, ended: bool) -> None:
+    def on_response_body(self, body: bytes, *, ended: bool) -> None:
         """More of the answer's body."""
         assert self._crossing is not None
         self._note.received += len(body)
@@ -248,7 +248,7 @@ class Forward:
         if data is None:
             if self._connection is not None:
                 self._connection.abort()
-            self.answer_lost(
+            self.on_upstream_error(
                 UpstreamFailure("http_response_content_coding", "The provider's answer is broken.")
             )
         elif ended:
@@ -260,17 +260,17 @@ class Forward:
     def _watched(self, head: ResponseHead, body: bytes) -> None:
         """Somebody watches: tell of the answer, and let events be read along."""
         assert self._injection is not None
-        watchers = self._around.watchers
-        watchers.answered(self._note)
-        self._events = watchers.stream(self._note, head, self._injection.masker)
+        inspector_hub = self._around.inspector_hub
+        inspector_hub.answered(self._note)
+        self._events = inspector_hub.stream(self._note, head, self._injection.redactor)
         if self._events is not None:
             self._events.feed(body)
 
     @staticmethod
-    def _passed(crossing: Crossing, body: bytes, *, ended: bool) -> bytes | None:
+    def _passed(rewriter: ResponseRewriter, body: bytes, *, ended: bool) -> bytes | None:
         """A part of the body as it goes to the client; None if it cannot."""
         try:
-            return crossing.end(body) if ended else crossing.part(body)
+            return rewriter.end(body) if ended else rewriter.part(body)
         except ValueError:
             return None
 
@@ -290,16 +290,16 @@ class Forward:
             and self._replays < self._strategy.replays
         )
 
-    def _crossed(self, head: ResponseHead) -> Crossing | None:
+    def _crossed(self, head: ResponseHead) -> ResponseRewriter | None:
         """The answer for this client; None if it cannot be passed on."""
         assert self._injection is not None
         try:
-            return Crossing(
+            return ResponseRewriter(
                 head,
                 self._incoming,
                 page=self._page,
-                relocate=self._relocate,
-                masker=self._injection.masker,
+                rewrite_location=self._relocate,
+                redactor=self._injection.redactor,
                 mask_all=self._bounds.mask_bodies,
             )
         except ValueError:
@@ -310,8 +310,8 @@ class Forward:
         connection, self._connection = self._connection, None
         assert connection is not None
         assert self._injection is not None
-        crossing = self._crossed(head)
-        if crossing is None or not accepts(self._incoming, head):
+        rewriter = self._crossed(head)
+        if rewriter is None or not accepts(self._incoming, head):
             connection.abort()
             self._fail(
                 UpstreamFailure(
@@ -320,19 +320,19 @@ class Forward:
             )
             return
         self._note.answered(101)
-        self._client.write(answer(crossing, head, self._outgoing.kept_subprotocols))
+        self._client.write(answer(rewriter, head, self._outgoing.kept_subprotocols))
         begin(
             self._client,
             connection,
             self._around,
             SessionEnd(self._around, self._note, self._bounds.leave),
             early=early,
-            tap=heard(self._around, self._note, head, self._injection.masker),
+            tap=heard(self._around, self._note, head, self._injection.redactor),
         )
 
     # -- when it goes wrong --------------------------------------------------------------------
 
-    def answer_lost(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure) -> None:
         """The connection to the provider is gone before the answer was complete."""
         connection, self._connection = self._connection, None
         if self._crossing is not None:
@@ -340,7 +340,7 @@ class Forward:
             # Bytes that were passed on may still go out; the missing end tells the client. One that
             # speaks HTTP/1.0 takes any clean end for the end, so it gets a reset.
             if self._incoming.version == (1, 1):
-                self._client.break_off()
+                self._client.close_after_flush()
             else:
                 self._client.abort()
         elif (
@@ -356,22 +356,22 @@ class Forward:
 
     def _may_repeat(self) -> bool:
         """Whether sending the request twice does no more than sending it once."""
-        incoming = self._incoming
-        safe = incoming.method in _IDEMPOTENT or "Idempotency-Key" in incoming.headers
+        request = self._incoming
+        safe = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
         return safe and self._request_ended and self._copy is not None
 
-    def client_lost(self) -> None:
+    def on_client_disconnect(self) -> None:
         """The client is gone: so is the provider's request, at once."""
         if self._task is not None:
             self._task.cancel()
         self._drop_connection()
         self._end("client-left")
 
-    def client_full(self) -> None:
+    def on_client_blocked(self) -> None:
         if self._connection is not None:
             self._connection.pause_reading()
 
-    def client_drained(self) -> None:
+    def on_client_drained(self) -> None:
         if self._connection is not None:
             self._connection.resume_reading()
 
@@ -409,4 +409,4 @@ class Forward:
             if self._bounds.leave is not None:
                 self._bounds.leave()
             self._note.outcome = outcome
-            self._around.journal.note(self._note)
+            self._around.exchange_log.finish(self._note)

@@ -11,11 +11,11 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
-from proxy.auth.strategy import Strategy, Vended
+from proxy.auth.strategy import IssuedToken, Strategy
 from proxy.errors import Refusal
-from proxy.forwarding.context import Surroundings
+from proxy.forwarding.context import ProxyContext
 from proxy.http.problem import cors_fields, plain
-from proxy.observability.exchange_log import Exchange
+from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.route import Route
 from proxy.server.connection import ClientConnection
 
@@ -29,8 +29,8 @@ class Vending:
         self,
         client: ClientConnection,
         strategy: Strategy,
-        around: Surroundings,
-        note: Exchange,
+        around: ProxyContext,
+        note: ExchangeRecord,
         *,
         page: str | None,
     ) -> None:
@@ -42,7 +42,7 @@ class Vending:
 
     async def _serve(self, strategy: Strategy) -> None:
         try:
-            vended = await strategy.vend()
+            issued = await strategy.vend()
         except Refusal as refusal:
             self._note.answered(refusal.status)
             self._end(refusal.kind)
@@ -54,7 +54,7 @@ class Vending:
         self._client.write(
             plain(
                 200,
-                self._document(vended),
+                self._document(issued),
                 fields=fields,
                 content_type=b"application/json",
                 close=self._client.must_close,
@@ -63,31 +63,31 @@ class Vending:
         self._client.done()
 
     @staticmethod
-    def _document(vended: Vended) -> bytes:
-        ends = datetime.now(UTC) + timedelta(seconds=vended.seconds_left)
+    def _document(issued: IssuedToken) -> bytes:
+        ends = datetime.now(UTC) + timedelta(seconds=issued.seconds_left)
         document = {
-            "token": vended.token.decode("ascii"),
-            "expires_in": int(vended.seconds_left),
+            "token": issued.token.decode("ascii"),
+            "expires_in": int(issued.seconds_left),
             "expires_at": ends.isoformat(timespec="seconds").replace("+00:00", "Z"),
         }
         return json.dumps(document).encode() + b"\n"
 
-    def body(self, data: bytes, *, ended: bool) -> None:
+    def on_request_body(self, data: bytes, *, ended: bool) -> None:
         """A body says nothing here; it is read so that the connection can go on."""
 
-    def client_lost(self) -> None:
+    def on_client_disconnect(self) -> None:
         self._task.cancel()
         self._end("client-left")
 
-    def client_full(self) -> None:
+    def on_client_blocked(self) -> None:
         """The answer is short and already written."""
 
-    def client_drained(self) -> None:
-        """See ``client_full``."""
+    def on_client_drained(self) -> None:
+        """See ``on_client_blocked``."""
 
     def _end(self, outcome: str) -> None:
         self._note.outcome = outcome
-        self._around.journal.note(self._note)
+        self._around.exchange_log.finish(self._note)
 
 
 def vendor(route: Route) -> Strategy:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from proxy.forwarding.context import Surroundings
-from proxy.forwarding.downstream_response import Crossing
+from proxy.forwarding.context import ProxyContext
+from proxy.forwarding.downstream_response import ResponseRewriter
 from proxy.http.response import ResponseHead
-from proxy.observability.exchange_log import Exchange
-from proxy.secrets.redaction import Masker
+from proxy.observability.exchange_log import ExchangeRecord
+from proxy.secrets.redaction import Redactor
 from proxy.server.connection import ClientConnection
 from proxy.upstream.connection import UpstreamConnection
 from proxy.websocket.relay import Relay, Tap
 
 
-def answer(crossing: Crossing, head: ResponseHead, kept: Sequence[bytes]) -> bytes:
+def answer(rewriter: ResponseRewriter, head: ResponseHead, kept: Sequence[bytes]) -> bytes:
     """The 101 for the client. ``kept`` are the subprotocols that it offered and that stayed here.
 
     Where it offered a key as subprotocol, browsers and strict clients insist that one of their
@@ -26,23 +26,25 @@ def answer(crossing: Crossing, head: ResponseHead, kept: Sequence[bytes]) -> byt
     more = [b"Upgrade: websocket\r\nConnection: Upgrade\r\n"]
     if kept and not head.values(b"sec-websocket-protocol"):
         more.append(b"Sec-WebSocket-Protocol: %b\r\n" % kept[0])
-    return crossing.head(*more)
+    return rewriter.head(*more)
 
 
-def heard(around: Surroundings, note: Exchange, head: ResponseHead, masker: Masker) -> Tap | None:
+def heard(
+    around: ProxyContext, note: ExchangeRecord, head: ResponseHead, redactor: Redactor
+) -> Tap | None:
     """Who reads along in the session, if somebody watches."""
-    watchers = around.watchers
-    if not watchers.active:
+    inspector_hub = around.inspector_hub
+    if not inspector_hub.active:
         return None
-    watchers.answered(note)
+    inspector_hub.answered(note)
     extensions = b", ".join(head.values(b"sec-websocket-extensions"))
-    return watchers.tap(note, extensions, masker)
+    return inspector_hub.tap(note, extensions, redactor)
 
 
 def begin(
     client: ClientConnection,
     connection: UpstreamConnection,
-    around: Surroundings,
+    around: ProxyContext,
     ended: SessionEnd,
     *,
     early: bytes,
@@ -50,8 +52,8 @@ def begin(
 ) -> None:
     """Splice the two connections. ``early`` came behind the provider's answer."""
     from_client = client.take_early_bytes()
-    client.release()
-    relay = Relay(client.transport, connection.release(), around.loop, ended, tap)
+    client.detach()
+    relay = Relay(client.transport, connection.detach(), around.loop, ended, tap)
     around.relays.add(relay)
     relay.start(from_client=from_client, from_provider=early)
 
@@ -66,7 +68,7 @@ class SessionEnd:
     __slots__ = ("_around", "_leave", "_note")
 
     def __init__(
-        self, around: Surroundings, note: Exchange, leave: Callable[[], None] | None
+        self, around: ProxyContext, note: ExchangeRecord, leave: Callable[[], None] | None
     ) -> None:
         self._around = around
         self._note = note
@@ -77,4 +79,4 @@ class SessionEnd:
         self._note.sent, self._note.received = sent, received
         if self._leave is not None:
             self._leave()
-        self._around.journal.note(self._note)
+        self._around.exchange_log.finish(self._note)

@@ -9,40 +9,42 @@ from __future__ import annotations
 
 from proxy.auth.injection import Injection
 from proxy.http.headers import request_fields, split_subprotocols, strip_query
-from proxy.http.request import Incoming
-from proxy.routing.route import Rules
+from proxy.http.request import Request
+from proxy.routing.route import RewriteRules
 
 
-class Outgoing:
+class UpstreamRequest:
     """A request without its credential; ``render`` adds one. Can be rendered again for a replay."""
 
     __slots__ = ("_fields", "_host", "_method", "_path", "_query", "_tail", "kept_subprotocols")
 
-    def __init__(self, incoming: Incoming, rest: bytes, rules: Rules, added: bytes = b"") -> None:
+    def __init__(
+        self, request: Request, rest: bytes, rules: RewriteRules, added: bytes = b""
+    ) -> None:
         """``rest`` is the raw path behind the route's prefix: empty or beginning with ``/``.
 
         ``added`` are field lines of keyrelay's own, each ended with CRLF.
         """
-        self._method = incoming.method.encode("ascii")
+        self._method = request.method.encode("ascii")
         self._host = rules.host
         self._path = rules.base_path
         self._tail = rest
-        query = incoming.query
+        query = request.query
         if query:
             query = strip_query(query, rules.dropped_query) or None
         self._query = query
         self.kept_subprotocols: list[bytes] = []
-        if incoming.websocket:
-            self._fields = self._handshake_fields(incoming, rules)
+        if request.websocket:
+            self._fields = self._handshake_fields(request, rules)
         else:
-            self._fields = request_fields(incoming.raw_headers, rules.dropped_headers)
-            if incoming.chunked:
+            self._fields = request_fields(request.raw_headers, rules.dropped_headers)
+            if request.chunked:
                 self._fields += b"Transfer-Encoding: chunked\r\n"
         self._fields += added
 
-    def _handshake_fields(self, incoming: Incoming, rules: Rules) -> bytes:
+    def _handshake_fields(self, request: Request, rules: RewriteRules) -> bytes:
         """RFC 6455 section 4.1: key, version and extensions are the client's, end to end."""
-        raw = incoming.raw_headers
+        raw = request.raw_headers
         # Dropped elsewhere, where it could only be a carrier of keys.
         dropped = rules.dropped_headers - {b"sec-websocket-protocol"}
         offered, self.kept_subprotocols = split_subprotocols(raw, rules.subprotocols)

@@ -199,11 +199,12 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
 
 
 def answer_fields(
-    fields: bytes, dropped: frozenset[bytes], relocate: Callable[[bytes], bytes]
+    fields: bytes, dropped: frozenset[bytes], rewrite_location: Callable[[bytes], bytes]
 ) -> bytes:
     """The field lines that go back to the client, as one block of CRLF-ended lines.
 
-    ``fields`` as in ``ResponseHead``, ``dropped`` lower-case names. ``relocate`` gets the value of
+    ``fields`` as in ``ResponseHead``, ``dropped`` lower-case names.
+    ``rewrite_location`` gets the value of
     ``Location`` and says what the client may follow instead. Raises ValueError if that would end
     its line early.
     """
@@ -214,14 +215,14 @@ def answer_fields(
         parts.append(fields[at : begin + 1])
         at = end + 2
         if found.lastgroup == "location":
-            location = relocate(found["location"])
+            location = rewrite_location(found["location"])
             if any(one in location for one in b"\r\n\0"):
                 raise ValueError("a Location holds CR, LF or NUL")
             parts += (fields[begin + 1 : found.start("location")], location, b"\r\n")
         elif found.lastgroup == "connection" and found["connection"].strip() not in _ORDINARY:
             named = named_by_connection(found["connection"]) - dropped
             if not named <= _ABOUT_CONNECTION:
-                return answer_fields(_without_named(fields), dropped, relocate)
+                return answer_fields(_without_named(fields), dropped, rewrite_location)
     parts.append(fields[at:])
     return b"".join(parts)
 

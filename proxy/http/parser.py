@@ -19,7 +19,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpResponseParser
 from multidict import CIMultiDictProxy
 
 from proxy.errors import KeyrelayError, Refusal
-from proxy.http.request import Incoming, RawHeaders
+from proxy.http.request import RawHeaders, Request
 from proxy.http.response import ResponseHead
 
 __all__ = [
@@ -27,8 +27,8 @@ __all__ = [
     "HttpProcessingError",
     "ParsedAnswer",
     "RequestHead",
-    "incoming",
     "refusal",
+    "request",
     "request_parser",
     "require_c_parser",
     "response_head",
@@ -154,9 +154,9 @@ def response_parser(loop: asyncio.AbstractEventLoop, *, head_only: bool) -> Pars
     )
 
 
-def incoming(head: RequestHead) -> Incoming:
+def request(head: RequestHead) -> Request:
     """The parser's message as the rest of keyrelay knows it."""
-    return Incoming(
+    return Request(
         head.method,
         head.path.encode("utf-8", "surrogateescape"),
         head.raw_headers,

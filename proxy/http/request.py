@@ -11,7 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
-class Incoming:
+class Request:
     """One request's head.
 
     method       as sent; methods are case-sensitive (RFC 9110 section 9.1)
@@ -68,7 +68,7 @@ class Incoming:
     @classmethod
     def of(
         cls, method: str, target: str, fields: list[tuple[str, str]], *, websocket: bool = False
-    ) -> Incoming:
+    ) -> Request:
         """The same from text, where no parser has read it."""
         raw = tuple((name.encode("latin-1"), value.encode("utf-8")) for name, value in fields)
         return cls(

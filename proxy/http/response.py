@@ -1,8 +1,8 @@
 """The head of a provider's answer, and a quick way to read the ordinary ones.
 
-Most answers are HTTP/1.1 with a length and nothing odd about them. ``scan`` reads those in a few
-steps and declines all others, which then go through aiohttp's parser: it is never the more lenient
-of the two.
+Most responses are HTTP/1.1 with a length and nothing unusual. ``parse_simple_head`` reads those in
+a few steps and declines all others, which then go through aiohttp's parser: it is never the more
+lenient of the two.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class ResponseHead:
         return [value.strip(b" \t") for own, value in pairs if own.lower() == name]
 
 
-def scan(data: bytes) -> tuple[ResponseHead, int] | None:
+def parse_simple_head(data: bytes) -> tuple[ResponseHead, int] | None:
     """The head at the beginning of ``data`` and its size, if it is whole and ordinary.
 
     For answers to anything but HEAD. The body has the length that the head says.

@@ -13,7 +13,7 @@ from typing import Protocol
 
 from proxy.http.content_coding import decoder
 from proxy.observability.capture_buffer import Sender
-from proxy.secrets.redaction import Masker, StreamMasker
+from proxy.secrets.redaction import Redactor, StreamMasker
 from proxy.websocket.messages import Message, MessageReader, agreed
 
 # Bytes of a message, or of an event, that are looked at; and characters of it that are shown.
@@ -41,7 +41,7 @@ class Say(Protocol):
     ) -> None: ...
 
 
-class SessionTap:
+class WebSocketCapture:
     """Reads along in one WebSocket from its beginning. A ``Tap`` of the relay.
 
     done        called at the end, with this
@@ -49,11 +49,15 @@ class SessionTap:
     """
 
     def __init__(
-        self, say: Say, done: Callable[[SessionTap], None], extensions: bytes, masker: Masker
+        self,
+        say: Say,
+        done: Callable[[WebSocketCapture], None],
+        extensions: bytes,
+        redactor: Redactor,
     ) -> None:
         self._say = say
         self._done = done
-        self._masker = masker
+        self._masker = redactor
         deflate = agreed(extensions.decode("latin-1"))
         self._readers: dict[Sender, MessageReader] = {
             "client": MessageReader(True, limit=_READ, deflate=deflate),
@@ -107,7 +111,7 @@ class SessionTap:
         self._say(sender, message.kind, text, message.size, cut=cut)
 
 
-class EventStream:
+class EventStreamCapture:
     """Reads along in one ``text/event-stream``.
 
     done    called at the end, with this
@@ -115,12 +119,12 @@ class EventStream:
     """
 
     def __init__(
-        self, say: Say, done: Callable[[EventStream], None], coding: str, masker: Masker
+        self, say: Say, done: Callable[[EventStreamCapture], None], coding: str, redactor: Redactor
     ) -> None:
         self._say = say
         self._done = done
         self._decoder = decoder(coding)
-        self._masker = StreamMasker(masker)
+        self._masker = StreamMasker(redactor)
         self._text = b""
         self._size = 0  # of the event that has begun, with what was not kept of it
         if self._decoder is None:
@@ -181,10 +185,10 @@ class EventStream:
         self._say("keyrelay", "note", why, 0)
 
 
-def _masked(data: bytes, masker: Masker, *, cut: bool) -> tuple[bytes, bool]:
+def _masked(data: bytes, redactor: Redactor, *, cut: bool) -> tuple[bytes, bool]:
     """Masked. An end that was cut may be the beginning of a secret, so it goes as well."""
-    masked = masker.mask(data)
-    return (masked[: masker.pending(data)] if cut else masked), cut
+    masked = redactor.mask(data)
+    return (masked[: redactor.pending(data)] if cut else masked), cut
 
 
 def _text(data: bytes) -> str:

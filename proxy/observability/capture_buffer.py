@@ -23,7 +23,7 @@ Sender = Literal["client", "provider", "keyrelay"]
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class CapturedMessage:
     """One message, event or control frame, as it may be shown.
 
     at      seconds since the epoch
@@ -71,7 +71,7 @@ class Conversation:
 
     number: int
     kind: str
-    said: deque[Said] = field(default_factory=deque)
+    said: deque[CapturedMessage] = field(default_factory=deque)
     count: int = 0
     ended: bool = False
 
@@ -90,7 +90,7 @@ class Conversations:
     def __init__(self) -> None:
         self._by_number: dict[int, Conversation] = {}
         # Whose each message is, oldest first.
-        self._order: deque[tuple[Conversation, Said]] = deque()
+        self._order: deque[tuple[Conversation, CapturedMessage]] = deque()
         self._cost = 0
 
     def __len__(self) -> int:
@@ -110,7 +110,7 @@ class Conversations:
         """None if nobody watched when it began, or all of it had to go."""
         return self._by_number.get(number)
 
-    def add(self, conversation: Conversation, said: Said) -> None:
+    def add(self, conversation: Conversation, said: CapturedMessage) -> None:
         """Keep what was said."""
         conversation.count = said.place
         if self._by_number.get(conversation.number) is not conversation:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from proxy.observability.exchange_log import CLIENT_LEFT, Exchange
+from proxy.observability.exchange_log import CLIENT_LEFT, ExchangeRecord
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 """Upper bounds of the histograms' buckets, in seconds."""
@@ -71,7 +71,7 @@ class _RouteTally:
         self.duration = _Histogram()
         self.first_byte = _Histogram()
 
-    def add(self, exchange: Exchange) -> None:
+    def add(self, exchange: ExchangeRecord) -> None:
         method = exchange.method if exchange.method in _METHODS else "other"
         code = _code(exchange.status)
         self.requests[method, code] += 1
@@ -88,7 +88,7 @@ class _RouteTally:
         if exchange.first_byte >= 0:
             self.first_byte.add(exchange.first_byte)
 
-    def _reasons(self, exchange: Exchange) -> Counter[str]:
+    def _reasons(self, exchange: ExchangeRecord) -> Counter[str]:
         """An outcome says why keyrelay answered by itself, or else why the answer broke off."""
         own = exchange.status >= HTTPStatus.BAD_REQUEST and exchange.outcome != CLIENT_LEFT
         return self.refusals if own else self.broken
@@ -109,13 +109,13 @@ class _RouteTally:
         }
 
 
-class Tally:
+class Counters:
     """The counters of one process. ``feed`` is a sink of the journal."""
 
     def __init__(self) -> None:
         self._routes: defaultdict[str, _RouteTally] = defaultdict(_RouteTally)
 
-    def feed(self, batch: Sequence[Exchange]) -> None:
+    def feed(self, batch: Sequence[ExchangeRecord]) -> None:
         """Count exchanges that have ended."""
         for exchange in batch:
             self._routes[exchange.route].add(exchange)

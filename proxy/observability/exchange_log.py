@@ -23,7 +23,7 @@ CLIENT_LEFT = "client-left"
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
-class Exchange:
+class ExchangeRecord:
     """One request and its answer, or one WebSocket session. Compared and hashed by identity.
 
     started       seconds since the epoch
@@ -47,7 +47,7 @@ class Exchange:
     strategy: str = ""
     status: int = 0
     outcome: str = ""
-    note: str = ""
+    log_detail: str = ""
     first_byte: float = -1.0
     duration: float = 0.0
     sent: int = 0
@@ -68,7 +68,7 @@ class Exchange:
         self.first_byte = time.perf_counter() - self.began
 
 
-Sink = Callable[[Sequence[Exchange]], None]
+Sink = Callable[[Sequence[ExchangeRecord]], None]
 
 
 class AccessLog:
@@ -78,11 +78,11 @@ class AccessLog:
         self._write = write
         self._format = _json_line if as_json else _text_line
 
-    def __call__(self, batch: Sequence[Exchange]) -> None:
+    def __call__(self, batch: Sequence[ExchangeRecord]) -> None:
         self._write("".join(map(self._format, batch)))
 
 
-class Journal:
+class ExchangeLog:
     """Knows the exchanges that are open, remembers those that ended, and hands them to the sinks.
 
     write   gets finished lines of the access log, joined; None for no access log
@@ -104,22 +104,22 @@ class Journal:
     ) -> None:
         self._loop = loop
         self._warn = warn
-        self._unheard: list[Exchange] = []
+        self._unheard: list[ExchangeRecord] = []
         self._timer: asyncio.TimerHandle | None = None
         self._failing: list[Sink] = []
         self._numbered = 0
         self.sinks: list[Sink] = [] if write is None else [AccessLog(write, as_json=as_json)]
-        self.open: set[Exchange] = set()
-        self.recent: deque[Exchange] = deque(maxlen=_REMEMBERED)
+        self.open: set[ExchangeRecord] = set()
+        self.recent: deque[ExchangeRecord] = deque(maxlen=_REMEMBERED)
         self.total = 0
 
-    def begin(self, exchange: Exchange) -> None:
+    def begin(self, exchange: ExchangeRecord) -> None:
         """An exchange has begun that does not end in the same turn."""
         self._numbered += 1
         exchange.number = self._numbered
         self.open.add(exchange)
 
-    def note(self, exchange: Exchange) -> None:
+    def finish(self, exchange: ExchangeRecord) -> None:
         """An exchange has ended; it need not have begun before."""
         exchange.duration = time.perf_counter() - exchange.began
         if exchange.number:
@@ -160,18 +160,18 @@ class Journal:
                 self._loop.call_exception_handler({"message": text})
 
 
-def _text_line(exchange: Exchange) -> str:
+def _text_line(exchange: ExchangeRecord) -> str:
     at = _local_time(int(exchange.started))
     method = "WS" if exchange.websocket else exchange.method
     ends = [f"{exchange.duration * 1000:.0f} ms", f"{exchange.sent}/{exchange.received} B"]
-    ends += filter(None, (exchange.strategy, exchange.outcome, exchange.note))
+    ends += filter(None, (exchange.strategy, exchange.outcome, exchange.log_detail))
     if exchange.failed and exchange.request_id:
         ends.append(f"request {exchange.request_id}")
     status = exchange.status or "-"
     return f"{at} {exchange.route} {method} {exchange.path} {status} {', '.join(ends)}\n"
 
 
-def _json_line(exchange: Exchange) -> str:
+def _json_line(exchange: ExchangeRecord) -> str:
     """Written out by hand: ``json.dumps`` of a dictionary costs three times as much."""
     first_byte = "null" if exchange.first_byte < 0 else f"{exchange.first_byte * 1000:.1f}"
     return (
@@ -179,7 +179,7 @@ def _json_line(exchange: Exchange) -> str:
         f'"method": {_quoted(exchange.method)}, "path": {_quoted(exchange.path)}, '
         f'"websocket": {"true" if exchange.websocket else "false"}, '
         f'"strategy": {_quoted(exchange.strategy)}, "status": {exchange.status}, '
-        f'"outcome": {_quoted(exchange.outcome)}, "note": {_quoted(exchange.note)}, '
+        f'"outcome": {_quoted(exchange.outcome)}, "note": {_quoted(exchange.log_detail)}, '
         f'"first_byte_ms": {first_byte}, "duration_ms": {exchange.duration * 1000:.1f}, '
         f'"bytes_sent": {exchange.sent}, "bytes_received": {exchange.received}, '
         f'"request_id": {_quoted(exchange.request_id)}}}\n'

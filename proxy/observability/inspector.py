@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from proxy.http.response import ResponseHead
-from proxy.observability.capture import EventStream, Say, SessionTap
-from proxy.observability.capture_buffer import Conversation, Conversations, Said, Sender
-from proxy.observability.exchange_log import Exchange
-from proxy.secrets.redaction import Masker
+from proxy.observability.capture import EventStreamCapture, Say, WebSocketCapture
+from proxy.observability.capture_buffer import CapturedMessage, Conversation, Conversations, Sender
+from proxy.observability.exchange_log import ExchangeRecord
+from proxy.secrets.redaction import Redactor
 
 # How many may watch at once: each costs CPU for every exchange.
 _MOST_WATCHERS = 8
@@ -37,18 +37,18 @@ class TooManyWatchers(Exception):
     """Nobody else can watch now."""
 
 
-class Watcher:
+class Subscription:
     """One who watches. ``tell`` makes of an exchange what may be shown, when it is fetched."""
 
-    def __init__(self, tell: Callable[[Exchange], dict[str, Any]]) -> None:
+    def __init__(self, tell: Callable[[ExchangeRecord], dict[str, Any]]) -> None:
         self._tell = tell
-        self._waiting: deque[tuple[str, Exchange | dict[str, Any], int]] = deque()
+        self._waiting: deque[tuple[str, ExchangeRecord | dict[str, Any], int]] = deque()
         self._bytes = 0
         self._lost = 0
         self._something = asyncio.Event()
         self.closed = False
 
-    def offer(self, name: str, what: Exchange | dict[str, Any], cost: int = 0) -> None:
+    def offer(self, name: str, what: ExchangeRecord | dict[str, Any], cost: int = 0) -> None:
         """Something happened. Counted and left out if too much waits already."""
         if self._lost or len(self._waiting) >= _QUEUED or self._bytes + cost > _QUEUED_BYTES:
             # Everything behind the first that is lost is lost as well, so that a gap is one gap.
@@ -77,7 +77,7 @@ class Watcher:
         self._something.clear()
         waiting, self._waiting, self._bytes = self._waiting, deque(), 0
         events = [
-            (name, self._tell(what) if isinstance(what, Exchange) else what)
+            (name, self._tell(what) if isinstance(what, ExchangeRecord) else what)
             for name, what, _ in waiting
             if not _outdated(name, what)
         ]
@@ -87,7 +87,7 @@ class Watcher:
         return events
 
 
-class Watchers:
+class InspectorHub:
     """The hub: gets what happens from the data path, hands it to everybody who watches.
 
     maskers  what knows the credentials of a route, by its name: a client may have one of them, and
@@ -95,31 +95,33 @@ class Watchers:
     active   whether somebody watches. False: nothing needs to be told
     """
 
-    def __init__(self, maskers: Callable[[str], Iterable[Masker]] = lambda _route: ()) -> None:
-        self._maskers = maskers
+    def __init__(self, redactors: Callable[[str], Iterable[Redactor]] = lambda _route: ()) -> None:
+        self._maskers = redactors
         self.active = False
-        self._watchers: set[Watcher] = set()
+        self._watchers: set[Subscription] = set()
         self._conversations = Conversations()
         self._resting: asyncio.TimerHandle | None = None
-        self._taps: set[SessionTap | EventStream] = set()
+        self._taps: set[WebSocketCapture | EventStreamCapture] = set()
 
     # -- the data path -------------------------------------------------------------------------
 
-    def begun(self, exchange: Exchange) -> None:
+    def begun(self, exchange: ExchangeRecord) -> None:
         """An exchange has begun."""
         self._tell("begun", exchange)
 
-    def answered(self, exchange: Exchange) -> None:
+    def answered(self, exchange: ExchangeRecord) -> None:
         """The head of its answer is on its way to the client."""
         self._tell("answered", exchange)
 
-    def ended(self, batch: Sequence[Exchange]) -> None:
+    def ended(self, batch: Sequence[ExchangeRecord]) -> None:
         """A sink of the journal."""
         if self.active:
             for exchange in batch:
                 self._tell("ended", exchange)
 
-    def tap(self, exchange: Exchange, extensions: bytes, masker: Masker) -> SessionTap | None:
+    def tap(
+        self, exchange: ExchangeRecord, extensions: bytes, redactor: Redactor
+    ) -> WebSocketCapture | None:
         """What reads along in a WebSocket that opens now; None if nobody watches.
 
         extensions  the value of ``Sec-WebSocket-Extensions`` in the provider's answer
@@ -128,36 +130,42 @@ class Watchers:
         if not self.active:
             return None
         conversation = self._conversations.begin(exchange.number, "websocket")
-        tap = SessionTap(self._say(conversation), self._forget(conversation), extensions, masker)
+        tap = WebSocketCapture(
+            self._say(conversation), self._forget(conversation), extensions, redactor
+        )
         self._taps.add(tap)
         return tap
 
-    def stream(self, exchange: Exchange, head: ResponseHead, masker: Masker) -> EventStream | None:
+    def stream(
+        self, exchange: ExchangeRecord, head: ResponseHead, redactor: Redactor
+    ) -> EventStreamCapture | None:
         """What reads along in an answer that begins now; None if it is no stream of events."""
         kind = b", ".join(head.values(b"content-type")).partition(b";")[0].strip().lower()
         if not self.active or kind != b"text/event-stream":
             return None
         conversation = self._conversations.begin(exchange.number, "sse")
         coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
-        stream = EventStream(self._say(conversation), self._forget(conversation), coding, masker)
+        stream = EventStreamCapture(
+            self._say(conversation), self._forget(conversation), coding, redactor
+        )
         self._taps.add(stream)
         return stream
 
     # -- whoever watches -----------------------------------------------------------------------
 
-    def watch(self) -> Watcher:
+    def watch(self) -> Subscription:
         """Begin to watch; the caller owes a ``leave``. Raises TooManyWatchers."""
         if len(self._watchers) >= _MOST_WATCHERS:
             raise TooManyWatchers
         if self._resting is not None:
             self._resting.cancel()
             self._resting = None
-        watcher = Watcher(self.told)
+        watcher = Subscription(self.told)
         self._watchers.add(watcher)
         self.active = True
         return watcher
 
-    def leave(self, watcher: Watcher) -> None:
+    def leave(self, watcher: Subscription) -> None:
         """Watch no more. What was heard is forgotten soon after the last has left."""
         self._watchers.discard(watcher)
         if not self._watchers and self._resting is None:
@@ -178,18 +186,18 @@ class Watchers:
         self._taps.clear()
         self._conversations.clear()
 
-    def kind(self, exchange: Exchange) -> str:
+    def kind(self, exchange: ExchangeRecord) -> str:
         """``http``, ``sse`` or ``websocket``."""
         if exchange.websocket:
             return "websocket"
         conversation = self._conversations.find(exchange.number)
         return "http" if conversation is None else conversation.kind
 
-    def conversation(self, exchange: Exchange) -> Conversation | None:
+    def conversation(self, exchange: ExchangeRecord) -> Conversation | None:
         """What was heard of it, None if nobody watched when it began."""
         return self._conversations.find(exchange.number)
 
-    def told(self, exchange: Exchange) -> dict[str, Any]:
+    def told(self, exchange: ExchangeRecord) -> dict[str, Any]:
         """An exchange as the page gets it. Times in milliseconds; null for what is not yet."""
         return {
             "number": exchange.number,
@@ -200,7 +208,7 @@ class Watchers:
             "strategy": exchange.strategy,
             "status": exchange.status,
             "outcome": exchange.outcome,
-            "note": self._blotted(exchange.route, exchange.note),
+            "note": self._blotted(exchange.route, exchange.log_detail),
             "request_id": self._blotted(exchange.route, exchange.request_id),
             "started": exchange.started,
             "first_byte_ms": None if exchange.first_byte < 0 else exchange.first_byte * 1000,
@@ -214,13 +222,13 @@ class Watchers:
         if not text:
             return text
         data = text.encode("utf-8", "replace")
-        for masker in self._maskers(route):
-            data = masker.mask(data)
+        for redactor in self._maskers(route):
+            data = redactor.mask(data)
         return data.decode("utf-8", "replace")
 
     # -- within ----------------------------------------------------------------------------------
 
-    def _tell(self, name: str, exchange: Exchange) -> None:
+    def _tell(self, name: str, exchange: ExchangeRecord) -> None:
         for watcher in self._watchers:
             watcher.offer(name, exchange)
 
@@ -228,7 +236,9 @@ class Watchers:
         """What takes down what is said there, and lets every watcher know."""
 
         def say(sender: Sender, kind: str, text: str, size: int, *, cut: bool = False) -> None:
-            said = Said(time.time(), sender, kind, text, size, cut, conversation.count + 1)
+            said = CapturedMessage(
+                time.time(), sender, kind, text, size, cut, conversation.count + 1
+            )
             self._conversations.add(conversation, said)
             told = {"number": conversation.number, "conversation": conversation.kind}
             for watcher in self._watchers:
@@ -236,14 +246,16 @@ class Watchers:
 
         return say
 
-    def _forget(self, conversation: Conversation) -> Callable[[SessionTap | EventStream], None]:
-        def forget(ear: SessionTap | EventStream) -> None:
+    def _forget(
+        self, conversation: Conversation
+    ) -> Callable[[WebSocketCapture | EventStreamCapture], None]:
+        def forget(ear: WebSocketCapture | EventStreamCapture) -> None:
             self._taps.discard(ear)
             self._conversations.end(conversation)
 
         return forget
 
 
-def _outdated(name: str, what: Exchange | dict[str, Any]) -> bool:
+def _outdated(name: str, what: ExchangeRecord | dict[str, Any]) -> bool:
     """Whether a later event in the queue says the same and more: most exchanges are short."""
-    return isinstance(what, Exchange) and name != "ended" and what.duration > 0
+    return isinstance(what, ExchangeRecord) and name != "ended" and what.duration > 0

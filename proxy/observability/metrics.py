@@ -58,14 +58,14 @@ class _Snapshot(Collector):
         )
 
     def _of_requests(self) -> Iterator[Metric]:
-        tally = self._tally
+        counters = self._tally
         yield _counter(
             "requests",
             "Requests that have ended.",
             ("route", "method", "code"),
             [
                 ((route, method, code), count)
-                for route, one in tally.items()
+                for route, one in counters.items()
                 for method, codes in one["requests"].items()
                 for code, count in codes.items()
             ],
@@ -85,7 +85,7 @@ class _Snapshot(Collector):
             ("route", "direction"),
             [
                 ((route, direction), count)
-                for route, one in tally.items()
+                for route, one in counters.items()
                 for direction, count in one["bytes"].items()
             ],
         )

@@ -18,8 +18,8 @@ from weakref import WeakKeyDictionary
 from proxy import __version__
 from proxy.errors import KeyrelayError
 from proxy.http.address import Origin
-from proxy.http.request import Incoming
-from proxy.observability.exchange_log import Exchange
+from proxy.http.request import Request
+from proxy.observability.exchange_log import ExchangeRecord
 from proxy.observability.library_logging import take_over
 
 if TYPE_CHECKING:
@@ -91,22 +91,22 @@ class Tracer:
             ) from None
         self._tracer = self._provider.get_tracer("keyrelay", __version__)
         # Of an exchange that never comes to the journal nothing is left here either.
-        self._spans: WeakKeyDictionary[Exchange, Span] = WeakKeyDictionary()
+        self._spans: WeakKeyDictionary[ExchangeRecord, Span] = WeakKeyDictionary()
 
-    def begin(self, incoming: Incoming, exchange: Exchange, origin: Origin) -> bytes:
+    def begin(self, request: Request, exchange: ExchangeRecord, origin: Origin) -> bytes:
         """Begin the span of an exchange that the journal will be told the end of.
 
         The field lines that go to the provider in place of the client's ``FIELDS``; none if there
         can be no span, which is no reason to refuse a request.
         """
         try:
-            return self._begin(incoming, exchange, origin)
+            return self._begin(request, exchange, origin)
         except Exception as error:  # noqa: BLE001  samplers and the like are anybody's
             self._warn(f"traces: a span could not be begun ({type(error).__name__})")
             return b""
 
-    def _begin(self, incoming: Incoming, exchange: Exchange, origin: Origin) -> bytes:
-        parent = self._parent(incoming)
+    def _begin(self, request: Request, exchange: ExchangeRecord, origin: Origin) -> bytes:
+        parent = self._parent(request)
         span = self._tracer.start_span(
             f"{_method(exchange)} {exchange.route}",
             parent,
@@ -123,12 +123,12 @@ class Tracer:
         )
         if parent is not None:
             # As they came: what other systems wrote there is not ours to read.
-            for name, value in incoming.raw_headers:
+            for name, value in request.raw_headers:
                 if name.lower() == b"tracestate":
                     lines += b"tracestate: %b\r\n" % value
         return lines
 
-    def end(self, batch: Sequence[Exchange]) -> None:
+    def end(self, batch: Sequence[ExchangeRecord]) -> None:
         """End the spans of exchanges that have ended."""
         for exchange in batch:
             if (span := self._spans.pop(exchange, None)) is not None:
@@ -137,7 +137,7 @@ class Tracer:
                 except Exception as error:  # noqa: BLE001  the others of the batch are to be ended
                     self._warn(f"traces: a span could not be ended ({type(error).__name__})")
 
-    def _end(self, span: Span, exchange: Exchange) -> None:
+    def _end(self, span: Span, exchange: ExchangeRecord) -> None:
         if exchange.strategy:
             span.set_attribute("keyrelay.strategy", exchange.strategy)
         if exchange.status:
@@ -162,9 +162,9 @@ class Tracer:
         with suppress(TimeoutError):  # spans that nobody takes are lost
             await asyncio.wait_for(done.wait(), seconds)
 
-    def _parent(self, incoming: Incoming) -> Context | None:
+    def _parent(self, request: Request) -> Context | None:
         """The client's span, if it sent one that is valid."""
-        values = incoming.headers.getall("traceparent", [])
+        values = request.headers.getall("traceparent", [])
         found = _TRACEPARENT.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
         if found is None or (found["version"] == "00" and found["more"]):
             return None
@@ -182,11 +182,11 @@ class Tracer:
         return context
 
 
-def _method(exchange: Exchange) -> str:
+def _method(exchange: ExchangeRecord) -> str:
     return exchange.method if exchange.method in _METHODS else "HTTP"
 
 
-def _known(exchange: Exchange, origin: Origin) -> dict[str, str | int]:
+def _known(exchange: ExchangeRecord, origin: Origin) -> dict[str, str | int]:
     """What can be said at the beginning (OpenTelemetry's conventions for HTTP client spans)."""
     return {
         "http.request.method": exchange.method if exchange.method in _METHODS else "_OTHER",

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from proxy.auth.token_cache import Mint, Minted, MintFailed, Token, TokenKeeper
+from proxy.auth.token_cache import FetchedToken, Token, TokenCache, TokenError, TokenSource
 from proxy.clock import Clock
 from proxy.errors import KeyrelayError, Refusal
 
@@ -25,7 +25,7 @@ _FORGET_SECONDS = 600.0
 _AGAIN_SECONDS = 1.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+TokenRequest = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Takes a question to the supervisor and brings its answer. Raises KeyrelayError."""
 
 
@@ -36,7 +36,7 @@ class Shared:
     serial         tells it from its predecessors and successors
     seconds_left   how long it can be used
     renew_seconds  when the next one will be there
-    counts         as of ``Minted``: calls that were made since somebody was told of them
+    counts         as of ``FetchedToken``: calls that were made since somebody was told of them
     """
 
     serial: int
@@ -47,10 +47,10 @@ class Shared:
 
 
 Ask = Callable[[str, int | None], Awaitable[Shared]]
-"""Asks for the token of an identity, saying the serial of one that was refused. MintFailed."""
+"""Asks for the token of an identity, saying the serial of one that was refused. TokenError."""
 
 
-class SharedMint:
+class SharedTokenSource:
     """Asks for a token that another process, or another part of this one, keeps fresh."""
 
     def __init__(self, ask: Ask, identity: str) -> None:
@@ -58,14 +58,14 @@ class SharedMint:
         self._identity = identity
         self._refused: int | None = None
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         while True:
             said = self._refused
             shared = await self._ask(self._identity, said)
             # It may have been refused while the answer was on its way.
             if shared.serial != self._refused or said == self._refused:
                 break
-        return Minted(
+        return FetchedToken(
             shared.value,
             shared.seconds_left,
             renew_seconds=shared.renew_seconds,
@@ -77,7 +77,7 @@ class SharedMint:
         self._refused = serial
 
 
-def remote(call: Call) -> Ask:
+def remote(call: TokenRequest) -> Ask:
     """Asks the supervisor."""
 
     async def ask(identity: str, refused: int | None) -> Shared:
@@ -87,7 +87,7 @@ def remote(call: Call) -> Ask:
             raise _failure("keyrelay's own processes do not reach each other") from None
         answer["counts"] = tuple(answer["counts"])
         if "reason" in answer:
-            raise MintFailed(**answer)
+            raise TokenError(**answer)
         return Shared(**{**answer, "value": base64.b64decode(answer["value"])})
 
     return ask
@@ -97,8 +97,8 @@ def remote(call: Call) -> Ask:
 class _Entry:
     """A token that is shared; ``owner`` is the supervisor's own mint, while its route is there."""
 
-    keeper: TokenKeeper
-    owner: weakref.ref[SharedMint]
+    token_cache: TokenCache
+    owner: weakref.ref[SharedTokenSource]
     asked_at: float
     serial: int = 0
     token: Token | None = field(default=None, repr=False)
@@ -106,11 +106,11 @@ class _Entry:
 
     def untold(self) -> tuple[int, int]:
         """What the keeper has counted since this was asked last."""
-        before, self.told = self.told, (self.keeper.fetches, self.keeper.failures)
+        before, self.told = self.told, (self.token_cache.fetches, self.token_cache.failures)
         return self.told[0] - before[0], self.told[1] - before[1]
 
 
-class Tokens:
+class TokenBroker:
     """The tokens of a supervisor, each kept by one keeper.
 
     spawn  starts a task that somebody owns
@@ -121,31 +121,31 @@ class Tokens:
         self._spawn = spawn
         self._entries: dict[str, _Entry] = {}
 
-    def share(self, identity: str, mint: Mint) -> Mint:
+    def share(self, identity: str, token_source: TokenSource) -> TokenSource:
         """A mint for the supervisor's own strategy; ``mint`` is used for a token not kept yet."""
-        shared = SharedMint(self.ask, identity)
+        shared = SharedTokenSource(self.ask, identity)
         owner, now = weakref.ref(shared), self._clock.monotonic()
         if (entry := self._entries.get(identity)) is None:
-            keeper = TokenKeeper(mint, self._clock, self._spawn)
-            self._entries[identity] = _Entry(keeper, owner, now)
+            token_cache = TokenCache(token_source, self._clock, self._spawn)
+            self._entries[identity] = _Entry(token_cache, owner, now)
         else:
             entry.owner, entry.asked_at = owner, now
         return shared
 
     async def ask(self, identity: str, refused: int | None = None) -> Shared:
-        """The token. Raises MintFailed. Cancelling harms nobody else who asks."""
+        """The token. Raises TokenError. Cancelling harms nobody else who asks."""
         self._forget()
         if (entry := self._entries.get(identity)) is None:
             raise _failure("keyrelay's processes have different configurations for a moment")
         entry.asked_at = self._clock.monotonic()
         if entry.token is not None and entry.serial == refused:
             # Whether that is worth a call is the keeper's decision, for everybody.
-            entry.keeper.refuse(entry.token)
+            entry.token_cache.refuse(entry.token)
         try:
-            token = await entry.keeper.obtain()
+            token = await entry.token_cache.obtain()
         except Refusal as refusal:
-            raise MintFailed(
-                entry.keeper.state().reason or "the route is being closed",
+            raise TokenError(
+                entry.token_cache.state().reason or "the route is being closed",
                 bad_answer=refusal.status == 502,
                 pause_seconds=float(dict(refusal.headers)["Retry-After"]),
                 spaced=True,
@@ -156,14 +156,14 @@ class Tokens:
         # A while after the keeper has begun to renew, so that the next one is there.
         later = (token.unusable_at - token.renew_at) / 4
         renews = max(token.renew_at - self._clock.monotonic(), 0.0) + later
-        return Shared(entry.serial, token.value, entry.keeper.seconds_left(token), renews)
+        return Shared(entry.serial, token.value, entry.token_cache.seconds_left(token), renews)
 
     async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """What ``remote`` asks, as JSON. Every call is counted by one of those who ask."""
         identity = question["identity"]
         try:
             shared = await self.ask(identity, question["refused"])
-        except MintFailed as failure:
+        except TokenError as failure:
             return {
                 "counts": self._untold(identity),
                 "reason": failure.reason,
@@ -182,7 +182,7 @@ class Tokens:
     def close(self) -> None:
         """Forget every token."""
         for entry in self._entries.values():
-            entry.keeper.close()
+            entry.token_cache.close()
         self._entries = {}
 
     def _untold(self, identity: str) -> tuple[int, int]:
@@ -194,9 +194,9 @@ class Tokens:
         old = self._clock.monotonic() - _FORGET_SECONDS
         for identity, entry in list(self._entries.items()):
             if entry.owner() is None and entry.asked_at < old:
-                entry.keeper.close()
+                entry.token_cache.close()
                 del self._entries[identity]
 
 
-def _failure(reason: str) -> MintFailed:
-    return MintFailed(reason, pause_seconds=_AGAIN_SECONDS, spaced=True, counts=(0, 0))
+def _failure(reason: str) -> TokenError:
+    return TokenError(reason, pause_seconds=_AGAIN_SECONDS, spaced=True, counts=(0, 0))

@@ -23,12 +23,12 @@ from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
 from proxy.process.ipc import Message
-from proxy.process.shared_tokens import Tokens
-from proxy.process.worker_config import Handover
+from proxy.process.shared_tokens import TokenBroker
+from proxy.process.worker_config import WorkerConfig
 from proxy.process.worker_listeners import OpenPlaces
 from proxy.process.worker_process import WorkerProcess, lock_file
-from proxy.routing.route_secrets import Found, variables_in
-from proxy.secrets import resolver as sources
+from proxy.routing.route_secrets import ResolvedSecrets, variables_in
+from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 
 # A worker that ends sooner after its start (seconds) is a failure; that many in a row, while none
@@ -59,11 +59,11 @@ class Supervisor(App):
         gone: Callable[[], object] = lambda: None,
         strict: bool = False,
     ) -> None:
-        self._tokens = Tokens(SystemClock(), self._spawn)
+        self._tokens = TokenBroker(SystemClock(), self._spawn)
         self._found_inbound: Secret | None = None
         self._inbound: Secret | None = None
         # Only added to: what a configuration does not name any more stays in the environment.
-        self._hidden = sources.OWN
+        self._hidden = resolver.OWN
         supply = Supply(
             self._read,
             self._tokens.share,
@@ -81,7 +81,7 @@ class Supervisor(App):
         self._ending = asyncio.Event()
         self._said: dict[str, float] = {}
         self._log_lock: int
-        self._handover: Handover
+        self._handover: WorkerConfig
         self.failure: KeyrelayError | None = None
 
     async def _start(self) -> None:
@@ -100,7 +100,7 @@ class Supervisor(App):
             raise self.failure
         self._begun = True
 
-    def _read(self, settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+    def _read(self, settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
         self._hidden |= variables_in(settings)
         found, self._found_inbound = read_all(settings)
         return found, self._found_inbound
@@ -117,9 +117,9 @@ class Supervisor(App):
         await self._tell_all()
 
     async def _tell_all(self) -> None:
-        self._handover = Handover(
+        self._handover = WorkerConfig(
             self._settings,
-            {name: service.found for name, service in self._services.in_force.items()},
+            {name: route_service.found for name, route_service in self._services.in_force.items()},
             self._inbound,
             self._opened.offers(),
             tuple(self.also_own),
@@ -155,8 +155,8 @@ class Supervisor(App):
             self._say(f"{worker} cannot serve by the new configuration: {why}")
             self._spawn(worker.retire(self._settings.drain_seconds))
 
-    def reconsider(self) -> None:
-        super().reconsider()
+    def reset(self) -> None:
+        super().reset()
         for worker in self._workers.values():
             worker.tell("reconsider", {})
 
@@ -197,7 +197,7 @@ class Supervisor(App):
                 self._command,
                 partial(self._answer, index),
                 # Secrets come over the channel.
-                sources.environment_without(self._hidden),
+                resolver.environment_without(self._hidden),
             )
         except OSError as error:
             return f"worker {index + 1} cannot be started: {os.strerror(error.errno or 0)}"

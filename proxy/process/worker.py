@@ -21,10 +21,10 @@ from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
 from proxy.process.ipc import Channel, ChannelClosed, Message
-from proxy.process.shared_tokens import SharedMint, remote
-from proxy.process.worker_config import Handover, share_of
-from proxy.process.worker_listeners import Arrivals, GivenPlaces
-from proxy.routing.route_secrets import Found
+from proxy.process.shared_tokens import SharedTokenSource, remote
+from proxy.process.worker_config import WorkerConfig, share_of
+from proxy.process.worker_listeners import GivenPlaces, PassedConnections
+from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.secrets.secret import Secret
 
 _AT_ONCE = 0.0
@@ -68,8 +68,8 @@ class _Worker:
         self._json_log = json_log
         self._warn = warn
         self._log_lock: int | None = None
-        self._arrivals = Arrivals()
-        self._now: Handover | None = None
+        self._arrivals = PassedConnections()
+        self._now: WorkerConfig | None = None
         self._app: App | None = None
         self._taking = asyncio.Lock()
         # Seconds to end within, None for those of the settings.
@@ -119,7 +119,7 @@ class _Worker:
                 async with self._taking:
                     return await self._take(message)
             case "reconsider" if self._app is not None:
-                self._app.reconsider()
+                self._app.reset()
             case "end":
                 self._ends.put_nowait(message["seconds"])
             case "snapshot" if self._app is not None:
@@ -130,17 +130,17 @@ class _Worker:
         """Serve by a configuration, the first or another one. ``failed`` says why not."""
         before = self._now
         try:
-            handover = Handover.from_json(message["handover"])
-            settings = share_of(handover.settings, message["index"], message["workers"])
-            self._arrivals.offers = handover.offers
-            self._now = handover
+            worker_config = WorkerConfig.from_json(message["handover"])
+            settings = share_of(worker_config.settings, message["index"], message["workers"])
+            self._arrivals.offers = worker_config.offers
+            self._now = worker_config
             if self._app is None:
                 self._app = await self._start(settings)
                 changed: tuple[str, ...] = ()
             else:
                 changed = await self._app.adopt(settings)
                 self._app.reloads.note(Reload(message["at"], changed=changed))
-            self._app.also_own[:] = handover.own
+            self._app.also_own[:] = worker_config.own
         except KeyrelayError as error:
             self._now = before
             return {"failed": str(error)}
@@ -154,7 +154,7 @@ class _Worker:
             warn=self._tell,
             supply=Supply(
                 read=self._read,
-                share=lambda identity, _: SharedMint(
+                share=lambda identity, _: SharedTokenSource(
                     remote(partial(self._channel.ask, "token")), identity
                 ),
                 places=lambda make, accept: GivenPlaces(make, accept, self._arrivals),
@@ -166,7 +166,7 @@ class _Worker:
         gc.freeze()
         return app
 
-    def _read(self, _settings: Settings) -> tuple[Mapping[str, Found], Secret | None]:
+    def _read(self, _settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
         assert self._now is not None
         return self._now.found, self._now.inbound
 

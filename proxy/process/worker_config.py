@@ -14,13 +14,13 @@ from typing import Any
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.http.address import ListenAddress
-from proxy.process.worker_listeners import Offer
-from proxy.routing.route_secrets import Found
+from proxy.process.worker_listeners import ListenerOffer
+from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.secrets.secret import Secret
 
 
 @dataclass(frozen=True, slots=True)
-class Handover:
+class WorkerConfig:
     """One configuration.
 
     found    the secrets of each route, by its name
@@ -30,9 +30,9 @@ class Handover:
     """
 
     settings: Settings
-    found: Mapping[str, Found]
+    found: Mapping[str, ResolvedSecrets]
     inbound: Secret | None
-    offers: tuple[Offer, ...]
+    offers: tuple[ListenerOffer, ...]
     own: tuple[ListenAddress, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
@@ -56,13 +56,13 @@ class Handover:
         }
 
     @classmethod
-    def from_json(cls, document: Mapping[str, Any]) -> Handover:
+    def from_json(cls, document: Mapping[str, Any]) -> WorkerConfig:
         """What ``as_json`` wrote."""
         inbound = document["inbound"]
         return cls(
             Settings.model_validate(document["settings"]),
             {
-                name: Found(
+                name: ResolvedSecrets(
                     {
                         secret: tuple(secret_from_json(one) for one in values)
                         for secret, values in found["secrets"].items()
@@ -73,7 +73,7 @@ class Handover:
             },
             None if inbound is None else secret_from_json(inbound),
             tuple(
-                Offer(text, owner, ListenAddress(*address))
+                ListenerOffer(text, owner, ListenAddress(*address))
                 for text, owner, address in document["offers"]
             ),
             tuple(ListenAddress(*address) for address in document["own"]),

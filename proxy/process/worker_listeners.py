@@ -12,9 +12,9 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from proxy.app.listeners import Accept, Places
+from proxy.app.listeners import Accept, ListenerSet
 from proxy.errors import KeyrelayError
-from proxy.forwarding.handler import Gateway, InForce
+from proxy.forwarding.handler import ActiveConfig, RequestHandler
 from proxy.http.address import ListenAddress
 from proxy.server.connection import ClientConnection
 from proxy.server.listener import Listener, open_at
@@ -29,7 +29,7 @@ Pass = Callable[[ListenAddress, socket.socket], None]
 
 
 @dataclass(frozen=True, slots=True)
-class Offer:
+class ListenerOffer:
     """A place that the supervisor has opened.
 
     text, owner  the address as it is written, and the route that it is for; None for all
@@ -83,13 +83,13 @@ class _Acceptor:
             self._pass_on(self._address, connection)
 
 
-class OpenPlaces(Places):
+class OpenPlaces(ListenerSet):
     """The supervisor's. It passes nothing on before ``accept`` says so."""
 
     def __init__(
         self,
-        make_gateway: Callable[[InForce], Gateway],
-        accept: Callable[[Gateway], ClientConnection],
+        make_gateway: Callable[[ActiveConfig], RequestHandler],
+        accept: Callable[[RequestHandler], ClientConnection],
         pass_on: Pass,
     ) -> None:
         super().__init__(make_gateway, accept)
@@ -110,20 +110,20 @@ class OpenPlaces(Places):
             else:
                 acceptor.rest()
 
-    def offers(self) -> tuple[Offer, ...]:
+    def offers(self) -> tuple[ListenerOffer, ...]:
         """Every place in force."""
         return tuple(
-            Offer(text, place.listener.route, place.listener.address)
+            ListenerOffer(text, place.listener.route, place.listener.address)
             for (text, _, _), place in self._in_force.items()
         )
 
 
-class Arrivals:
+class PassedConnections:
     """Where connections that are passed on arrive at a worker, and who serves them."""
 
     def __init__(self) -> None:
         self._served: dict[ListenAddress, Accept] = {}
-        self.offers: Sequence[Offer] = ()
+        self.offers: Sequence[ListenerOffer] = ()
 
     def serve(self, text: str, owner: str | None, accept: Accept) -> Listener:
         """Serve at one of the places offered that nobody serves yet. Raises KeyrelayError."""
@@ -146,7 +146,7 @@ class Arrivals:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """Ends what ``Arrivals.serve`` began."""
+    """Ends what ``PassedConnections.serve`` began."""
 
     served: dict[ListenAddress, Accept]
     address: ListenAddress
@@ -155,14 +155,14 @@ class _Served:
         self.served.pop(self.address, None)
 
 
-class GivenPlaces(Places):
+class GivenPlaces(ListenerSet):
     """A worker's."""
 
     def __init__(
         self,
-        make_gateway: Callable[[InForce], Gateway],
-        accept: Callable[[Gateway], ClientConnection],
-        arrivals: Arrivals,
+        make_gateway: Callable[[ActiveConfig], RequestHandler],
+        accept: Callable[[RequestHandler], ClientConnection],
+        arrivals: PassedConnections,
     ) -> None:
         super().__init__(make_gateway, accept)
         self._arrivals = arrivals

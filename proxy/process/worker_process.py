@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 
 from proxy.process.ipc import Answer, Channel, ChannelClosed, Message
-from proxy.process.worker_config import Handover
+from proxy.process.worker_config import WorkerConfig
 
 # One that cannot take a configuration in this time (seconds) is given up.
 _TAKE_SECONDS = 30.0
@@ -35,7 +35,7 @@ class WorkerProcess:
         self._workers = workers
         self._process = process
         self._channel = channel
-        self._serves: Handover | None = None
+        self._serves: WorkerConfig | None = None
 
     @classmethod
     async def start(
@@ -92,11 +92,11 @@ class WorkerProcess:
             return False
         return True
 
-    async def take(self, current: Callable[[], Handover]) -> str:
+    async def take(self, current: Callable[[], WorkerConfig]) -> str:
         """Serve by the configuration in force, which may change meanwhile; why not, or ""."""
-        while self._serves is not (handover := current()):
+        while self._serves is not (worker_config := current()):
             message = {
-                "handover": handover.as_json(),
+                "handover": worker_config.as_json(),
                 "index": self.index,
                 "workers": self._workers,
                 "at": time.time(),
@@ -110,7 +110,7 @@ class WorkerProcess:
                 return f"it took longer than {_TAKE_SECONDS:.0f} s"
             if "failed" in answer:
                 return str(answer["failed"])
-            self._serves = handover
+            self._serves = worker_config
         return ""
 
     async def snapshot(self) -> Message:

@@ -6,22 +6,22 @@ import re
 from collections.abc import Iterator
 
 from proxy.auth.factory import build_strategies
-from proxy.auth.strategy import Means
+from proxy.auth.strategy import AuthContext
 from proxy.config.placement import HeaderPlacement, PathPlacement, Placement, QueryPlacement
 from proxy.config.route import RouteSettings
 from proxy.errors import SecretUnavailable
 from proxy.http.address import parse_upstream
 from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
 from proxy.http.path_patterns import PatternSet
-from proxy.routing.route import Route, Rules
-from proxy.routing.route_secrets import Found
+from proxy.routing.route import RewriteRules, Route
+from proxy.routing.route_secrets import ResolvedSecrets
 
 
 def compile_route(
     name: str,
     settings: RouteSettings,
-    found: Found,
-    means: Means | None = None,
+    found: ResolvedSecrets,
+    means: AuthContext | None = None,
     withheld: frozenset[bytes] = frozenset(),
 ) -> Route:
     """The route of checked settings, with the secrets that were found for it.
@@ -51,7 +51,7 @@ def compile_route(
         name=name,
         prefix=(settings.path or f"/{name}").encode("ascii"),
         origin=origin,
-        rules=Rules(
+        rules=RewriteRules(
             host=origin.authority.encode("ascii"),
             base_path=base_path.encode("ascii"),
             dropped_headers=DROPPED_FROM_REQUESTS

@@ -25,7 +25,7 @@ _SOON = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class ExchangeLimits:
     """What a route lets one exchange do.
 
     leave           called when the exchange has ended
@@ -38,7 +38,7 @@ class Bounds:
     mask_bodies: bool
 
 
-class Allowance:
+class RouteLimiter:
     """One route's. ``concurrency`` and ``rate`` (``60/minute``) are None for no bound."""
 
     def __init__(self, route: str, *, concurrency: int | None, rate: str | None) -> None:

@@ -12,7 +12,7 @@ from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal
 from proxy.http.address import Origin
 from proxy.http.path_patterns import PatternSet
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +35,7 @@ class Route:
     name: str
     prefix: bytes
     origin: Origin
-    rules: Rules
+    rules: RewriteRules
     strategies: tuple[Strategy, ...]
     methods: frozenset[str]
     allow: PatternSet | None
@@ -51,12 +51,12 @@ class Route:
     def __post_init__(self) -> None:
         object.__setattr__(self, "allowed_methods", ", ".join(sorted(self.methods)))
 
-    def admit(self, incoming: Incoming, rest: bytes) -> Strategy:
+    def admit(self, request: Request, rest: bytes) -> Strategy:
         """The strategy that serves the request. ``rest`` is the path behind the prefix.
 
         Raises Refusal if the route's rules forbid it, or no strategy is there.
         """
-        method = incoming.method
+        method = request.method
         if rest.startswith(b"//") and not self.rules.base_path:
             # Some servers read what follows as a host, and then another path than the one checked.
             raise Refusal(
@@ -87,13 +87,13 @@ class Route:
                 proxy_error="proxy_configuration_error",
             )
         for strategy in self.strategies:
-            if strategy.serves(method, path, websocket=incoming.websocket):
+            if strategy.serves(method, path, websocket=request.websocket):
                 return strategy
         raise Refusal(
             403,
             "no-strategy",
             f"The route {self.name} has no strategy for this "
-            f"{'WebSocket' if incoming.websocket else 'request'}: it uses "
+            f"{'WebSocket' if request.websocket else 'request'}: it uses "
             f"{' and '.join(strategy.name for strategy in self.strategies)}.",
             "See the paths and placements of auth, and strategy, in the route and its preset.",
             proxy_error="proxy_configuration_error",
@@ -109,7 +109,7 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class RewriteRules:
     """What a route does to every request, computed when the route is built.
 
     host              value of the Host field

@@ -13,7 +13,7 @@ from proxy.config.template import parse_template
 from proxy.config.token import ClientCredentials, JwtBearer, RefreshToken, Request, TokenSettings
 from proxy.errors import SecretUnavailable
 from proxy.http.address import Origin, parse_upstream
-from proxy.secrets import resolver as sources
+from proxy.secrets import resolver
 from proxy.secrets.envelope import place_of
 from proxy.secrets.secret import Secret
 
@@ -22,7 +22,7 @@ Resolve = Callable[[str, SecretSettings], tuple[Secret, ...]]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ResolvedSecrets:
     """The secrets of a route as they were read.
 
     secrets  those that are there; several values of one while it is rotated, the first to be used
@@ -32,7 +32,7 @@ class Found:
     secrets: Mapping[str, tuple[Secret, ...]]
     lacking: Mapping[str, str]
 
-    def same(self, other: Found) -> bool:
+    def same(self, other: ResolvedSecrets) -> bool:
         """Whether ``other`` has the same values from the same places."""
         return self._digests() == other._digests() and self.lacking.keys() == other.lacking.keys()
 
@@ -43,7 +43,7 @@ class Found:
         }
 
 
-def find_secrets(settings: RouteSettings, resolve: Resolve) -> Found:
+def find_secrets(settings: RouteSettings, resolve: Resolve) -> ResolvedSecrets:
     """Read the secrets of a route. Blocking, if ``resolve`` is.
 
     A sealed value that would go to a token endpoint elsewhere is not even opened: it is sealed for
@@ -63,7 +63,7 @@ def find_secrets(settings: RouteSettings, resolve: Resolve) -> Found:
             secrets[name] = resolve(name, source)
         except SecretUnavailable as error:
             lacking[name] = error.remedy
-    return Found(secrets, lacking)
+    return ResolvedSecrets(secrets, lacking)
 
 
 def _names_elsewhere(settings: RouteSettings) -> frozenset[str]:
@@ -94,17 +94,17 @@ def variables_in(settings: Settings) -> frozenset[str]:
     """Every variable of the environment that a secret of these settings may come from."""
     own = () if settings.inbound_token is None else (settings.inbound_token,)
     secrets = (one for route in settings.routes.values() for one in route.secrets.values())
-    return sources.variables_of((*own, *secrets))
+    return resolver.variables_of((*own, *secrets))
 
 
 def hidden_from(settings: RouteSettings, variables: frozenset[str]) -> frozenset[str]:
     """Of ``variables``, those of all secrets, what commands of this route do not get to see."""
-    return variables - sources.variables_of(settings.secrets.values())
+    return variables - resolver.variables_of(settings.secrets.values())
 
 
 def secrets_of(
     name: str, settings: RouteSettings, variables: frozenset[str] = frozenset()
-) -> Found:
+) -> ResolvedSecrets:
     """The secrets of a route as they are now. Blocking: programs may be asked for them.
 
     Of ``variables``, those of all secrets, such a program inherits the route's own.
@@ -112,10 +112,10 @@ def secrets_of(
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
     place = place_of(name, settings.upstream)
     hidden = hidden_from(settings, variables)
-    return find_secrets(settings, partial(sources.resolve_all, place=place, hidden=hidden))
+    return find_secrets(settings, partial(resolver.resolve_all, place=place, hidden=hidden))
 
 
-def read_secrets(settings: Settings) -> dict[str, Found]:
+def read_secrets(settings: Settings) -> dict[str, ResolvedSecrets]:
     """The secrets of every route, by its name. Blocking, as ``secrets_of``."""
     variables = variables_in(settings)
     return {name: secrets_of(name, route, variables) for name, route in settings.routes.items()}

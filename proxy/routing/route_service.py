@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from proxy.config.route import RouteSettings
 from proxy.http.problem import body_too_large
-from proxy.http.request import Incoming
-from proxy.routing.limits import Allowance, Bounds
+from proxy.http.request import Request
+from proxy.routing.limits import ExchangeLimits, RouteLimiter
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import Found
+from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.upstream.pool import Pool
 
 # What decides where a route's secrets go; token endpoints and commands are within ``auth``.
@@ -18,7 +18,7 @@ _WHERE = ("upstream", "auth", "strategy", "allow_private", "allow_plaintext", "v
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Service:
+class RouteService:
     """What serves one route, until a reload changes something about it.
 
     found      the secrets that the route was compiled with
@@ -29,13 +29,13 @@ class Service:
 
     route: Route
     settings: RouteSettings
-    found: Found
+    found: ResolvedSecrets
     pool: Pool
-    allowance: Allowance | None
-    bounds: Bounds
+    limiter: RouteLimiter | None
+    bounds: ExchangeLimits
     made: float = field(default_factory=time.perf_counter)
 
-    def fits(self, settings: RouteSettings, found: Found) -> bool:
+    def fits(self, settings: RouteSettings, found: ResolvedSecrets) -> bool:
         """Whether nothing would be different with these."""
         return self.settings == settings and self.found.same(found)
 
@@ -43,18 +43,18 @@ class Service:
         """Whether with these, too, each secret would go where it goes now, and in the same way."""
         return all(getattr(self.settings, one) == getattr(settings, one) for one in _WHERE)
 
-    def enter(self, incoming: Incoming, arrived: int) -> Bounds:
+    def enter(self, request: Request, arrived: int) -> ExchangeLimits:
         """What the route lets this exchange do, counted as begun. Raises Refusal.
 
         ``arrived`` is how much of the body has come with the head.
         """
         bounds = self.bounds
         if bounds.max_body_bytes is not None:
-            announced = int(incoming.headers.get("Content-Length", "0"))
+            announced = int(request.headers.get("Content-Length", "0"))
             if max(announced, arrived) > bounds.max_body_bytes:
                 raise body_too_large(self.route.name)
-        if self.allowance is not None:
-            self.allowance.enter()
+        if self.limiter is not None:
+            self.limiter.enter()
         return bounds
 
     def retire(self) -> None:
@@ -68,7 +68,9 @@ class Service:
         self.pool.close()
 
 
-def allowance_of(name: str, settings: RouteSettings, last: Service | None) -> Allowance | None:
+def allowance_of(
+    name: str, settings: RouteSettings, last: RouteService | None
+) -> RouteLimiter | None:
     """The route's allowance; the last one goes on counting where nothing changed about it."""
     if settings.concurrency is None and settings.rate is None:
         return None
@@ -76,14 +78,14 @@ def allowance_of(name: str, settings: RouteSettings, last: Service | None) -> Al
         settings.concurrency,
         settings.rate,
     ):
-        return last.allowance
-    return Allowance(name, concurrency=settings.concurrency, rate=settings.rate)
+        return last.limiter
+    return RouteLimiter(name, concurrency=settings.concurrency, rate=settings.rate)
 
 
-def bounds_of(settings: RouteSettings, allowance: Allowance | None) -> Bounds:
+def bounds_of(settings: RouteSettings, limiter: RouteLimiter | None) -> ExchangeLimits:
     """What the route lets each exchange do."""
-    return Bounds(
-        leave=None if allowance is None else allowance.leave,
+    return ExchangeLimits(
+        leave=None if limiter is None else limiter.leave,
         max_body_bytes=settings.max_body_bytes,
         mask_bodies=settings.mask_bodies,
     )

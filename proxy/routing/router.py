@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from proxy.errors import Refusal
 from proxy.http.headers import strip_query
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.route import Route
 
 # RFC 3986 appendix B: scheme, authority, path, query, and the fragment with its ``#``.
@@ -28,7 +28,7 @@ class Match:
     mount: bytes
     rest: bytes
 
-    def relocate(self, location: bytes) -> bytes:
+    def rewrite_location(self, location: bytes) -> bytes:
         """A ``Location`` as the client can follow it without leaving the route.
 
         What points to the provider's origin is rewritten; anything else is none of our business
@@ -68,7 +68,7 @@ class Match:
         return (self.mount + b"/" + path.lstrip(b"/\\")) if path else self.mount or b"/"
 
 
-class RouteTable:
+class Router:
     """Finds the route of a request.
 
     ``only`` makes the table of a listener that belongs to one route.
@@ -91,10 +91,10 @@ class RouteTable:
         """Whether this host serves all routes by prefix, and pages of our own."""
         return self._only is None and host not in self._by_host
 
-    def find(self, host: str, incoming: Incoming) -> Match:
+    def find(self, host: str, request: Request) -> Match:
         """The route for a request that the guard has admitted. Raises Refusal (404)."""
         route = self._only or self._by_host.get(host)
-        path = incoming.path
+        path = request.path
         if route is not None:
             return Match(route, b"", path)
         for depth in self._depths:

@@ -16,7 +16,7 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from proxy.secrets.env import environment_without
-from proxy.secrets.source import LIMIT_BYTES, Unusable, without_line_end
+from proxy.secrets.source import LIMIT_BYTES, SourceError, without_line_end
 
 _OUTPUT_LIMIT = LIMIT_BYTES + len("\r\n")
 # A killed program is waited for, but not one that cannot be killed (seconds).
@@ -24,7 +24,7 @@ _KILL_SECONDS = 1.0
 
 
 def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = frozenset()) -> bytes:
-    """What the command prints, without one line end. Raises Unusable if it fails in any way.
+    """What the command prints, without one line end. Raises SourceError if it fails in any way.
 
     It inherits keyrelay's environment but for the variables in ``hidden``, has nothing on stdin,
     and leads a process group of its own, which is ended with it when it takes longer than
@@ -42,15 +42,15 @@ def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = fr
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise Unusable(f"install {name}, or write its whole path: command not found") from None
+        raise SourceError(f"install {name}, or write its whole path: command not found") from None
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise Unusable(f"make {name} a program that can be run: {reason}") from None
+        raise SourceError(f"make {name} a program that can be run: {reason}") from None
     assert program.stdout is not None
     try:
         output = _output(program, program.stdout.fileno(), time.monotonic() + timeout_seconds)
     except TimeoutError:
-        raise Unusable(
+        raise SourceError(
             f"run {name} by hand to see what it waits for, or raise timeout_seconds: "
             f"it timed out after {timeout_seconds:g} s"
         ) from None
@@ -58,15 +58,15 @@ def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = fr
         _end(program)
         program.stdout.close()
     if len(output) > _OUTPUT_LIMIT:
-        raise Unusable(f"name another command: {name} prints more than 64 KiB")
+        raise SourceError(f"name another command: {name} prints more than 64 KiB")
     status = program.returncode
     if status < 0:
-        raise Unusable(f"run {name} by hand to see why: it was ended by signal {-status}")
+        raise SourceError(f"run {name} by hand to see why: it was ended by signal {-status}")
     if status > 0:
-        raise Unusable(f"run {name} by hand to see why: it exited with {status}")
+        raise SourceError(f"run {name} by hand to see why: it exited with {status}")
     value = without_line_end(output)
     if not value:
-        raise Unusable(f"run {name} by hand to see why: what it printed is empty")
+        raise SourceError(f"run {name} by hand to see why: what it printed is empty")
     return value
 
 

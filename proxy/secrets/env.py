@@ -6,7 +6,7 @@ import os
 from collections.abc import Collection, Iterable
 
 from proxy.secrets.reference import parse_reference
-from proxy.secrets.source import SecretSpec, Unusable
+from proxy.secrets.source import SecretSpec, SourceError
 
 OWN = frozenset(
     {
@@ -24,12 +24,12 @@ OWN = frozenset(
 
 
 def read_variable(name: str) -> bytes:
-    """The variable's bytes. Raises Unusable if it is not set or empty."""
+    """The variable's bytes. Raises SourceError if it is not set or empty."""
     text = os.environ.get(name)
     if text is None:
-        raise Unusable(f"set {name}")
+        raise SourceError(f"set {name}")
     if not text:
-        raise Unusable(f"give {name} a value: it is set but empty")
+        raise SourceError(f"give {name} a value: it is set but empty")
     return os.fsencode(text)
 
 

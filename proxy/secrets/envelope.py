@@ -24,22 +24,22 @@ _SEAL_ANEW = "seal the value for it: keyrelay seal ROUTE SECRET"
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SealBinding:
     """Where a sealed value may be used: a route, and the ``scheme://host:port`` it leads to."""
 
     route: str
     origin: str
 
 
-def place_of(route: str, upstream: str) -> Place:
+def place_of(route: str, upstream: str) -> SealBinding:
     """The place of a route with this upstream. Raises ValueError as ``parse_upstream`` does."""
     origin, _ = parse_upstream(upstream)
     if origin.builtin:
-        return Place(route, upstream)
-    return Place(route, f"{origin.scheme}://{bracketed(origin.host)}:{origin.port}")
+        return SealBinding(route, upstream)
+    return SealBinding(route, f"{origin.scheme}://{bracketed(origin.host)}:{origin.port}")
 
 
-def binding(place: Place, slot: str) -> bytes:
+def binding(place: SealBinding, slot: str) -> bytes:
     """HPKE's ``info`` (RFC 9180 section 5.1): version, route, origin and the secret's name.
 
     Each is preceded by its length, so that no two places have the same bytes.
@@ -58,11 +58,11 @@ class Envelope:
     data: bytes
 
     @classmethod
-    def of(cls, key_id: str, data: bytes, place: Place, slot: str) -> Envelope:
+    def of(cls, key_id: str, data: bytes, place: SealBinding, slot: str) -> Envelope:
         """What ``data``, sealed for a place, is wrapped in."""
         return cls(key_id, b"".join(_tags(place, slot)) + _tag("data", data), data)
 
-    def mismatch(self, place: Place, slot: str) -> str:
+    def mismatch(self, place: SealBinding, slot: str) -> str:
         """What is to be done if it was sealed for somewhere else, in words; empty if it was not."""
         route, origin, name = (
             self.claim[index * _TAG_BYTES :].startswith(tag)
@@ -105,7 +105,7 @@ def parse_envelope(text: str) -> Envelope:
     return Envelope(found[1], claim, data)
 
 
-def _tags(place: Place, slot: str) -> tuple[bytes, bytes, bytes]:
+def _tags(place: SealBinding, slot: str) -> tuple[bytes, bytes, bytes]:
     return (
         _tag("route", place.route.encode()),
         _tag("origin", place.origin.encode()),

@@ -11,8 +11,8 @@ import os
 import stat
 from pathlib import Path
 
-from proxy.secrets import file_permissions as filemodes
-from proxy.secrets.source import LIMIT_BYTES, Unusable, without_line_end
+from proxy.secrets import file_permissions
+from proxy.secrets.source import LIMIT_BYTES, SourceError, without_line_end
 
 _LINKS = 40  # as many as Linux follows
 
@@ -21,44 +21,46 @@ def read_file(path: str) -> bytes:
     """The file's bytes without the one line end that editors and ``echo`` leave.
 
     Non-blocking, as opening a named pipe would otherwise wait for a writer. A link is not followed,
-    except where an engine mounts secrets by way of links. Raises Unusable.
+    except where an engine mounts secrets by way of links. Raises SourceError.
     """
     follow = 0 if _mounted(path) else os.O_NOFOLLOW
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | follow)
     except FileNotFoundError:
-        raise Unusable(f"write the value to {path}: there is no such file") from None
+        raise SourceError(f"write the value to {path}: there is no such file") from None
     except OSError as error:
         if error.errno == errno.ELOOP:
-            raise Unusable(f"make {path} a file: it is a link, which may lead elsewhere") from None
-        raise Unusable(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
+            raise SourceError(
+                f"make {path} a file: it is a link, which may lead elsewhere"
+            ) from None
+        raise SourceError(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             kind = "directory" if stat.S_ISDIR(status.st_mode) else "device or pipe"
-            raise Unusable(f"name a file: {path} is a {kind}")
-        fault = filemodes.secret_exposed(path, status)
+            raise SourceError(f"name a file: {path} is a {kind}")
+        fault = file_permissions.secret_exposed(path, status)
         if fault is not None:
-            raise Unusable("run {1}: {0}".format(*fault))
+            raise SourceError("run {1}: {0}".format(*fault))
         with open(descriptor, "rb", closefd=False) as file:
             value = file.read(LIMIT_BYTES + 1)
     except OSError as error:
-        raise Unusable(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
+        raise SourceError(f"make {path} readable: {os.strerror(error.errno or 0)}") from None
     finally:
         os.close(descriptor)
     if len(value) > LIMIT_BYTES:
-        raise Unusable(f"name another file: {path} is larger than 64 KiB, which no key is")
+        raise SourceError(f"name another file: {path} is larger than 64 KiB, which no key is")
     value = without_line_end(value)
     if not value:
-        raise Unusable(f"write the value to {path}: the file is empty")
+        raise SourceError(f"write the value to {path}: the file is empty")
     return value
 
 
 def read_credential(name: str) -> bytes:
-    """A credential that systemd passes (systemd.exec(5), LoadCredential). Raises Unusable."""
+    """A credential that systemd passes (systemd.exec(5), LoadCredential). Raises SourceError."""
     path = credential_path(name)
     if path is None:
-        raise Unusable(
+        raise SourceError(
             f"start keyrelay by systemd with LoadCredential={name}:…: "
             "CREDENTIALS_DIRECTORY is not set"
         )
@@ -91,7 +93,7 @@ def watched(path: str) -> frozenset[Path]:
 
 def _mounted(path: str) -> bool:
     """Whether whoever made the links there is an engine: nobody here could have."""
-    if filemodes.is_mount(path):
+    if file_permissions.is_mount(path):
         return True
     try:
         return bool(os.statvfs(Path(path).parent).f_flag & os.ST_RDONLY)

@@ -9,8 +9,8 @@ from pathlib import Path
 from proxy.errors import KeyrelayError
 from proxy.secrets.file import credential_path, read_file
 from proxy.secrets.keyring import read_keyring
-from proxy.secrets.sealing import HEADER, Keys, NotOpened, SealingKey, parse_keys
-from proxy.secrets.source import Unusable
+from proxy.secrets.sealing import HEADER, Keys, SealingKey, UnsealError, parse_keys
+from proxy.secrets.source import SourceError
 
 VARIABLE = "KEYRELAY_KEYS"
 """Names the file of keys; then nothing else is looked at."""
@@ -52,7 +52,7 @@ def key_file() -> Path | None:
 
 
 def read_keys(path: Path | None = None) -> Keys:
-    """The keys of ``path``, or of where they usually are. Raises NotOpened. Blocking."""
+    """The keys of ``path``, or of where they usually are. Raises UnsealError. Blocking."""
     file = path or key_file()
     origin = f"keyring:{ENTRY}" if file is None else str(file)
     try:
@@ -61,12 +61,12 @@ def read_keys(path: Path | None = None) -> Keys:
         else:
             text = read_file(str(file.absolute()))
         return parse_keys(text.decode("ascii"), origin)
-    except Unusable as error:
-        raise NotOpened(f"no keys for sealed values: {error}") from None
+    except SourceError as error:
+        raise UnsealError(f"no keys for sealed values: {error}") from None
     except UnicodeDecodeError:
-        raise NotOpened(f"no keys for sealed values: {origin} is no file of keys") from None
+        raise UnsealError(f"no keys for sealed values: {origin} is no file of keys") from None
     except ValueError as error:
-        raise NotOpened(f"no keys for sealed values: {error}") from None
+        raise UnsealError(f"no keys for sealed values: {error}") from None
 
 
 def write_key(path: Path, key: SealingKey) -> None:

@@ -5,38 +5,40 @@ The package ``keyring`` finds it. It is an extra, as servers have no keyring.
 
 from __future__ import annotations
 
-from proxy.secrets.source import Unusable, in_time
+from proxy.secrets.source import SourceError, in_time
 
 INSTALL = "pip install 'keyrelay[keyring]'"
 
 
 def read_keyring(rest: str, timeout_seconds: float) -> bytes:
-    """The password of ``service/user``; a service may have slashes in it. Raises Unusable.
+    """The password of ``service/user``; a service may have slashes in it. Raises SourceError.
 
     A keyring may ask its owner to unlock it, and waits for that: for ``timeout_seconds`` at most.
     """
-    service, _, user = rest.rpartition("/")
-    value = in_time(lambda: _ask(service, user), "the keyring", timeout_seconds)
+    route_service, _, user = rest.rpartition("/")
+    value = in_time(lambda: _ask(route_service, user), "the keyring", timeout_seconds)
     if value is None:
-        raise Unusable(f"add it with: keyring set {service} {user} (the keyring has no such entry)")
+        raise SourceError(
+            f"add it with: keyring set {route_service} {user} (the keyring has no such entry)"
+        )
     if not value:
-        raise Unusable(f"add it with: keyring set {service} {user} (the entry is empty)")
+        raise SourceError(f"add it with: keyring set {route_service} {user} (the entry is empty)")
     assert isinstance(value, str)
     return value.encode("utf-8", "surrogateescape")
 
 
-def _ask(service: str, user: str) -> str | None:
+def _ask(route_service: str, user: str) -> str | None:
     # In the thread as well, as finding the right backend may ask the desktop.
     try:
         import keyring
         from keyring.errors import KeyringLocked, NoKeyringError
     except ImportError:
-        raise Unusable(f"run {INSTALL}: the package keyring is not installed") from None
+        raise SourceError(f"run {INSTALL}: the package keyring is not installed") from None
     try:
-        return keyring.get_password(service, user)
+        return keyring.get_password(route_service, user)
     except KeyringLocked:
-        raise Unusable("unlock the keyring: it is locked") from None
+        raise SourceError("unlock the keyring: it is locked") from None
     except NoKeyringError:
-        raise Unusable("start a keyring, or use another source: this system has none") from None
+        raise SourceError("start a keyring, or use another source: this system has none") from None
     except Exception as error:  # noqa: BLE001  backends are many, and so is what they raise
-        raise Unusable(f"look after the keyring: it failed ({type(error).__name__})") from None
+        raise SourceError(f"look after the keyring: it failed ({type(error).__name__})") from None

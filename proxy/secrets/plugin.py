@@ -1,7 +1,7 @@
 """Sources that other packages bring, as entry points of the group ``keyrelay.sources``.
 
 An entry point is a function: what follows the colon of the reference in, the value's bytes out. It
-raises ``Unusable`` with a remedy if there is no value.
+raises ``SourceError`` with a remedy if there is no value.
 """
 
 from __future__ import annotations
@@ -9,34 +9,34 @@ from __future__ import annotations
 import re
 from importlib.metadata import EntryPoint, entry_points
 
-from proxy.secrets.source import Unusable, in_time
+from proxy.secrets.source import SourceError, in_time
 
 
 def read_own(source: str, rest: str, timeout_seconds: float) -> bytes:
-    """What the own source ``source`` gives for ``rest``. Raises Unusable, whatever it raises.
+    """What the own source ``source`` gives for ``rest``. Raises SourceError, whatever it raises.
 
     It is called in a thread of its own, and is waited for ``timeout_seconds`` at most.
     """
     value = in_time(lambda: _ask(source, rest), f"the source {source}", timeout_seconds)
     if not isinstance(value, bytes):
-        raise Unusable(f"mend the source {source}: it gave no bytes")
+        raise SourceError(f"mend the source {source}: it gave no bytes")
     if not value:
-        raise Unusable(f"look why the source {source} has no value: what it gave is empty")
+        raise SourceError(f"look why the source {source} has no value: what it gave is empty")
     return value
 
 
 def _ask(source: str, rest: str) -> object:
     found = own_source(source)
     if not found:
-        raise Unusable(f"install the package that has the source {source}")
+        raise SourceError(f"install the package that has the source {source}")
     if len(found) > 1:
-        raise Unusable(f"remove one of the packages that have a source {source} in {GROUP}")
+        raise SourceError(f"remove one of the packages that have a source {source} in {GROUP}")
     try:
         return found[0].load()(rest)
-    except Unusable:
+    except SourceError:
         raise
     except Exception as error:  # noqa: BLE001  code of others, whose text may hold the value
-        raise Unusable(f"mend the source {source}: it failed ({type(error).__name__})") from None
+        raise SourceError(f"mend the source {source}: it failed ({type(error).__name__})") from None
 
 
 GROUP = "keyrelay.sources"

@@ -39,7 +39,7 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")  # RFC 4648 section 5
 
 
 @final
-class Masker:
+class Redactor:
     """The forms in which the values of one credential may come back. Falsy if there are none.
 
     Of each value: as it is, base64 and base64url at any alignment (so also inside the base64 of
@@ -124,8 +124,8 @@ class StreamMasker:
 
     __slots__ = ("__covered", "__kept", "__masker")
 
-    def __init__(self, masker: Masker) -> None:
-        self.__masker = masker
+    def __init__(self, redactor: Redactor) -> None:
+        self.__masker = redactor
         self.__kept = b""
         self.__covered = 0  # bytes of what is kept that an earlier occurrence reaches into
 

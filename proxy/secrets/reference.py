@@ -70,8 +70,8 @@ def _check_credential(name: str) -> None:
 
 
 def _check_keyring(rest: str) -> None:
-    service, slash, user = rest.rpartition("/")
-    if not (service and slash and user and rest.isprintable()):
+    route_service, slash, user = rest.rpartition("/")
+    if not (route_service and slash and user and rest.isprintable()):
         raise ValueError(
             "an entry of the keyring has a service and a user\nwrite keyring:service/user"
         )

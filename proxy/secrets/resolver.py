@@ -1,8 +1,8 @@
 """The only place that reads secret values: variables, files, keyrings, programs, sealed values.
 
-Each source is a function of its own module; it returns the bytes or raises ``Unusable`` with what
-to do about it, in words that may be shown to anybody. What it returns is checked once for all by
-``base.check``. Nothing is kept: every call reads. All functions may be called from any thread.
+Each source is a function of its own module; it returns the bytes or raises ``SourceError`` with
+what to do about it. What it returns is checked once for all by ``source.check``. Nothing is kept:
+every call reads. All functions may be called from any thread.
 """
 
 from __future__ import annotations
@@ -13,19 +13,19 @@ from pathlib import Path
 from proxy.errors import SecretUnavailable
 from proxy.secrets.command import read_command
 from proxy.secrets.env import OWN, environment_without, read_variable, variables_of
-from proxy.secrets.envelope import Place
+from proxy.secrets.envelope import SealBinding
 from proxy.secrets.file import credential_path, read_credential, read_file, watched
 from proxy.secrets.keyring import read_keyring
 from proxy.secrets.plugin import read_own
 from proxy.secrets.reference import shown_reference
 from proxy.secrets.sealed import read_sealed
 from proxy.secrets.secret import Secret
-from proxy.secrets.source import SecretSpec, Unusable, check
+from proxy.secrets.source import SecretSpec, SourceError, check
 
 __all__ = [
     "DEMO_KEY",
     "OWN",
-    "Unusable",
+    "SourceError",
     "environment_without",
     "resolve",
     "resolve_all",
@@ -41,7 +41,7 @@ DEMO_KEY = b"dummy-demo-key"
 def resolve(
     name: str,
     settings: SecretSpec,
-    place: Place | None = None,
+    place: SealBinding | None = None,
     hidden: Collection[str] = frozenset(),
 ) -> Secret:
     """The value of the secret ``name``: the first of its references that is there.
@@ -61,7 +61,7 @@ def resolve(
 def resolve_all(
     name: str,
     settings: SecretSpec,
-    place: Place | None = None,
+    place: SealBinding | None = None,
     hidden: Collection[str] = frozenset(),
 ) -> tuple[Secret, ...]:
     """As ``resolve``, but every reference that is there, in order: two while a key is rotated."""
@@ -100,7 +100,7 @@ def ttl(settings: SecretSpec) -> float | None:
 def _usable(
     name: str,
     settings: SecretSpec,
-    place: Place | None,
+    place: SealBinding | None,
     hidden: Collection[str],
     remedies: list[str],
 ) -> Iterator[Secret]:
@@ -110,7 +110,7 @@ def _usable(
         try:
             value = _read(reference, name, settings, place, hidden)
             check(value, f"the value from {shown}", multiline=settings.multiline)
-        except Unusable as missing:
+        except SourceError as missing:
             remedies.append(str(missing))
         else:
             yield Secret(name, value, shown)
@@ -120,7 +120,7 @@ def _read(
     reference: str,
     slot: str,
     settings: SecretSpec,
-    place: Place | None,
+    place: SealBinding | None,
     hidden: Collection[str],
 ) -> bytes:
     source, _, rest = reference.partition(":")

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from proxy.errors import KeyrelayError
-from proxy.secrets.envelope import Envelope, Place, binding
+from proxy.secrets.envelope import Envelope, SealBinding, binding
 
 HEADER = "# Keys for sealed values of keyrelay. Whoever reads this file can open them.\n"
 """First line of a file of keys."""
@@ -27,7 +27,7 @@ _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 _PUBLIC, _PRIVATE = "keyrelay-public-", "keyrelay-private-"
 
 
-class NotOpened(KeyrelayError):
+class UnsealError(KeyrelayError):
     """A sealed value does not open here. The text says what to do; never a value or a key."""
 
 
@@ -52,7 +52,7 @@ class PublicKey:
             raise ValueError("this is no public key\nkeyrelay keygen --public prints yours")
         return cls(raw)
 
-    def seal(self, value: bytes, place: Place, slot: str) -> Envelope:
+    def seal(self, value: bytes, place: SealBinding, slot: str) -> Envelope:
         """Seal a value for the secret ``slot`` of the route at ``place``."""
         public = X25519PublicKey.from_public_bytes(self.raw)
         data = _SUITE.encrypt(value, public, binding(place, slot))
@@ -85,14 +85,14 @@ class SealingKey:
         private = _PRIVATE + _encoded(self._private.private_bytes_raw())
         return f"{self.key_id} {self.created.isoformat()} {private} {self.public}\n"
 
-    def open(self, envelope: Envelope, place: Place, slot: str) -> bytes:
-        """The value, if it was sealed to this key for this place. Raises NotOpened."""
+    def open(self, envelope: Envelope, place: SealBinding, slot: str) -> bytes:
+        """The value, if it was sealed to this key for this place. Raises UnsealError."""
         if remedy := envelope.mismatch(place, slot):
-            raise NotOpened(remedy)
+            raise UnsealError(remedy)
         try:
             return _SUITE.decrypt(envelope.data, self._private, binding(place, slot))
         except InvalidTag:
-            raise NotOpened("seal the value anew: it was changed after it was sealed") from None
+            raise UnsealError("seal the value anew: it was changed after it was sealed") from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,17 +108,17 @@ class Keys:
         return self.keys[-1]
 
     def find(self, key_id: str) -> SealingKey:
-        """The key of that id. Raises NotOpened."""
+        """The key of that id. Raises UnsealError."""
         for key in self.keys:
             if key.key_id == key_id:
                 return key
-        raise NotOpened(
+        raise UnsealError(
             f"bring the key {key_id} with which the value was sealed, or seal it anew: "
             f"{self.origin} has no such key"
         )
 
-    def open(self, envelope: Envelope, place: Place, slot: str) -> bytes:
-        """The value. Raises NotOpened, for an unknown key as for a wrong place."""
+    def open(self, envelope: Envelope, place: SealBinding, slot: str) -> bytes:
+        """The value. Raises UnsealError, for an unknown key as for a wrong place."""
         return self.find(envelope.key_id).open(envelope, place, slot)
 
 

@@ -15,7 +15,7 @@ LIMIT_BYTES = 64 * 1024
 _SENDABLE = re.compile(rb"[\x20-\x7e\x80-\xff]+")
 
 
-class Unusable(Exception):
+class SourceError(Exception):
     """No usable value. The text says what to do (``set HUME_API_KEY``); never a value.
 
     Own sources raise it as well. Their text is shown to whoever asks why a route is not ready.
@@ -23,21 +23,21 @@ class Unusable(Exception):
 
 
 def check(value: bytes, origin: str, *, multiline: bool) -> None:
-    """Raise Unusable for what cannot be a secret: it becomes part of a header or a URL, which it
+    """Raise SourceError for what cannot be a secret: it becomes part of a header or a URL, which it
     must not be able to end. ``origin`` says in words where the value is from.
     """
     if not value:
-        raise Unusable(f"write the value first: {origin} is empty")
+        raise SourceError(f"write the value first: {origin} is empty")
     if len(value) > LIMIT_BYTES:
-        raise Unusable(f"take another: {origin} is larger than 64 KiB, which no key is")
+        raise SourceError(f"take another: {origin} is larger than 64 KiB, which no key is")
     if multiline:
         if b"\0" in value:
-            raise Unusable(f"name a text: {origin} is binary")
+            raise SourceError(f"name a text: {origin} is binary")
         return
     if not _SENDABLE.fullmatch(value):
-        raise Unusable(f"remove line breaks and control characters from {origin}")
+        raise SourceError(f"remove line breaks and control characters from {origin}")
     if value != value.strip(b" "):
-        raise Unusable(f"remove the blanks around {origin}")
+        raise SourceError(f"remove the blanks around {origin}")
 
 
 def without_line_end(value: bytes) -> bytes:
@@ -46,7 +46,7 @@ def without_line_end(value: bytes) -> bytes:
 
 
 def in_time(read: Callable[[], object], what: str, timeout_seconds: float) -> object:
-    """What ``read`` returns or raises. Raises Unusable if it takes longer than that.
+    """What ``read`` returns or raises. Raises SourceError if it takes longer than that.
 
     It runs in a thread of its own, which cannot be ended: one that hangs is left behind, and does
     not keep the process from ending.
@@ -63,7 +63,7 @@ def in_time(read: Callable[[], object], what: str, timeout_seconds: float) -> ob
     try:
         value, error = answers.get(timeout=timeout_seconds)
     except queue.Empty:
-        raise Unusable(
+        raise SourceError(
             f"look why {what} does not answer, or raise timeout_seconds: "
             f"it timed out after {timeout_seconds:g} s"
         ) from None

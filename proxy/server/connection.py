@@ -14,9 +14,9 @@ from collections.abc import Callable
 from typing import Protocol, cast
 
 from proxy.errors import Refusal
-from proxy.http import parser as parsers
+from proxy.http import parser as http_parser
 from proxy.http.problem import problem
-from proxy.http.request import Incoming, request_id
+from proxy.http.request import Request, request_id
 
 # Bytes that may wait behind a request under way before reading stops. Reading goes on that long so
 # that a client which leaves is noticed.
@@ -36,19 +36,19 @@ _BLANK_LINE = b"\r\n\r\n"
 _RESET = struct.pack("ii", 1, 0)
 
 
-class Exchange(Protocol):
+class RequestListener(Protocol):
     """Who serves a request and is told of the client. The record of it is ``journal.Exchange``."""
 
-    def body(self, data: bytes, *, ended: bool) -> None: ...
-    def client_lost(self) -> None: ...
-    def client_full(self) -> None: ...
-    def client_drained(self) -> None: ...
+    def on_request_body(self, data: bytes, *, ended: bool) -> None: ...
+    def on_client_disconnect(self) -> None: ...
+    def on_client_blocked(self) -> None: ...
+    def on_client_drained(self) -> None: ...
 
 
-Handle = Callable[[Incoming, "ClientConnection", bytes, bool], Exchange | None]
+Handle = Callable[[Request, "ClientConnection", bytes, bool], RequestListener | None]
 
 
-class Times(Protocol):
+class Timeouts(Protocol):
     """``head_seconds`` for a request's head to arrive, ``keepalive_seconds`` between requests."""
 
     @property
@@ -57,7 +57,7 @@ class Times(Protocol):
     def keepalive_seconds(self) -> float: ...
 
 
-class Entrance:
+class AdmissionPolicy:
     """Which connections may stay: so many at the same time, and none that ``refusal`` is against.
 
     Decided before anything of them is read. ``turned_away`` are those that get a refusal and then
@@ -122,18 +122,18 @@ class ClientConnection(asyncio.Protocol):
         self,
         handle: Handle,
         registry: set[ClientConnection],
-        times: Times,
+        times: Timeouts,
         loop: asyncio.AbstractEventLoop,
-        entrance: Entrance | None = None,
+        admission: AdmissionPolicy | None = None,
     ) -> None:
         self._handle = handle
-        self._entrance = entrance
+        self._entrance = admission
         self._registry = registry
         self._times = times
         self._loop = loop
-        self._parser = parsers.request_parser(loop)
-        self._exchange: Exchange | None = None
-        self._body: parsers.Body | None = None
+        self._parser = http_parser.request_parser(loop)
+        self._exchange: RequestListener | None = None
+        self._body: http_parser.Body | None = None
         self._backlog = b""
         self._alone = False
         self._pumping = False
@@ -173,7 +173,7 @@ class ClientConnection(asyncio.Protocol):
         self._closing = True
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
-            exchange.client_lost()
+            exchange.on_client_disconnect()
 
     def data_received(self, data: bytes) -> None:
         if self._closing:
@@ -188,12 +188,12 @@ class ClientConnection(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._full = True
         if self._exchange is not None:
-            self._exchange.client_full()
+            self._exchange.on_client_blocked()
 
     def resume_writing(self) -> None:
         self._full = False
         if self._exchange is not None:
-            self._exchange.client_drained()
+            self._exchange.on_client_drained()
         elif self.deadline != _NEVER:
             # It was slow to take the answer, not silent: its time begins now.
             seconds = _LINGER if self._closing else self._times.keepalive_seconds
@@ -223,40 +223,40 @@ class ClientConnection(asyncio.Protocol):
                     break
                 self._parser.message_consumed()
                 data = b""
-        except parsers.HttpProcessingError as error:
-            self._malformed(parsers.refusal(error))
+        except http_parser.HttpProcessingError as error:
+            self._malformed(http_parser.refusal(error))
         finally:
             self._pumping = False
         if self._exchange is None and not self._closing and data:
             # A head that has begun must be complete in time; more of it does not prolong that.
             self.deadline = min(self.deadline, self._loop.time() + self._times.head_seconds)
 
-    def _begin(self, head: parsers.RequestHead, body: parsers.Body) -> None:
-        incoming = parsers.incoming(head)
+    def _begin(self, head: http_parser.RequestHead, body: http_parser.Body) -> None:
+        request = http_parser.request(head)
         ended = body.is_eof()
         self._body = None if ended else body
         # Nothing may follow where the parser would get it wrong: after an offer to change the
         # protocol (h2c, WebSocket) or CONNECT it loses bytes, and the last trailer of a chunked
         # body it takes for the first field of the next request, which may be somebody else's.
-        self.keep_alive = incoming.version == (1, 1) and not (
+        self.keep_alive = request.version == (1, 1) and not (
             head.should_close or head.upgrade or head.chunked
         )
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
-        self._exchange = self._handle(incoming, self, body.read_nowait(), ended)
+        self._exchange = self._handle(request, self, body.read_nowait(), ended)
 
-    def _read_body(self, body: parsers.Body) -> None:
+    def _read_body(self, body: http_parser.Body) -> None:
         data, ended = body.read_nowait(), body.is_eof()
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         if ended:
             self._body = None
         if self._exchange is not None and (data or ended):
-            self._exchange.body(data, ended=ended)
+            self._exchange.on_request_body(data, ended=ended)
 
     def _malformed(self, refusal: Refusal) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
             # The body of a request under way went wrong: there is no telling where it ends.
-            exchange.client_lost()
+            exchange.on_client_disconnect()
             self.abort()
         else:
             self.transport.write(problem(refusal, close=True, request_id=request_id(None)))
@@ -276,7 +276,7 @@ class ClientConnection(asyncio.Protocol):
         return self._body is not None or not self.keep_alive
 
     def write(self, data: bytes) -> None:
-        """Send a part of the answer. The transport buffers; see ``client_full``."""
+        """Send a part of the answer. The transport buffers; see ``on_client_blocked``."""
         self.transport.write(data)
 
     def refuse(
@@ -346,13 +346,13 @@ class ClientConnection(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
-    def break_off(self) -> None:
+    def close_after_flush(self) -> None:
         """As ``abort``, but what was written before still goes out. Only for framed answers."""
         self._closing = True
         self._exchange = None
         self.transport.close()
 
-    def send_away(self) -> None:
+    def close_when_idle(self) -> None:
         """Begin no further request; the answer to one that is under way is the last.
 
         Who has been refused already, and lingers, is left to his time.
@@ -361,9 +361,9 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is None and not self._closing:
             # What came behind the last request would be begun once the client has its answer.
             self._waiting = False
-            self.break_off()
+            self.close_after_flush()
 
-    def release(self) -> None:
+    def detach(self) -> None:
         """The connection is not ours any more: another protocol takes the transport over."""
         self._registry.discard(self)
         self._exchange = None
@@ -398,7 +398,7 @@ class ClientConnection(asyncio.Protocol):
             return
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
-            exchange.client_lost()
+            exchange.on_client_disconnect()
             self.abort()
         else:
             # Between requests, half a head, or lingering: nothing to say that would be heard.

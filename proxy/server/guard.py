@@ -18,7 +18,7 @@ from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from proxy.errors import Refusal
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.server.inbound_token import InboundToken
 from proxy.websocket.handshake import check_handshake
 
@@ -70,31 +70,31 @@ class Guard:
         self._admitted: dict[str, str] = {}
         self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
 
-    def admit(self, incoming: Incoming) -> tuple[str, str | None]:
+    def admit(self, request: Request) -> tuple[str, str | None]:
         """The host that was asked for, and the page's origin if an allowed page asks.
 
         Replaces an absolute-form target by its origin form. Raises Refusal for all others.
         """
-        check_syntax(incoming)
-        host = self._host(incoming)
-        if incoming.websocket:
-            check_handshake(incoming)
-        page = self._browser(incoming)
-        if self._token is not None and not self._is_open(incoming, host, page):
-            self._token.require(incoming, page)
+        check_syntax(request)
+        host = self._host(request)
+        if request.websocket:
+            check_handshake(request)
+        page = self._browser(request)
+        if self._token is not None and not self._is_open(request, host, page):
+            self._token.require(request, page)
         return host, page
 
-    def _is_open(self, incoming: Incoming, host: str, page: str | None) -> bool:
+    def _is_open(self, request: Request, host: str, page: str | None) -> bool:
         """Whether a request needs no token: it is answered here, and reaches no provider.
 
         Browsers send no token with a preflight.
         """
-        if page is not None and is_preflight(incoming):
+        if page is not None and is_preflight(request):
             return True
-        return incoming.path in _WITHOUT_TOKEN and self._own_pages(host)
+        return request.path in _WITHOUT_TOKEN and self._own_pages(host)
 
-    def _host(self, incoming: Incoming) -> str:
-        values = incoming.headers.getall("Host", [])
+    def _host(self, request: Request) -> str:
+        values = request.headers.getall("Host", [])
         host = self._admitted.get(values[0]) if len(values) == 1 else None
         if host is None:
             if len(values) != 1 or (match := _HOST.fullmatch(values[0])) is None:
@@ -104,30 +104,30 @@ class Guard:
                 raise _wrong_host(values[0])
             if len(self._admitted) < _MOST_SPELLINGS:
                 self._admitted[values[0]] = host
-        if not incoming.target.startswith(b"/") and incoming.target != b"*":
-            absolute = _ABSOLUTE.fullmatch(incoming.target)
+        if not request.target.startswith(b"/") and request.target != b"*":
+            absolute = _ABSOLUTE.fullmatch(request.target)
             if absolute is None:
                 raise _bad_target()
             if absolute[1] != values[0].encode("latin-1"):
                 # Without a user and password, which are nobody's business.
                 raise _wrong_host(absolute[1].rpartition(b"@")[2].decode("latin-1"))
-            incoming.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
-        if incoming.target != b"*":
-            check_target(incoming)
+            request.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
+        if request.target != b"*":
+            check_target(request)
         return host
 
-    def _browser(self, incoming: Incoming) -> str | None:
+    def _browser(self, request: Request) -> str | None:
         """The policy for pages: none, unless its exact origin is listed.
 
         ``Sec-Fetch-Mode`` alone is no mark of a browser: Node's fetch sends it too.
         """
-        get = incoming.headers.get
+        get = request.headers.get
         origin = get("Origin")
         site = get("Sec-Fetch-Site")
         if (
             get("Sec-Fetch-Mode") == "navigate"
             or get("Sec-Fetch-Dest") in _NOT_FOR_PAGES
-            or "Service-Worker" in incoming.headers
+            or "Service-Worker" in request.headers
         ):
             raise _page_refused(
                 "Keyrelay serves no pages, frames, scripts or workers.",
@@ -135,7 +135,7 @@ class Guard:
             )
         if origin is not None:
             # Browsers write an origin in one way only, so nothing else is compared than the text.
-            if len(incoming.headers.getall("Origin")) == 1 and origin in self._origins:
+            if len(request.headers.getall("Origin")) == 1 and origin in self._origins:
                 return origin
             raise _page_refused(
                 "The page's origin is not allowed to use keyrelay.",
@@ -158,22 +158,22 @@ class Guard:
         return None
 
 
-def check_syntax(incoming: Incoming) -> None:
+def check_syntax(request: Request) -> None:
     """Step 1: version, method, framing, expectation. Raises Refusal."""
-    headers = incoming.headers
-    if incoming.version not in {(1, 1), (1, 0)}:
+    headers = request.headers
+    if request.version not in {(1, 1), (1, 0)}:
         raise Refusal(505, "bad-version", "Keyrelay speaks HTTP/1.1.")
-    if incoming.method in {"CONNECT", "TRACE"}:
+    if request.method in {"CONNECT", "TRACE"}:
         raise Refusal(
             405,
             "method-refused",
             "Keyrelay does not serve this method.",
             headers=(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
         )
-    if incoming.target == b"*" and incoming.method != "OPTIONS":
+    if request.target == b"*" and request.method != "OPTIONS":
         raise _bad_target()
     if "Transfer-Encoding" in headers:
-        if incoming.version == (1, 0) or "Content-Length" in headers:
+        if request.version == (1, 0) or "Content-Length" in headers:
             raise Refusal(400, "bad-framing", "The request's framing contradicts itself.")
         if [value.lower() for value in headers.getall("Transfer-Encoding")] != ["chunked"]:
             raise Refusal(501, "bad-framing", "Of transfer codings only chunked is served.")
@@ -182,11 +182,11 @@ def check_syntax(incoming: Incoming) -> None:
         raise Refusal(417, "bad-expectation", "Of expectations only 100-continue is served.")
 
 
-def check_target(incoming: Incoming) -> None:
+def check_target(request: Request) -> None:
     """The target's bytes, and that no server can read the path as another path. Raises Refusal."""
-    if _TARGET.fullmatch(incoming.target) is None:
+    if _TARGET.fullmatch(request.target) is None:
         raise _bad_target()
-    path = incoming.path
+    path = request.path
     if b"%" not in path and b"/." not in path:
         return
     for _ in range(8):
@@ -202,11 +202,11 @@ def check_target(incoming: Incoming) -> None:
         raise _bad_target()
 
 
-def is_preflight(incoming: Incoming) -> bool:
+def is_preflight(request: Request) -> bool:
     """Whether this is a CORS preflight, which keyrelay answers itself. Raises Refusal."""
-    headers = incoming.headers
+    headers = request.headers
     if (
-        incoming.method != "OPTIONS"
+        request.method != "OPTIONS"
         or "Origin" not in headers
         or "Access-Control-Request-Method" not in headers
     ):

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from proxy.errors import KeyrelayError, Refusal
 from proxy.http.headers import INBOUND_HEADER as HEADER
 from proxy.http.headers import INBOUND_SUBPROTOCOL as SUBPROTOCOL
-from proxy.http.request import Incoming, RawHeaders
+from proxy.http.request import RawHeaders, Request
 from proxy.secrets.secret import Secret
 
 LEAST_BYTES = 16
@@ -45,7 +45,7 @@ class InboundToken:
             )
         self._digest = hashlib.sha256(value).digest()
 
-    def require(self, incoming: Incoming, page: str | None) -> None:
+    def require(self, request: Request, page: str | None) -> None:
         """Raise Refusal (401) if the request does not bring the token.
 
         ``page`` is the allowed origin that asks, if one does, so that it may read the answer.
@@ -53,7 +53,7 @@ class InboundToken:
         token, and any bytes can be compared.
         """
         right = False
-        for brought in _brought(incoming.raw_headers, websocket=incoming.websocket):
+        for brought in _brought(request.raw_headers, websocket=request.websocket):
             right |= hmac.compare_digest(hashlib.sha256(brought).digest(), self._digest)
         if not right:
             raise _refusal(page)

@@ -11,25 +11,25 @@ import select
 from typing import Protocol, cast
 
 from proxy.errors import UpstreamFailure
-from proxy.http import parser as parsers
-from proxy.http.response import ResponseHead, scan
+from proxy.http import parser as http_parser
+from proxy.http.response import ResponseHead, parse_simple_head
 
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
 _VERSIONS = frozenset({(1, 0), (1, 1)})
 
 
-class Receiver(Protocol):
+class ResponseListener(Protocol):
     """Who sent the request on a connection, and is told what comes back.
 
     ``ended`` comes with the last bytes of an answer; the connection is the receiver's no more.
     """
 
-    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
-    def answer_more(self, body: bytes, *, ended: bool) -> None: ...
-    def answer_lost(self, failure: UpstreamFailure) -> None: ...
-    def provider_full(self) -> None: ...
-    def provider_drained(self) -> None: ...
+    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
+    def on_response_body(self, body: bytes, *, ended: bool) -> None: ...
+    def on_upstream_error(self, failure: UpstreamFailure) -> None: ...
+    def on_upstream_blocked(self) -> None: ...
+    def on_upstream_drained(self) -> None: ...
 
 
 class Owner(Protocol):
@@ -77,9 +77,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._silence = silence_seconds
-        self._receiver: Receiver | None = None
-        self._parser: parsers.Parser | None = None
-        self._payload: parsers.Body | None = None
+        self._receiver: ResponseListener | None = None
+        self._parser: http_parser.Parser | None = None
+        self._payload: http_parser.Body | None = None
         self._poll: select.poll | None = None
         self._remaining = 0
         self._until_close = False
@@ -98,7 +98,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def send(
         self,
-        receiver: Receiver,
+        listener: ResponseListener,
         data: bytes,
         *,
         ended: bool,
@@ -110,7 +110,7 @@ class UpstreamConnection(asyncio.Protocol):
         ``ended`` says that this is all of it, ``head_only`` that the answer has no body (HEAD),
         ``upgrading`` that a 101 was asked for.
         """
-        self._receiver = receiver
+        self._receiver = listener
         self._request_ended = ended
         self._head_only = head_only
         self._upgrading = upgrading
@@ -155,7 +155,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.closed = True
         self.transport.abort()
 
-    def release(self) -> asyncio.Transport:
+    def detach(self) -> asyncio.Transport:
         """Hand the transport to another protocol for good, after a 101."""
         self._receiver = None
         self.closed = True
@@ -181,15 +181,15 @@ class UpstreamConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         if self._receiver is not None:
-            self._receiver.provider_full()
+            self._receiver.on_upstream_blocked()
 
     def resume_writing(self) -> None:
         if self._receiver is not None:
-            self._receiver.provider_drained()
+            self._receiver.on_upstream_drained()
 
     def data_received(self, data: bytes) -> None:
-        receiver = self._receiver
-        if receiver is None:
+        listener = self._receiver
+        if listener is None:
             self.abort()
             return
         self.deadline = self._loop.time() + self._silence
@@ -198,23 +198,23 @@ class UpstreamConnection(asyncio.Protocol):
             left = self._remaining - len(data)
             if left > 0:
                 self._remaining = left
-                receiver.answer_more(data, ended=False)
+                listener.on_response_body(data, ended=False)
             else:
                 self._end(data[: self._remaining], exact=left == 0)
         elif self._until_close:
-            receiver.answer_more(data, ended=False)
+            listener.on_response_body(data, ended=False)
         elif (
             self._parser is not None
             or self._head_only
-            or (ordinary := scan(data)) is None
-            or not self._begin_ordinary(receiver, *ordinary, data)
+            or (ordinary := parse_simple_head(data)) is None
+            or not self._begin_ordinary(listener, *ordinary, data)
         ):
-            self._parse(receiver, data)
+            self._parse(listener, data)
 
     # -- reading the answer --------------------------------------------------------------------
 
     def _begin_ordinary(
-        self, receiver: Receiver, head: ResponseHead, size: int, data: bytes
+        self, listener: ResponseListener, head: ResponseHead, size: int, data: bytes
     ) -> bool:
         """The head is complete, and its body has a length. False if more came than that."""
         assert head.length is not None
@@ -225,18 +225,18 @@ class UpstreamConnection(asyncio.Protocol):
         self._close_after = head.closing
         if left:
             self._remaining = left
-            receiver.answer_begun(head, data[size:], ended=False)
+            listener.on_response_start(head, data[size:], ended=False)
         else:
             self._end(data[size:], head, exact=True)
         return True
 
-    def _parse(self, receiver: Receiver, data: bytes) -> None:
+    def _parse(self, listener: ResponseListener, data: bytes) -> None:
         if self._parser is None:
-            self._parser = parsers.response_parser(self._loop, head_only=self._head_only)
+            self._parser = http_parser.response_parser(self._loop, head_only=self._head_only)
         self.answered = True
         try:
             messages, _, tail = self._parser.feed_data(data)
-        except parsers.HttpProcessingError:
+        except http_parser.HttpProcessingError:
             self._fail("http_protocol_error", "The provider's answer is not well-formed HTTP.")
             return
         if self._payload is not None:
@@ -244,24 +244,24 @@ class UpstreamConnection(asyncio.Protocol):
             if self._payload.is_eof():
                 self._end(body, exact=not messages and data.endswith(_BLANK_LINE))
             elif body:
-                receiver.answer_more(body, ended=False)
+                listener.on_response_body(body, ended=False)
             return
         for position, (message, payload) in enumerate(messages, 1):
             try:
-                head = parsers.response_head(message)
+                head = http_parser.response_head(message)
             except ValueError:
                 self._fail("http_protocol_error", "The provider's answer is invalid.")
                 return
             if head.code == 101:
                 if self._upgrading:
-                    receiver.answer_begun(head, tail, ended=False)
+                    listener.on_response_start(head, tail, ended=False)
                 else:
                     self._fail("http_protocol_error", "The provider changed protocols unasked.")
                 return
             # Interim answers may be left out (RFC 9110 section 15.2).
             if head.code >= 200:
                 last = position == len(messages)
-                self._begin(receiver, message, head, payload, data, last=last)
+                self._begin(listener, message, head, payload, data, last=last)
                 return
             if head.code < 100 or payload.read_nowait() or not payload.is_eof():
                 # None has a body (RFC 9112 section 6.3), and nobody would empty it.
@@ -270,10 +270,10 @@ class UpstreamConnection(asyncio.Protocol):
 
     def _begin(
         self,
-        receiver: Receiver,
-        message: parsers.ParsedAnswer,
+        listener: ResponseListener,
+        message: http_parser.ParsedAnswer,
         head: ResponseHead,
-        payload: parsers.Body,
+        payload: http_parser.Body,
         data: bytes,
         *,
         last: bool,
@@ -299,12 +299,12 @@ class UpstreamConnection(asyncio.Protocol):
             self._remaining = head.length - len(body)
         else:
             self._until_close = True
-        receiver.answer_begun(head, body, ended=False)
+        listener.on_response_start(head, body, ended=False)
 
     def _end(self, body: bytes, head: ResponseHead | None = None, *, exact: bool) -> None:
         """The answer is complete. ``exact``: nothing came behind it, so the connection is clean."""
-        receiver, self._receiver = self._receiver, None
-        assert receiver is not None
+        listener, self._receiver = self._receiver, None
+        assert listener is not None
         self._parser = self._payload = None
         self._remaining = 0
         if (
@@ -322,15 +322,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.deadline = self._loop.time() + self._silence
             self.transport.close()
         if head is None:
-            receiver.answer_more(body, ended=True)
+            listener.on_response_body(body, ended=True)
         else:
-            receiver.answer_begun(head, body, ended=True)
+            listener.on_response_start(head, body, ended=True)
 
     def _fail(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:
-        receiver = self._receiver
+        listener = self._receiver
         self.abort()
-        if receiver is not None:
-            receiver.answer_lost(UpstreamFailure(proxy_error, detail, timed_out=timed_out))
+        if listener is not None:
+            listener.on_upstream_error(UpstreamFailure(proxy_error, detail, timed_out=timed_out))
 
     def expire(self, now: float) -> None:
         """Give up if the provider has been silent for too long. ``now`` is the loop's time."""

@@ -13,7 +13,7 @@ import asyncio
 from proxy.errors import UpstreamFailure
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.dialer import Dialler
-from proxy.upstream.prewarm import PoolCounts, Spares, Sparing
+from proxy.upstream.prewarm import PoolStats, PrewarmedConnections, PrewarmPolicy
 
 _NEVER = float("inf")
 
@@ -37,7 +37,7 @@ class Pool:
         *,
         idle_seconds: float,
         silence_seconds: float,
-        sparing: Sparing | None = None,
+        prewarm_policy: PrewarmPolicy | None = None,
     ) -> None:
         self._dialler = dialler
         self._loop = loop
@@ -45,18 +45,20 @@ class Pool:
         self._silence_seconds = silence_seconds
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
-        self.counts = PoolCounts()
-        self._spares: Spares | None = None
-        if sparing is not None:
-            self._spares = Spares(self._connect, loop, sparing, self._idle, self.counts)
+        self.counts = PoolStats()
+        self._spares: PrewarmedConnections | None = None
+        if prewarm_policy is not None:
+            self._spares = PrewarmedConnections(
+                self._connect, loop, prewarm_policy, self._idle, self.counts
+            )
 
     # -- for requests --------------------------------------------------------------------------
 
     def take(self) -> UpstreamConnection | None:
         """A connection that is ready: the idle one used last, else the newest spare, else None."""
-        spares = self._spares
-        if spares is not None:
-            spares.sparing.used = True
+        prewarmed = self._spares
+        if prewarmed is not None:
+            prewarmed.prewarm_policy.used = True
         while self._idle:
             connection = self._idle.pop()
             if connection.closed or connection.transport.is_closing():
@@ -67,7 +69,7 @@ class Pool:
             connection.deadline = _NEVER
             self.counts.reused += 1
             return connection
-        return None if spares is None else spares.take()
+        return None if prewarmed is None else prewarmed.take()
 
     async def dial(self) -> UpstreamConnection:
         """A new connection, TLS included. Raises UpstreamFailure. Cancelling leaves nothing."""
@@ -138,7 +140,7 @@ class Pool:
         return len(self._idle)
 
     @property
-    def spares(self) -> int:
+    def prewarmed(self) -> int:
         """How many connections wait for their first request."""
         return 0 if self._spares is None else len(self._spares)
 

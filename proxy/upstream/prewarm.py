@@ -18,7 +18,7 @@ from proxy.upstream.connection import UpstreamConnection
 
 
 @dataclass(slots=True)
-class PoolCounts:
+class PoolStats:
     """What a pool has done so far.
 
     reused          times that an idle connection served
@@ -35,7 +35,7 @@ class PoolCounts:
     spare_failures: int = 0
 
 
-class Spares:
+class PrewarmedConnections:
     """The spares of one pool.
 
     connect  opens a connection of the pool; raises UpstreamFailure
@@ -43,15 +43,24 @@ class Spares:
     counts   the pool's, three of which are kept here
     """
 
-    __slots__ = ("_connect", "_counts", "_dials", "_idle", "_loop", "_retired", "_since", "sparing")
+    __slots__ = (
+        "_connect",
+        "_counts",
+        "_dials",
+        "_idle",
+        "_loop",
+        "_retired",
+        "_since",
+        "prewarm_policy",
+    )
 
     def __init__(
         self,
         connect: Callable[[], Awaitable[UpstreamConnection]],
         loop: asyncio.AbstractEventLoop,
-        sparing: Sparing,
+        prewarm_policy: PrewarmPolicy,
         idle: Sequence[UpstreamConnection],
-        counts: PoolCounts,
+        counts: PoolStats,
     ) -> None:
         self._connect = connect
         self._loop = loop
@@ -61,7 +70,7 @@ class Spares:
         self._since: dict[UpstreamConnection, float] = {}
         self._dials: set[asyncio.Task[None]] = set()
         self._retired = False
-        self.sparing = sparing
+        self.prewarm_policy = prewarm_policy
 
     def __len__(self) -> int:
         return len(self._since)
@@ -76,7 +85,7 @@ class Spares:
             ):
                 del self._since[connection]
                 self._counts.spared += 1
-                self.sparing.served()
+                self.prewarm_policy.served()
                 self._tend(self._loop.time())
                 return connection
         return None
@@ -91,7 +100,7 @@ class Spares:
 
     def expire(self, now: float) -> None:
         """Renew, replace and give up what time has come for. To be called about once a second."""
-        self.sparing.tick(now)
+        self.prewarm_policy.tick(now)
         self._tend(now)
 
     def retire(self) -> None:
@@ -106,23 +115,23 @@ class Spares:
 
         An old one is closed when as many young ones stand as there shall be, or its time is over.
         """
-        sparing = self.sparing
+        prewarm_policy = self.prewarm_policy
         if self._retired:
             return
-        if not sparing.wanted:
+        if not prewarm_policy.wanted:
             self._close(math.inf)
             return
-        lead = sparing.lead_seconds
-        old = now - sparing.limit_seconds + lead
-        ready = sum(one.deadline - now > lead for one in self._idle[-sparing.spares :])
+        lead = prewarm_policy.lead_seconds
+        old = now - prewarm_policy.limit_seconds + lead
+        ready = sum(one.deadline - now > lead for one in self._idle[-prewarm_policy.prewarmed :])
         for since in self._since.values():
-            sparing.stood(now - since)
+            prewarm_policy.stood(now - since)
             ready += since > old
-        for _ in range(sparing.missing(ready, len(self._dials), now)):
-            task = sparing.spawn(self._dial())
+        for _ in range(prewarm_policy.missing(ready, len(self._dials), now)):
+            task = prewarm_policy.spawn(self._dial())
             self._dials.add(task)
             task.add_done_callback(self._dials.discard)
-        self._close(old if ready >= sparing.spares else old - lead)
+        self._close(old if ready >= prewarm_policy.prewarmed else old - lead)
 
     def _close(self, until: float) -> None:
         """Close those that have been standing since ``until`` or longer."""
@@ -137,7 +146,7 @@ class Spares:
             connection = await self._connect()
         except UpstreamFailure:
             self._counts.spare_failures += 1
-            self.sparing.failed(self._loop.time())
+            self.prewarm_policy.failed(self._loop.time())
             return
         # As after an answer: if it ends just as a request leaves, nobody has read that request.
         connection.fresh = False
@@ -148,7 +157,7 @@ class Spares:
     def _lost(self, seconds: float, now: float) -> None:
         """The provider closed a spare, or sent something that nobody had asked for."""
         self._counts.spare_failures += 1
-        self.sparing.lost(seconds, now)
+        self.prewarm_policy.lost(seconds, now)
 
 
 # A fresh spare is dialled this share of a spare's time before its end, within these bounds
@@ -165,7 +174,7 @@ _BACKOFF_FIRST = 1.0
 _BACKOFF_MOST = 60.0
 
 
-class Sparing:
+class PrewarmPolicy:
     """The spares of one route, as far as time decides on them.
 
     spawn           starts a task that somebody owns; the dials of spares run in such tasks
@@ -188,7 +197,7 @@ class Sparing:
         "_jitter",
         "_limit",
         "_not_before",
-        "spares",
+        "prewarmed",
         "spawn",
         "used",
     )
@@ -197,13 +206,13 @@ class Sparing:
         self,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         *,
-        spares: int,
+        prewarmed: int,
         in_use_seconds: float,
         idle_seconds: float,
         jitter: Callable[[], float] = random.random,
     ) -> None:
         self.spawn = spawn
-        self.spares = spares if _renewable(idle_seconds) else 0
+        self.prewarmed = prewarmed if _renewable(idle_seconds) else 0
         self.used = False
         self._in_use = False
         self._in_use_seconds = in_use_seconds
@@ -230,7 +239,7 @@ class Sparing:
     @property
     def wanted(self) -> bool:
         """Whether the route is in use and so has spares."""
-        return (self.used or self._in_use) and self.spares > 0
+        return (self.used or self._in_use) and self.prewarmed > 0
 
     @property
     def lead_seconds(self) -> float:
@@ -249,8 +258,8 @@ class Sparing:
         """
         if not self.wanted or now < self._not_before:
             return 0
-        most = 1 if self._failures else self.spares
-        return max(0, min(self.spares - ready, most) - dialling)
+        most = 1 if self._failures else self.prewarmed
+        return max(0, min(self.prewarmed - ready, most) - dialling)
 
     def served(self) -> None:
         """A spare was of use."""

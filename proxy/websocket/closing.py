@@ -20,7 +20,7 @@ import socket
 import struct
 from typing import Protocol
 
-from proxy.websocket.frame_sync import Borders
+from proxy.websocket.frame_sync import FrameSync
 from proxy.websocket.frames import CLOSE, close_frame
 
 # RFC 6455 section 7.4.1.
@@ -62,7 +62,7 @@ class Side(Protocol):
     def connection_lost(self, exc: Exception | None) -> None: ...
 
 
-class Farewell:
+class GracefulClose:
     """Ends one session within ``grace_seconds``.
 
     Takes both transports over. A side's answer to the Close frame ends its connection; whoever does
@@ -140,18 +140,18 @@ class _Leaving(asyncio.Protocol):
 
     def __init__(
         self,
-        farewell: Farewell,
+        graceful_close: GracefulClose,
         side: Side,
         loop: asyncio.AbstractEventLoop,
         *,
         from_client: bool,
     ) -> None:
-        self._farewell = farewell
+        self._farewell = graceful_close
         self._loop = loop
         self._from_client = from_client
         self._quiet = max(_QUIET, 2 * _round_trip(side.transport))
         self._last_read = loop.time()
-        self._borders = Borders(from_client)
+        self._borders = FrameSync(from_client)
         # The far side ends the session by itself: the answer to that crosses as it is.
         self._left_alone = False
         self.side = side

@@ -15,7 +15,7 @@ _PROBE = 1024
 _LARGEST = 1 << 30
 
 
-class Borders:
+class FrameSync:
     """Follows the frames of one direction from the first border that it finds.
 
     masked  whether they come from a client

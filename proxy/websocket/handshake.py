@@ -7,14 +7,14 @@ import hashlib
 import re
 
 from proxy.errors import Refusal
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.http.response import ResponseHead
 
 
-def check_handshake(incoming: Incoming) -> None:
+def check_handshake(request: Request) -> None:
     """A WebSocket opening handshake as RFC 6455 section 4.2.1 wants it. Raises Refusal."""
-    headers = incoming.headers
-    if incoming.method != "GET" or incoming.version != (1, 1) or incoming.has_body:
+    headers = request.headers
+    if request.method != "GET" or request.version != (1, 1) or request.has_body:
         raise Refusal(400, "bad-handshake", "A WebSocket handshake is a GET without a body.")
     if headers.getall("Sec-WebSocket-Version", ()) != ["13"]:
         raise Refusal(
@@ -37,9 +37,9 @@ def check_handshake(incoming: Incoming) -> None:
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def accepts(incoming: Incoming, head: ResponseHead) -> bool:
+def accepts(request: Request, head: ResponseHead) -> bool:
     """Whether a 101 answers this very handshake (RFC 6455 section 4.1, items 2 to 4)."""
-    key = incoming.headers["Sec-WebSocket-Key"].encode("ascii")
+    key = request.headers["Sec-WebSocket-Key"].encode("ascii")
     digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
     connection = b",".join(head.values(b"connection")).lower().split(b",")
     return (

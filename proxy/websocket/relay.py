@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol
 
-from proxy.websocket.closing import Farewell
+from proxy.websocket.closing import GracefulClose
 
 # Once one side has ended, how long the other may take to end as well (seconds).
 _ENDING = 30.0
@@ -48,7 +48,7 @@ class Relay:
         self._ended = ended
         self._tap = tap
         self._timer: asyncio.TimerHandle | None = None
-        self._farewell: Farewell | None = None
+        self._farewell: GracefulClose | None = None
         if tap is None:
             self._client = _Side(self, client)
             self._provider = _Side(self, provider)
@@ -67,14 +67,14 @@ class Relay:
         if from_provider:
             self._provider.data_received(from_provider)
 
-    def say_goodbye(self, grace_seconds: float) -> None:
+    def close_gracefully(self, grace_seconds: float) -> None:
         """End the session within that time, so that both sides know why: see ``farewell``.
 
         Returns at once. ``ended`` tells when it is over, at the latest a second after the time. A
         session that has lost a side is already ending.
         """
         if self._farewell is None and not (self._client.lost or self._provider.lost):
-            self._farewell = Farewell(self._client, self._provider, self._loop, grace_seconds)
+            self._farewell = GracefulClose(self._client, self._provider, self._loop, grace_seconds)
 
     def abort(self) -> None:
         """Drop both connections now."""

@@ -33,7 +33,7 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 2\r\n\r\no
 
 
 @pytest.fixture(autouse=True)
-def surroundings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dummy_key: bytes) -> None:
+def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dummy_key: bytes) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
 
 
@@ -182,11 +182,11 @@ async def test_a_websocket_from_before() -> None:
             keyrelay({"api": static_route(f"http://127.0.0.1:{port}")}) as running,
             running.websocket("/api/chat") as socket,
         ):
-            await until(lambda: running.app.journal.open)
+            await until(lambda: running.app.exchange_log.open)
             async with inspecting(running) as (web, _):
                 await socket.send("hello")
                 assert await socket.recv() == "hello"
-                [exchange] = running.app.journal.open
+                [exchange] = running.app.exchange_log.open
                 found = await shown(web, exchange.number)
                 assert found["exchange"]["open"]
                 assert found["conversation"] is None

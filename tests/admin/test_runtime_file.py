@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.admin import runtime_file as adminfile
+from proxy.admin import runtime_file
 
 URL = "http://127.0.0.1:8081"
 TOKEN = "dummy-admin-token"
@@ -33,39 +33,39 @@ def test_what_is_written_is_found(place: Path) -> None:
     """Address, token and process, in a file and a directory that are the user's alone."""
     old = os.umask(0)
     try:
-        written = adminfile.write(URL, TOKEN)
+        written = runtime_file.write(URL, TOKEN)
     finally:
         os.umask(old)
     assert written.path == place / "admin-8081.json"
     assert written.path.stat().st_mode & 0o777 == 0o600
     assert place.stat().st_mode & 0o777 == 0o700
     assert [one.name for one in place.iterdir()] == ["admin-8081.json"]
-    assert adminfile.running() == [written]
+    assert runtime_file.running() == [written]
     assert (written.url, written.token, written.pid) == (URL, TOKEN, os.getpid())
 
 
 def test_the_token_is_not_printed() -> None:
     """Whatever prints the object leaves the token out."""
-    assert TOKEN not in repr(adminfile.write(URL, TOKEN))
+    assert TOKEN not in repr(runtime_file.write(URL, TOKEN))
 
 
 def test_a_socket_has_a_name_too(place: Path) -> None:
     """A unix socket's file is found as well, beside that of a port."""
-    adminfile.write("unix:/run/a", "")
-    adminfile.write("unix:/run/b", "")
-    adminfile.write(URL, TOKEN)
+    runtime_file.write("unix:/run/a", "")
+    runtime_file.write("unix:/run/b", "")
+    runtime_file.write(URL, TOKEN)
     assert len(list(place.iterdir())) == 3
-    assert {one.url for one in adminfile.running()} == {"unix:/run/a", "unix:/run/b", URL}
+    assert {one.url for one in runtime_file.running()} == {"unix:/run/a", "unix:/run/b", URL}
 
 
 def test_removing_is_for_one_s_own(place: Path) -> None:
     """A process that ends late leaves the file of the next one at the same port alone."""
-    mine = adminfile.write(URL, TOKEN)
+    mine = runtime_file.write(URL, TOKEN)
     said = {"url": URL, "token": "dummy-other", "pid": os.getppid()}
     mine.path.write_text(json.dumps(said))
     mine.remove()
     assert mine.path.exists()
-    again = adminfile.write(URL, TOKEN)
+    again = runtime_file.write(URL, TOKEN)
     again.remove()
     assert not again.path.exists()
     again.remove()
@@ -73,17 +73,17 @@ def test_removing_is_for_one_s_own(place: Path) -> None:
 
 def test_a_dead_process_is_not_found(place: Path) -> None:
     """What a killed process left behind is removed when somebody looks."""
-    written = adminfile.write(URL, TOKEN)
+    written = runtime_file.write(URL, TOKEN)
     written.path.write_text(json.dumps({"url": URL, "token": TOKEN, "pid": ended()}))
-    assert adminfile.running() == []
+    assert runtime_file.running() == []
     assert not written.path.exists()
 
 
 def test_somebody_else_s_process_lives(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process that may not be signalled is there all the same."""
-    written = adminfile.write(URL, TOKEN)
+    written = runtime_file.write(URL, TOKEN)
     written.path.write_text(json.dumps({"url": URL, "token": TOKEN, "pid": 1}))
-    assert [one.pid for one in adminfile.running()] == [1]
+    assert [one.pid for one in runtime_file.running()] == [1]
 
 
 @pytest.mark.parametrize(
@@ -91,50 +91,50 @@ def test_somebody_else_s_process_lives(place: Path, monkeypatch: pytest.MonkeyPa
 )
 def test_what_is_no_such_file(place: Path, content: str) -> None:
     """Anything else that lies there is passed over."""
-    written = adminfile.write(URL, TOKEN)
+    written = runtime_file.write(URL, TOKEN)
     written.path.write_text(content)
-    assert adminfile.running() == []
+    assert runtime_file.running() == []
 
 
 def test_a_file_that_others_may_read(place: Path) -> None:
     """A token that others may know, or have put there, is not used."""
-    written = adminfile.write(URL, TOKEN)
+    written = runtime_file.write(URL, TOKEN)
     written.path.chmod(0o644)
-    assert adminfile.running() == []
+    assert runtime_file.running() == []
 
 
 def test_a_link_is_not_followed(place: Path, tmp_path: Path) -> None:
     """Neither read through nor written through."""
-    written = adminfile.write(URL, TOKEN)
+    written = runtime_file.write(URL, TOKEN)
     target = tmp_path / "elsewhere.json"
     written.path.rename(target)
     written.path.symlink_to(target)
-    assert adminfile.running() == []
+    assert runtime_file.running() == []
     before = target.read_text()
-    adminfile.write(URL, "dummy-next")
+    runtime_file.write(URL, "dummy-next")
     assert target.read_text() == before
     assert not written.path.is_symlink()
 
 
 def test_a_directory_that_others_may_use(place: Path) -> None:
     """It is neither written into nor believed; the reason says what to run."""
-    adminfile.write(URL, TOKEN)
+    runtime_file.write(URL, TOKEN)
     place.chmod(0o755)
     with pytest.raises(PermissionError, match="chmod 700"):
-        adminfile.write(URL, TOKEN)
-    assert adminfile.running() == []
+        runtime_file.write(URL, TOKEN)
+    assert runtime_file.running() == []
 
 
 def test_without_a_runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The user's state directory serves, and its default if none or no absolute one is named."""
     monkeypatch.setenv("XDG_RUNTIME_DIR", "relative")
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
-    assert adminfile.folder() == tmp_path / "state" / "keyrelay"
+    assert runtime_file.folder() == tmp_path / "state" / "keyrelay"
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert adminfile.folder() == tmp_path / ".local" / "state" / "keyrelay"
-    assert adminfile.running() == []
-    assert adminfile.write(URL, TOKEN).path.is_file()
+    assert runtime_file.folder() == tmp_path / ".local" / "state" / "keyrelay"
+    assert runtime_file.running() == []
+    assert runtime_file.write(URL, TOKEN).path.is_file()
 
 
 @pytest.mark.parametrize("home", ["~", "~nobody-of-that-name"])
@@ -144,11 +144,11 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, home: str) -> No
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", home)
     with pytest.raises(OSError, match="set XDG_RUNTIME_DIR"):
-        adminfile.write(URL, TOKEN)
-    assert adminfile.running() == []
+        runtime_file.write(URL, TOKEN)
+    assert runtime_file.running() == []
 
 
 def test_the_page_s_address() -> None:
     """With the token behind the ``#``; on a unix socket there is none."""
-    assert adminfile.write(URL, TOKEN).page_url == f"{URL}/#token={TOKEN}"
-    assert adminfile.write("unix:/run/a", "").page_url == "unix:/run/a"
+    assert runtime_file.write(URL, TOKEN).page_url == f"{URL}/#token={TOKEN}"
+    assert runtime_file.write("unix:/run/a", "").page_url == "unix:/run/a"

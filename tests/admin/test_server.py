@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.admin import runtime_file as adminfile
+from proxy.admin import runtime_file
 from proxy.admin import server as admin
 from proxy.app.status import Reload
 from proxy.errors import KeyrelayError
@@ -136,7 +136,7 @@ async def test_events_in_order(running: Inspected) -> None:
         assert (await heard.next("begun"))[1]["number"] == exchange.number
         running.watched.answer(exchange, 101)
         assert (await heard.next("answered"))[1]["status"] == 101
-        tap = running.watched.watchers.tap(exchange, b"", MASKER)
+        tap = running.watched.inspector_hub.tap(exchange, b"", MASKER)
         assert tap is not None
         tap.from_client(frame(b"question", mask=MASK))
         tap.from_provider(frame(b"answer"))
@@ -166,17 +166,17 @@ async def test_a_watcher_that_leaves(running: Inspected) -> None:
     """It is noticed while nothing happens, and its place is free."""
     for _ in range(10):
         async with hearing(running):
-            assert len(running.watched.watchers._watchers) == 1
-        await until(lambda: not running.watched.watchers._watchers)
+            assert len(running.watched.inspector_hub._watchers) == 1
+        await until(lambda: not running.watched.inspector_hub._watchers)
 
 
 async def test_too_many_watchers(running: Inspected) -> None:
     """The ninth is told so."""
-    every = [running.watched.watchers.watch() for _ in range(8)]
+    every = [running.watched.inspector_hub.watch() for _ in range(8)]
     status, fields, text = await ask(running, "/api/events")
     assert (status, fields["retry-after"]) == (503, "5")
     assert json.loads(text)["type"].endswith("too-many-watchers")
-    running.watched.watchers.leave(every[0])
+    running.watched.inspector_hub.leave(every[0])
     assert (await ask(running, "/api/events"))[0] == 200
 
 
@@ -188,7 +188,7 @@ async def test_a_watcher_that_reads_nothing(running: Inspected) -> None:
     await reader.head()
     watched = running.watched
     async with hearing(running) as heard:
-        tap = watched.watchers.tap(watched.begin(websocket=True), b"", MASKER)
+        tap = watched.inspector_hub.tap(watched.begin(websocket=True), b"", MASKER)
         assert tap is not None
         for number in range(2000):
             tap.from_provider(frame(b"%d " % number + b"x" * 16_000))
@@ -196,7 +196,7 @@ async def test_a_watcher_that_reads_nothing(running: Inspected) -> None:
                 await asyncio.sleep(0.002)
         while (await heard.next("message", "gap"))[0] != "gap":
             pass
-    for watcher in watched.watchers._watchers:
+    for watcher in watched.inspector_hub._watchers:
         assert watcher._bytes <= 4 * 1024 * 1024
     reader.reset()
 
@@ -299,7 +299,7 @@ async def test_a_unix_socket(dummy_key: bytes, tmp_path: Path) -> None:
             session.get("http://localhost/api/status") as answer,
         ):
             assert answer.status == 200
-        [found] = adminfile.running()
+        [found] = runtime_file.running()
         assert (found.url, found.token) == (f"unix:{path}", "")
     assert not path.exists()
 
@@ -319,16 +319,16 @@ async def test_an_address_in_use(dummy_key: bytes) -> None:
             port = taken.getsockname()[1]
             with pytest.raises(KeyrelayError, match=r"admin listener: .* in use .* --admin$"):
                 await admin.start(Watched(running.app), f"127.0.0.1:{port}")
-    assert adminfile.running() == []
+    assert runtime_file.running() == []
 
 
 async def test_the_file_by_which_it_is_found(dummy_key: bytes) -> None:
     """There while it listens, with what is needed to ask."""
     async with inspected(ROUTES) as running:
-        [found] = adminfile.running()
+        [found] = runtime_file.running()
         assert (found.url, found.token) == (running.url, running.token)
         assert running.warnings == []
-    assert adminfile.running() == []
+    assert runtime_file.running() == []
 
 
 async def test_a_file_that_cannot_be_written(dummy_key: bytes, runtime: Path) -> None:
@@ -411,9 +411,9 @@ async def test_secrets_are_nowhere(running: Inspected, runtime: Path) -> None:
     async with hearing(running) as heard:
         path = f"/v1/{SECRET.decode()}/chat"
         socket_, stream = watched.begin(path, websocket=True), watched.begin("/v1/stream")
-        socket_.note = SECRET.decode()
-        tap = watched.watchers.tap(socket_, b"", MASKER)
-        events = watched.watchers.stream(stream, event_stream(), MASKER)
+        socket_.log_detail = SECRET.decode()
+        tap = watched.inspector_hub.tap(socket_, b"", MASKER)
+        events = watched.inspector_hub.stream(stream, event_stream(), MASKER)
         assert tap is not None
         assert events is not None
         tap.from_client(frame(b"key=" + SECRET, mask=MASK))

@@ -193,7 +193,7 @@ async def test_a_host_of_a_route(dummy_key: bytes) -> None:
         for path in (b"/x", b"/-/health"):
             request = b"GET %b HTTP/1.1\r\nHost: API.localhost:%d\r\n\r\n" % (path, running.port)
             assert await exchange(running.port, request) == OK
-        assert [one.path for one in running.app.journal.recent] == ["/x", "/-/health"]
+        assert [one.path for one in running.app.exchange_log.recent] == ["/x", "/-/health"]
 
 
 async def test_the_built_in_provider() -> None:
@@ -259,7 +259,7 @@ async def test_what_is_in_flight_may_end(dummy_key: bytes) -> None:
             # It says that nothing can follow.
             head, _, body = (await busy.rest()).partition(b"\r\n\r\n")
             assert (b"Connection: close" in head, body) == (True, b"ok")
-        running.app.journal.flush()
+        running.app.exchange_log.flush()
         assert " 200 " in "".join(running.lines)
 
 
@@ -279,7 +279,7 @@ async def test_a_slow_client_may_take_its_answer(dummy_key: bytes) -> None:
         sock = connection.transport.get_extra_info("socket")
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await asyncio.get_running_loop().sock_sendall(slow, b"GET /api" + HEAD + b"\r\n")
-        await until(lambda: running.app.journal.recent)
+        await until(lambda: running.app.exchange_log.recent)
         assert connection.idle
         assert connection.transport.get_write_buffer_size()
         async with asyncio.TaskGroup() as tasks:

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from proxy.app.app import Times
-from proxy.app.listeners import Key, Place, Places, check_who_may_connect
+from proxy.app.app import Timeouts
+from proxy.app.listeners import Key, ListenerEntry, ListenerSet, check_who_may_connect
 from proxy.config.settings import Settings
 from proxy.config.validation import listen_places, served_hosts
 from proxy.errors import KeyrelayError
-from proxy.forwarding.context import Surroundings
-from proxy.forwarding.handler import Gateway
-from proxy.observability.exchange_log import Journal
-from proxy.observability.inspector import Watchers
+from proxy.forwarding.context import ProxyContext
+from proxy.forwarding.handler import RequestHandler
+from proxy.observability.exchange_log import ExchangeLog
+from proxy.observability.inspector import InspectorHub
 from proxy.secrets.secret import Secret
-from proxy.server.connection import ClientConnection, Entrance
+from proxy.server.connection import AdmissionPolicy, ClientConnection
 from proxy.server.inbound_token import InboundToken
 from tests.support.keyrelay import RawClient, exchange, until
 
@@ -55,21 +55,23 @@ class Opened:
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
-        watchers = Watchers(lambda _route: ())
-        around = Surroundings(loop, Journal(loop), set(), self._spawn, watchers, None)
+        inspector_hub = InspectorHub(lambda _route: ())
+        around = ProxyContext(loop, ExchangeLog(loop), set(), self._spawn, inspector_hub, None)
         self.clients: set[ClientConnection] = set()
-        times, entrance = Times(10, 10), Entrance(100)
+        times, admission = Timeouts(10, 10), AdmissionPolicy(100)
 
-        def accept(gateway: Gateway) -> ClientConnection:
-            return ClientConnection(gateway.handle, self.clients, times, loop, entrance)
+        def accept(handler: RequestHandler) -> ClientConnection:
+            return ClientConnection(handler.handle, self.clients, times, loop, admission)
 
-        self.places = Places(lambda now: Gateway(now, around), accept)
+        self.places = ListenerSet(lambda now: RequestHandler(now, around), accept)
 
     @staticmethod
     def _spawn(work: Any) -> asyncio.Task[None]:
         raise AssertionError("nothing here waits for anything")
 
-    async def take(self, wanted: Settings, token: InboundToken | None = None) -> dict[Key, Place]:
+    async def take(
+        self, wanted: Settings, token: InboundToken | None = None
+    ) -> dict[Key, ListenerEntry]:
         """Serve by these settings, without their routes."""
         prepared = await self.places.prepare(wanted)
         routeless = wanted.model_copy(update={"routes": {}})
@@ -194,7 +196,7 @@ async def test_who_an_address_is_for_may_change() -> None:
         (after,) = [place for place in prepared.values() if place.listener.route]
         assert after.listener.route == "api"
         assert after.listener.server is before.listener.server
-        assert after.gateway is before.gateway
+        assert after.handler is before.handler
         one.places.discard(prepared)
         assert (await exchange(before.listener.address.port, HEALTH)).endswith(b"ok\n")
 

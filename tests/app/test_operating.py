@@ -37,8 +37,8 @@ async def test_it_tells_of_the_app_that_runs(dummy_key: bytes) -> None:
 
         said: list[str] = []
         operating = Operating(app, Reloader(app, load, files, said.append))
-        assert operating.journal is app.journal
-        assert operating.watchers is app.watchers
+        assert operating.exchange_log is app.exchange_log
+        assert operating.inspector_hub is app.inspector_hub
         await exchange(running.port, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
         [snapshot] = await operating.snapshots()
         assert snapshot["pids"] == [os.getpid()]

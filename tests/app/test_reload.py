@@ -290,11 +290,11 @@ async def test_a_program_is_asked_again(tmp_path: Path, key: Path) -> None:
             write(key, SECOND)
             await until(lambda: "Reloaded: route api has other secrets." in running.said)
             assert await used(running, provider) == SECOND
-            service = running.app._services.in_force["api"]
+            route_service = running.app._services.in_force["api"]
             count = size(asked)
             await until(lambda: size(asked) > count)
             await asyncio.sleep(2 * LOOK_SECONDS)
-            assert running.app._services.in_force["api"] is service
+            assert running.app._services.in_force["api"] is route_service
             delete(key)
             await until(lambda: len(running.said) == 2)
             assert running.said[1].startswith("api: the last good value of key goes on serving; ")
@@ -353,7 +353,7 @@ async def test_a_changed_routes_file(tmp_path: Path, key: Path) -> None:
 async def test_a_file_with_a_mistake(tmp_path: Path, key: Path, text: str) -> None:
     """Every finding is said with its place, and the old configuration serves on, untouched."""
     async with serving(tmp_path, f"file:{key}") as (running, provider), watched(running):
-        service = running.app._services.in_force["api"]
+        route_service = running.app._services.in_force["api"]
         put(running.file, text)
         await until(lambda: OLD_SERVES in running.said)
         assert running.said[-1] == OLD_SERVES
@@ -363,13 +363,13 @@ async def test_a_file_with_a_mistake(tmp_path: Path, key: Path, text: str) -> No
         assert last is not None
         assert list(last.findings) == running.said[:-1]
         assert (running.app.reloads.count, running.app.reloads.failed) == (0, 1)
-        assert running.app._services.in_force["api"] is service
+        assert running.app._services.in_force["api"] is route_service
         assert await used(running, provider) == FIRST
         await asyncio.sleep(5 * LOOK_SECONDS)
         assert running.app.reloads.failed == 1
         running.write()
         await until(lambda: running.app.reloads.count)
-        assert running.app._services.in_force["api"] is service
+        assert running.app._services.in_force["api"] is route_service
 
 
 async def test_a_route_that_would_lose_its_secret(
@@ -456,7 +456,7 @@ async def test_where_nothing_is_different(
         async with changing(tmp_path, routes) as running:
             for route in routes:
                 assert await status(running, route) == 200
-            services, pools = running.app._services.in_force, running.app.pools
+            route_services, pools = running.app._services.in_force, running.app.pools
             counts = {name: pool.counts.dialled for name, pool in pools.items()}
             for _ in range(3):
                 put(key, FIRST)
@@ -464,7 +464,7 @@ async def test_where_nothing_is_different(
                 assert (await running.reload()).changed == ()
                 for route in routes:
                     assert await status(running, route) == 200
-            assert running.app._services.in_force == services
+            assert running.app._services.in_force == route_services
             assert running.app.pools == pools
             assert {name: pool.counts.dialled for name, pool in pools.items()} == counts
             assert provider.fetched == [FIRST]
@@ -543,7 +543,9 @@ async def test_what_is_under_way_ends_by_the_old(tmp_path: Path, key: Path) -> N
             await open_socket.send("gone")
             assert await open_socket.recv() == "gone"
             # Whatever is looked at once a second has been looked at.
-            running.app._services.expire(running.app._around.loop.time(), running.app.journal.open)
+            running.app._services.expire(
+                running.app._around.loop.time(), running.app.exchange_log.open
+            )
             assert len(running.app._services._retired) == 1
             provider.go_on.set()
             assert await slow.read() == b"first second"
@@ -582,17 +584,17 @@ async def test_a_retired_service_is_closed(
         route = token_route(provider.url, f"file:{key}")
         async with changing(tmp_path, {"token": route}) as running, client() as session:
             async with session.get(f"{running.url}/token/slow") as slow:
-                service = running.app._services.in_force["token"]
+                route_service = running.app._services.in_force["token"]
                 put(key, SECOND)
                 await running.reload()
                 assert await status(running, "token") == 200
                 provider.go_on.set()
                 assert await slow.read() == b"first second"
             await until(lambda: not running.app._services._retired)
-            (strategy,) = service.route.strategies
+            (strategy,) = route_service.route.strategies
             assert strategy.ready(websocket=False) is None
-            assert strategy.at_hand() == ()
-            assert service.pool.open == 0
+            assert strategy.active_injections() == ()
+            assert route_service.pool.open == 0
             assert provider.fetched == [FIRST, SECOND]
             # The new one's, idle, and that alone.
             await until(lambda: provider.open == 1)

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from proxy.app.route_services import Services, keep_last
-from proxy.auth.strategy import Means
+from proxy.app.route_services import RouteServices, keep_last
+from proxy.auth.strategy import AuthContext
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
-from proxy.observability.exchange_log import Exchange
-from proxy.routing.route_secrets import Found, read_secrets, secrets_of, variables_in
+from proxy.observability.exchange_log import ExchangeRecord
+from proxy.routing.route_secrets import ResolvedSecrets, read_secrets, secrets_of, variables_in
 from proxy.upstream.dialer import tls_context
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import static_route, until
@@ -47,8 +47,8 @@ class Kept:
 
     def __init__(self) -> None:
         self.tasks: set[asyncio.Task[None]] = set()
-        self.means = Means(ManualClock(), tls_context(), self._spawn)
-        self.services = Services(self.means, asyncio.get_running_loop(), lambda: ())
+        self.means = AuthContext(ManualClock(), tls_context(), self._spawn)
+        self.route_services = RouteServices(self.means, asyncio.get_running_loop(), lambda: ())
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -58,15 +58,15 @@ class Kept:
 
     def prepare(self, **routes: Any) -> dict[str, Any]:
         checked = settings(**routes)
-        return self.services.prepare(checked, read_secrets(checked), None)
+        return self.route_services.prepare(checked, read_secrets(checked), None)
 
     def put_in_force(self, **routes: Any) -> None:
-        self.services.put_in_force(self.prepare(**routes))
+        self.route_services.put_in_force(self.prepare(**routes))
 
-    def tick(self, *exchanges: Exchange) -> int:
+    def tick(self, *exchanges: ExchangeRecord) -> int:
         """Let a second pass; how many services are still ending."""
-        self.services.expire(asyncio.get_running_loop().time(), exchanges)
-        return len(self.services._retired)
+        self.route_services.expire(asyncio.get_running_loop().time(), exchanges)
+        return len(self.route_services._retired)
 
 
 @asynccontextmanager
@@ -75,7 +75,7 @@ async def kept() -> AsyncIterator[Kept]:
     try:
         yield one
     finally:
-        one.services.close()
+        one.route_services.close()
         await until(lambda: not one.tasks)
 
 
@@ -83,17 +83,17 @@ async def test_what_is_the_same_is_the_very_same() -> None:
     """Route by route: the service in force where nothing is different, else a new one."""
     async with kept() as one:
         one.put_in_force(a=route(), b=route())
-        before = one.services.in_force
+        before = one.route_services.in_force
         after = one.prepare(a=route(), b=route(methods=["GET"]), c=route())
         assert after["a"] is before["a"]
         assert after["b"] is not before["b"]
-        assert list(one.services.differences(after)) == [
+        assert list(one.route_services.differences(after)) == [
             "route b has other settings",
             "route c is new",
         ]
-        assert list(one.services.differences({"b": before["b"]})) == ["route a is gone"]
-        assert list(one.services.differences(before)) == []
-        assert one.services.in_force is before
+        assert list(one.route_services.differences({"b": before["b"]})) == ["route a is gone"]
+        assert list(one.route_services.differences(before)) == []
+        assert one.route_services.in_force is before
 
 
 async def test_other_secrets_are_another_service(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,7 +102,7 @@ async def test_other_secrets_are_another_service(monkeypatch: pytest.MonkeyPatch
         one.put_in_force(a=route())
         monkeypatch.setenv("DUMMY_KEY", "dummy-new-key")
         after = one.prepare(a=route())
-        assert list(one.services.differences(after)) == ["route a has other secrets"]
+        assert list(one.route_services.differences(after)) == ["route a has other secrets"]
 
 
 async def test_what_is_discarded_was_not_in_force() -> None:
@@ -110,10 +110,10 @@ async def test_what_is_discarded_was_not_in_force() -> None:
     async with keyed_provider(clients=["dummy-real-key"]) as provider, kept() as one:
         first = token_route(provider.url, "env:DUMMY_KEY")
         one.put_in_force(a=first)
-        (strategy,) = one.services.strategies()
-        await strategy.settle()
+        (strategy,) = one.route_services.strategies()
+        await strategy.wait_ready()
         prepared = one.prepare(a=first, b=token_route(provider.url, "env:DUMMY_KEY"))
-        one.services.discard(prepared)
+        one.route_services.discard(prepared)
         assert strategy.ready(websocket=False) is not None
         assert len(provider.fetched) == 1
         (other,) = prepared["b"].route.strategies
@@ -128,7 +128,7 @@ async def test_only_new_strategies_begin() -> None:
         routes = {"a": token_route(provider.url, "env:DUMMY_KEY")}
         prepared = one.prepare(**routes)
         assert not one.tasks
-        one.services.put_in_force(prepared)
+        one.route_services.put_in_force(prepared)
         await until(lambda: provider.fetched)
         one.put_in_force(**routes)
         one.put_in_force(**routes, b=token_route(provider.url, "env:DUMMY_KEY"))
@@ -145,15 +145,15 @@ async def test_a_route_must_not_lose_what_it_has() -> None:
             a=route(secrets=OTHER), b=route(secrets=OTHER), c=route(secrets=OTHER), d=route()
         )
         with pytest.raises(KeyrelayError) as caught:
-            one.services.check_ready(lost, strict=False)
+            one.route_services.check_ready(lost, strict=False)
         assert str(caught.value).splitlines() == [
             "a: not ready: set DUMMY_OTHER",
             "b: not ready: set DUMMY_OTHER",
         ]
         new = one.prepare(a=route(), c=route(secrets=OTHER), e=route(secrets=OTHER))
-        one.services.check_ready(new, strict=False)
+        one.route_services.check_ready(new, strict=False)
         with pytest.raises(KeyrelayError, match=r"c: not ready.*\ne: not ready"):
-            one.services.check_ready(new, strict=True)
+            one.route_services.check_ready(new, strict=True)
 
 
 async def test_the_retired_end_with_their_last_request() -> None:
@@ -162,11 +162,11 @@ async def test_the_retired_end_with_their_last_request() -> None:
     """
     async with kept() as one:
         one.put_in_force(a=route())
-        first = Exchange("a", "GET", "/x")
+        first = ExchangeRecord("a", "GET", "/x")
         one.put_in_force(a=route(methods=["GET"]))
-        second = Exchange("a", "GET", "/x")
+        second = ExchangeRecord("a", "GET", "/x")
         one.put_in_force(b=route())
-        later, other = Exchange("a", "GET", "/x"), Exchange("b", "GET", "/x")
+        later, other = ExchangeRecord("a", "GET", "/x"), ExchangeRecord("b", "GET", "/x")
         assert one.tick(first, second, later, other) == 2
         assert one.tick(second, later, other) == 1
         second.answered(101)
@@ -181,7 +181,7 @@ async def test_a_handshake_under_way_keeps_its_service() -> None:
     """Until the provider has agreed."""
     async with kept() as one:
         one.put_in_force(a=route())
-        handshake = Exchange("a", "GET", "/x", websocket=True)
+        handshake = ExchangeRecord("a", "GET", "/x", websocket=True)
         one.put_in_force()
         assert one.tick(handshake) == 1
         handshake.answered(101)
@@ -192,12 +192,12 @@ async def test_a_retired_strategy_is_closed_and_no_other() -> None:
     """It forgets its token when the service ends, not before."""
     async with keyed_provider(clients=["dummy-real-key"]) as provider, kept() as one:
         one.put_in_force(a=token_route(provider.url, "env:DUMMY_KEY"))
-        (strategy,) = one.services.strategies()
-        await strategy.settle()
-        under_way = Exchange("a", "GET", "/x")
+        (strategy,) = one.route_services.strategies()
+        await strategy.wait_ready()
+        under_way = ExchangeRecord("a", "GET", "/x")
         one.put_in_force(a=token_route(provider.url, "env:DUMMY_KEY", methods=["GET"]))
-        (new,) = one.services.strategies()
-        await new.settle()
+        (new,) = one.route_services.strategies()
+        await new.wait_ready()
         one.tick(under_way)
         assert strategy.ready(websocket=False) is not None
         one.tick()
@@ -209,18 +209,20 @@ async def test_maskers_are_those_of_the_route() -> None:
     """Every credential that it may use now; none of a route that is gone."""
     async with kept() as one:
         one.put_in_force(a=route())
-        assert {masker.mask(f"x {KEY} y".encode()) for masker in one.services.maskers("a")} == {
-            b"x ************** y"
-        }
-        assert list(one.services.maskers("gone")) == []
+        assert {
+            redactor.mask(f"x {KEY} y".encode()) for redactor in one.route_services.redactors("a")
+        } == {b"x ************** y"}
+        assert list(one.route_services.redactors("gone")) == []
 
 
 async def test_withheld_fields_stay_here() -> None:
     """What no client may send to any provider is dropped by each route."""
-    means = Means(ManualClock(), tls_context(), lambda work: asyncio.Task(work))
-    services = Services(means, asyncio.get_running_loop(), lambda: (), frozenset({b"traceparent"}))
+    means = AuthContext(ManualClock(), tls_context(), lambda work: asyncio.Task(work))
+    route_services = RouteServices(
+        means, asyncio.get_running_loop(), lambda: (), frozenset({b"traceparent"})
+    )
     checked = settings(a=route())
-    (one,) = services.prepare(checked, read_secrets(checked), None).values()
+    (one,) = route_services.prepare(checked, read_secrets(checked), None).values()
     assert b"traceparent" in one.route.rules.dropped_headers
 
 
@@ -246,12 +248,12 @@ async def last(folder: Path, **more: Any) -> tuple[Kept, Path]:
 async def test_the_last_value_is_kept(tmp_path: Path) -> None:
     """Where the reference is the same and nothing can be read there now; with a warning."""
     one, file = await last(tmp_path)
-    before = one.services.in_force["a"]
+    before = one.route_services.in_force["a"]
     file.unlink()
     checked = settings(a=route(secrets={"key": f"file:{file}"}, methods=["GET"]))
     said: list[str] = []
     read = read_secrets(checked)
-    found = keep_last(read, checked, one.services.in_force, said.append)
+    found = keep_last(read, checked, one.route_services.in_force, said.append)
     assert found["a"].secrets == before.found.secrets
     assert found["a"].lacking == {}
     assert said == [f"a: the last good value of key goes on serving; {read['a'].lacking['key']}"]
@@ -269,11 +271,13 @@ async def test_no_other_value_is_kept(tmp_path: Path) -> None:
         {"b": route(secrets={"key": f"file:{file}"})},
     ):
         checked = settings(**routes)
-        found = keep_last(read_secrets(checked), checked, one.services.in_force, said.append)
+        found = keep_last(read_secrets(checked), checked, one.route_services.in_force, said.append)
         assert [each.secrets for each in found.values()] == [{}]
         assert [list(each.lacking) for each in found.values()] == [["key"]]
         assert said == []
-    empty: dict[str, Found] = keep_last({}, settings(), one.services.in_force, said.append)
+    empty: dict[str, ResolvedSecrets] = keep_last(
+        {}, settings(), one.route_services.in_force, said.append
+    )
     assert empty == {}
 
 
@@ -296,7 +300,7 @@ async def test_no_value_is_kept_for_another_place(tmp_path: Path, more: dict[str
     file.unlink()
     checked = settings(a={**route(secrets={"key": f"file:{file}"}), **more})
     said: list[str] = []
-    found = keep_last(read_secrets(checked), checked, one.services.in_force, said.append)
+    found = keep_last(read_secrets(checked), checked, one.route_services.in_force, said.append)
     assert found["a"].secrets == {}
     assert list(found["a"].lacking) == ["key"]
     assert said == []
@@ -313,7 +317,9 @@ async def test_no_value_is_kept_for_another_token_endpoint(tmp_path: Path) -> No
         token = {**before["auth"][0]["token"], "url": "https://api.example.org/token"}
         for auth, secrets in ((before["auth"][0]["token"], 1), (token, 0)):
             checked = settings(a={**before, "auth": [{**before["auth"][0], "token": auth}]})
-            found = keep_last(read_secrets(checked), checked, one.services.in_force, lambda _: None)
+            found = keep_last(
+                read_secrets(checked), checked, one.route_services.in_force, lambda _: None
+            )
             assert ("client_secret" in found["a"].secrets) is bool(secrets)
 
 
@@ -365,7 +371,7 @@ async def test_nor_do_commands_that_print_tokens(
     }
     async with kept() as one:
         one.put_in_force(a=exec_route, b=route(secrets=OTHER))
-        (strategy, *_) = one.services.in_force["a"].route.strategies
+        (strategy, *_) = one.route_services.in_force["a"].route.strategies
         one.put_in_force(a=exec_route, c=route(secrets={"key": "env:DUMMY_LATER"}))
         injection = await strategy.obtain(websocket=False)
         assert b"Bearer DUMMYCLIENT-DUMMYKEY-DUMMYOWN-end dummy" in injection.headers
@@ -378,6 +384,6 @@ async def test_a_value_that_can_be_read_counts(tmp_path: Path) -> None:
     checked = settings(a=route(secrets={"key": f"file:{file}"}))
     read = read_secrets(checked)
     said: list[str] = []
-    found = keep_last(read, checked, one.services.in_force, said.append)
+    found = keep_last(read, checked, one.route_services.in_force, said.append)
     assert found["a"].same(read["a"])
     assert said == []

@@ -14,8 +14,8 @@ from proxy import __version__
 from proxy.app.status import Reload, Reloads, _secrets, merged, snapshot
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import CredentialState, SecretState, StaticStrategy
-from proxy.auth.token_cache import Minted, MintFailed, TokenKeeper, TokenState
-from proxy.observability.exchange_log import Exchange
+from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError, TokenState
+from proxy.observability.exchange_log import ExchangeRecord
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import (
     SECRET,
@@ -80,15 +80,19 @@ async def test_what_is_said_of_a_route(running: Running) -> None:
 async def test_what_is_under_way(running: Running) -> None:
     """Requests and open WebSockets are told apart; a handshake counts as a request until then."""
     app = running.app
-    opened = Exchange("api", "GET", "/", websocket=True)
+    opened = ExchangeRecord("api", "GET", "/", websocket=True)
     opened.answered(101)
-    every = [opened, Exchange("api", "GET", "/", websocket=True), Exchange("api", "GET", "/")]
+    every = [
+        opened,
+        ExchangeRecord("api", "GET", "/", websocket=True),
+        ExchangeRecord("api", "GET", "/"),
+    ]
     for one in every:
-        app.journal.begin(one)
+        app.exchange_log.begin(one)
     route = snapshot(app)["routes"]["api"]
     assert (route["in_flight"], route["websockets"]) == (2, 1)
     for one in every:
-        app.journal.note(one)
+        app.exchange_log.finish(one)
     said = snapshot(app)
     route = said["routes"]["api"]
     assert (route["in_flight"], route["websockets"]) == (0, 0)
@@ -155,15 +159,15 @@ class Flaky:
     def __init__(self) -> None:
         self.failing = False
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         if self.failing:
-            raise MintFailed("it is down")
-        return Minted(b"dummy-token", 1000)
+            raise TokenError("it is down")
+        return FetchedToken(b"dummy-token", 1000)
 
 
 async def test_the_calls_for_tokens_are_counted() -> None:
     """Each that came to an end, failed ones also by themselves; a success ends the reason."""
-    clock, mint = ManualClock(), Flaky()
+    clock, token_source = ManualClock(), Flaky()
     tasks: set[asyncio.Task[None]] = set()
 
     def spawn(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -171,26 +175,26 @@ async def test_the_calls_for_tokens_are_counted() -> None:
         tasks.add(task)
         return task
 
-    keeper = TokenKeeper(mint, clock, spawn, jitter=lambda: 1.0)
-    assert keeper.state() == TokenState(None, None, 0, 0, "")
-    assert str(keeper.state()) == keeper.describe() == "no token yet"
-    await keeper.obtain()
+    token_cache = TokenCache(token_source, clock, spawn, jitter=lambda: 1.0)
+    assert token_cache.state() == TokenState(None, None, 0, 0, "")
+    assert str(token_cache.state()) == token_cache.describe() == "no token yet"
+    await token_cache.obtain()
     await clock.advance(100)
-    assert keeper.state() == TokenState(100.0, 660.0, 1, 0, "")
-    mint.failing = True
+    assert token_cache.state() == TokenState(100.0, 660.0, 1, 0, "")
+    token_source.failing = True
     await clock.advance(660.5)
-    assert keeper.state() == TokenState(760.5, 0, 2, 1, "it is down")
-    assert keeper.describe() == "token 13 min old, renewed in 0 s"
+    assert token_cache.state() == TokenState(760.5, 0, 2, 1, "it is down")
+    assert token_cache.describe() == "token 13 min old, renewed in 0 s"
     await clock.advance(300)
-    said = keeper.state()
+    said = token_cache.state()
     assert (said.age_seconds, said.renews_in_seconds) == (None, None)
     assert said.failures == said.fetches - 1 > 1
-    assert keeper.describe() == "no token: it is down"
-    mint.failing = False
-    await keeper.obtain()
-    now = keeper.state()
+    assert token_cache.describe() == "no token: it is down"
+    token_source.failing = False
+    await token_cache.obtain()
+    now = token_cache.state()
     assert (now.fetches, now.failures, now.reason) == (said.fetches + 1, said.failures, "")
-    keeper.close()
+    token_cache.close()
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
@@ -248,7 +252,7 @@ async def test_reloads_are_counted(running: Running) -> None:
 async def test_snapshots_of_processes_add_up(running: Running) -> None:
     """Counts are summed, also where a route has secrets or tokens; states are the first's."""
     app = running.app
-    running.app.journal.note(Exchange("api", "GET", "/", status=200))
+    running.app.exchange_log.finish(ExchangeRecord("api", "GET", "/", status=200))
     first = snapshot(app)
     route = first["routes"]["api"]
     route["secrets"] = [

@@ -163,8 +163,8 @@ def test_other_values_are_masked_as_well() -> None:
     )
     values = {"key": KEY, "user": b"dummy-user"}
     other = {"key": b"other-dummy-key", "user": b"other-user", "unused": b"not-placed"}
-    masker = inject(placed, values, [other]).masker
+    redactor = inject(placed, values, [other]).redactor
     pair = base64.b64encode(b"other-user:")
     for text in (KEY, b"dummy-user", b"other-dummy-key", b"other-user", pair):
-        assert masker.mask(b"<" + text + b">") == b"<" + b"*" * len(text) + b">"
-    assert masker.mask(b"not-placed") == b"not-placed"
+        assert redactor.mask(b"<" + text + b">") == b"<" + b"*" * len(text) + b">"
+    assert redactor.mask(b"not-placed") == b"not-placed"

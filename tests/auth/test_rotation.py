@@ -16,10 +16,10 @@ from websockets.exceptions import InvalidStatus
 from proxy.auth.injection import Injection
 from proxy.auth.rotation import RotatingStrategy, Variant
 from proxy.auth.strategy import CredentialState, StaticStrategy, Strategy
-from proxy.auth.token_cache import Minted, MintFailed, TokenKeeper
+from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError
 from proxy.auth.token_strategy import TokenStrategy
 from proxy.config.placement import HeaderPlacement
-from proxy.diagnostics.doctor import Result, examine
+from proxy.diagnostics.doctor import Result, run_checks
 from proxy.errors import Refusal
 from proxy.secrets.secret import Secret
 from tests.support.clock import ManualClock
@@ -339,7 +339,7 @@ async def test_tokens_of_one_secret_that_are_all_refused(tmp_path: Path) -> None
         injection = await strategy.obtain(websocket=False)
         assert b"dummy-token-3" in injection.headers
         told = b"dummy-token-1 dummy-token-2 dummy-token-3"
-        assert injection.masker.mask(told) == re.sub(rb"[^ ]", b"*", told)
+        assert injection.redactor.mask(told) == re.sub(rb"[^ ]", b"*", told)
 
 
 async def test_no_client_secret_is_taken(tmp_path: Path) -> None:
@@ -377,14 +377,14 @@ class ScriptedMint:
     """Gives ``token-1``, ``token-2`` …, or fails as told."""
 
     def __init__(self) -> None:
-        self.failure: MintFailed | None = None
+        self.failure: TokenError | None = None
         self.calls = 0
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         self.calls += 1
         if self.failure is not None:
             raise self.failure
-        return Minted(f"token-{self.calls}".encode(), 1000.0)
+        return FetchedToken(f"token-{self.calls}".encode(), 1000.0)
 
 
 class Rotating:
@@ -394,12 +394,12 @@ class Rotating:
         self.clock = ManualClock()
         self.said: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
-        self.mints = [ScriptedMint() for _ in values]
+        self.token_sources = [ScriptedMint() for _ in values]
         variants = [key(value) for value in values]
         if tokens:
             variants = [
-                Variant(self._token(mint), (secret(value, value),))
-                for mint, value in zip(self.mints, values, strict=True)
+                Variant(self._token(token_source), (secret(value, value),))
+                for token_source, value in zip(self.token_sources, values, strict=True)
             ]
         self.strategy = RotatingStrategy(
             "key",
@@ -410,12 +410,12 @@ class Rotating:
             warn=self.said.append,
         )
 
-    def _token(self, mint: ScriptedMint) -> Strategy:
+    def _token(self, token_source: ScriptedMint) -> Strategy:
         placement = HeaderPlacement(header="Authorization", value="Bearer {token}")
         return TokenStrategy(
             "token",
             None,
-            TokenKeeper(mint, self.clock, self._spawn, lambda: 1.0),
+            TokenCache(token_source, self.clock, self._spawn, lambda: 1.0),
             http=[placement],
             websocket=None,
             values={},
@@ -515,7 +515,7 @@ def test_reconsider_begins_with_the_first() -> None:
     first = one.ready()
     one.strategy.refused(first, 401)
     one.strategy.refused(one.ready(), 401)
-    one.strategy.reconsider()
+    one.strategy.reset()
     assert one.ready() is first
     assert one.counts == [(0, 1), (0, 1), (0, 0)]
     assert len(one.said) == 2
@@ -524,9 +524,9 @@ def test_reconsider_begins_with_the_first() -> None:
 def test_every_key_is_masked() -> None:
     """An answer to a request with the first key may come when the second one is in use."""
     one = Rotating("a", "b")
-    before = one.strategy.at_hand()
+    before = one.strategy.active_injections()
     one.strategy.refused(one.ready(), 401)
-    assert one.strategy.at_hand() == before
+    assert one.strategy.active_injections() == before
     assert len(before) == 2
 
 
@@ -563,28 +563,28 @@ async def test_a_token_of_another_secret_is_not_taken_for_the_current_one() -> N
     old = await one.obtain()
     assert one.strategy.refused(old, 401)
     newer = await one.obtain()
-    assert one.mints[0].calls == 2
+    assert one.token_sources[0].calls == 2
     assert one.strategy.refused(newer, 401)
     assert len(one.said) == 1
     for late in (newer, old):
         assert one.strategy.refused(late, 403)
     assert len(one.said) == 1
     assert (await one.obtain()).headers == b"Authorization: Bearer token-1\r\n"
-    assert one.mints[1].calls == 1
+    assert one.token_sources[1].calls == 1
     await one.close()
 
 
 async def test_counts_of_calls_never_go_back() -> None:
     """Calls and failures of all values are added up; age and reason are those of the one in use."""
     one = Rotating("a", "b", tokens=True)
-    one.mints[0].failure = MintFailed("dummy reason", pause_seconds=60)
+    one.token_sources[0].failure = TokenError("dummy reason", pause_seconds=60)
     await one.obtain()
     token = one.state.token
     assert token is not None
     assert (token.fetches, token.failures, token.reason) == (2, 1, "")
     assert token.age_seconds == 0
     assert one.counts == [(0, 1), (0, 0)]
-    one.strategy.reconsider()
+    one.strategy.reset()
     token = one.state.token
     assert token is not None
     assert (token.fetches, token.failures, token.reason) == (2, 1, "dummy reason")
@@ -594,10 +594,10 @@ async def test_counts_of_calls_never_go_back() -> None:
 async def test_waiters_move_on_together() -> None:
     """However many wait for the token that fails, the turn is taken once."""
     one = Rotating("a", "b", "c", tokens=True)
-    one.mints[0].failure = MintFailed("dummy reason", pause_seconds=60)
+    one.token_sources[0].failure = TokenError("dummy reason", pause_seconds=60)
     got = await asyncio.gather(*(one.obtain() for _ in range(50)))
     assert {injection.headers for injection in got} == {b"Authorization: Bearer token-1\r\n"}
-    assert [mint.calls for mint in one.mints] == [1, 1, 0]
+    assert [token_source.calls for token_source in one.token_sources] == [1, 1, 0]
     assert len(one.said) == 1
     await one.close()
 
@@ -609,8 +609,8 @@ async def test_after_the_end_there_is_nothing() -> None:
     await one.close()
     with pytest.raises(Refusal, match="no token"):
         await one.obtain()
-    assert [mint.calls for mint in one.mints] == [1, 0]
-    assert one.strategy.at_hand() == ()
+    assert [token_source.calls for token_source in one.token_sources] == [1, 0]
+    assert one.strategy.active_injections() == ()
     await one.close()
 
 
@@ -621,7 +621,7 @@ async def test_doctor_examines_a_route_with_two_keys(tmp_path: Path) -> None:
     """There is no token to obtain; the call to verify with is made."""
     async with rotated(tmp_path, NEW) as (running, _):
         results: list[Result] = []
-        await examine(running.app.settings, results.append)
+        await run_checks(running.app.settings, results.append)
         assert [one.mark for one in results if one.what == "secret key"] == ["ok", "ok"]
         assert not [one for one in results if one.mark == "fail" or one.what == "token"]
         no_value_in(results)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.auth.injection import Injection
-from proxy.auth.strategy import Strategy, Vended
+from proxy.auth.strategy import IssuedToken, Strategy
 from proxy.http.path_patterns import PatternSet
 
 INJECTION = Injection(headers=b"X-Api-Key: CANARY-dummy\r\n")
@@ -44,7 +44,7 @@ async def test_there_is_nothing_to_start_or_to_end() -> None:
     one = Least("least", None)
     for _ in range(2):
         one.start()
-        await one.settle()
+        await one.wait_ready()
         one.close()
     assert one.ready(websocket=False) is INJECTION
     assert one.describe() == ""
@@ -68,9 +68,9 @@ def test_a_strategy_serves_its_paths() -> None:
 
 def test_neither_strategies_nor_tokens_print_what_they_hold() -> None:
     """In no form that a log or a traceback would take."""
-    one = Vended(b"CANARY-dummy", 60)
+    one = IssuedToken(b"CANARY-dummy", 60)
     assert "CANARY" not in f"{one!r}{one}"
-    assert one != Vended(b"CANARY-dummy", 60)
+    assert one != IssuedToken(b"CANARY-dummy", 60)
     assert "CANARY" not in f"{Least('least', None)!r}"
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.token_cache import Minted, MintFailed, Token, TokenKeeper
+from proxy.auth.token_cache import FetchedToken, Token, TokenCache, TokenError
 from proxy.errors import Refusal
 from tests.support.clock import ManualClock
 
@@ -30,7 +30,7 @@ class ScriptedMint:
         self.open = asyncio.Event()
         self.open.set()
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         self.calls += 1
         number = self.calls
         try:
@@ -40,17 +40,17 @@ class ScriptedMint:
             raise
         if self.failure is not None:
             raise self.failure
-        return Minted(f"token-{number}".encode(), self.lifetime)
+        return FetchedToken(f"token-{number}".encode(), self.lifetime)
 
 
 class Kept:
     """A keeper with all that surrounds it."""
 
-    def __init__(self, mint: ScriptedMint, jitter: Callable[[], float]) -> None:
-        self.mint = mint
+    def __init__(self, token_source: ScriptedMint, jitter: Callable[[], float]) -> None:
+        self.token_source = token_source
         self.clock = ManualClock()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.keeper = TokenKeeper(mint, self.clock, self._spawn, jitter)
+        self.token_cache = TokenCache(token_source, self.clock, self._spawn, jitter)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.get_running_loop().create_task(work)
@@ -59,34 +59,34 @@ class Kept:
         return task
 
     async def value(self) -> bytes:
-        return (await self.keeper.obtain()).value
+        return (await self.token_cache.obtain()).value
 
     async def used_for(self, seconds: float, every: float) -> None:
         """Let time pass while requests come in and take the token that is ready."""
         end = self.clock.monotonic() + seconds
         while self.clock.monotonic() < end:
-            self.keeper.ready()
+            self.token_cache.ready()
             await self.clock.advance(every)
 
     async def refusal(self) -> Refusal:
         with pytest.raises(Refusal) as caught:
-            await self.keeper.obtain()
+            await self.token_cache.obtain()
         return caught.value
 
 
 @asynccontextmanager
 async def kept(
-    mint: ScriptedMint | None = None, *, jitter: Callable[[], float] = lambda: 1.0
+    token_source: ScriptedMint | None = None, *, jitter: Callable[[], float] = lambda: 1.0
 ) -> AsyncIterator[Kept]:
     """A keeper that is closed at the end; nothing may be left of it then, nor have been said."""
     loop = asyncio.get_running_loop()
     unretrieved: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: unretrieved.append(context))
-    one = Kept(mint or ScriptedMint(), jitter)
+    one = Kept(token_source or ScriptedMint(), jitter)
     try:
         yield one
     finally:
-        one.keeper.close()
+        one.token_cache.close()
         await one.clock.settle()
         assert not one.tasks
         assert not one.clock.sleeping
@@ -101,68 +101,68 @@ async def kept(
 async def test_two_hundred_first_requests_cause_one_call() -> None:
     """All of them get the token of one call."""
     async with kept() as one:
-        one.mint.open.clear()
-        waiting = asyncio.gather(*(one.keeper.obtain() for _ in range(200)))
+        one.token_source.open.clear()
+        waiting = asyncio.gather(*(one.token_cache.obtain() for _ in range(200)))
         await one.clock.settle()
-        one.mint.open.set()
+        one.token_source.open.set()
         assert len({id(token) for token in await waiting}) == 1
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
 
 
 async def test_the_token_is_fetched_before_it_is_asked_for() -> None:
     """After ``start`` a token is ready with no request waiting, and the first one gets it."""
     async with kept() as one:
-        assert one.keeper.ready() is None
-        one.keeper.start()
-        one.keeper.start()
+        assert one.token_cache.ready() is None
+        one.token_cache.start()
+        one.token_cache.start()
         await one.clock.settle()
-        token = one.keeper.ready()
+        token = one.token_cache.ready()
         assert token is not None
-        assert await one.keeper.obtain() is token
-        assert one.mint.calls == 1
+        assert await one.token_cache.obtain() is token
+        assert one.token_source.calls == 1
 
 
 @pytest.mark.parametrize("gone", [0, 1, 2])
 async def test_a_waiter_that_goes_away_harms_no_other(gone: int) -> None:
     """Whichever of the waiters is cancelled, the first included: the others get their token."""
     async with kept() as one:
-        one.mint.open.clear()
-        waiters = [asyncio.ensure_future(one.keeper.obtain()) for _ in range(3)]  # noqa: TID251
+        one.token_source.open.clear()
+        waiters = [asyncio.ensure_future(one.token_cache.obtain()) for _ in range(3)]  # noqa: TID251
         await one.clock.settle()
         waiters[gone].cancel()
         await one.clock.settle()
         assert waiters[gone].cancelled()
-        one.mint.open.set()
+        one.token_source.open.set()
         waiters.pop(gone)
         assert {token.value for token in await asyncio.gather(*waiters)} == {b"token-1"}
-        assert (one.mint.calls, one.mint.cancelled) == (1, 0)
+        assert (one.token_source.calls, one.token_source.cancelled) == (1, 0)
 
 
 async def test_a_call_goes_on_when_all_waiters_have_gone() -> None:
     """Its token is there for the next request."""
     async with kept() as one:
-        one.mint.open.clear()
-        waiter = asyncio.ensure_future(one.keeper.obtain())  # noqa: TID251
+        one.token_source.open.clear()
+        waiter = asyncio.ensure_future(one.token_cache.obtain())  # noqa: TID251
         await one.clock.settle()
         waiter.cancel()
-        one.mint.open.set()
+        one.token_source.open.set()
         await one.clock.settle()
-        assert one.keeper.ready() is not None
-        assert one.mint.calls == 1
+        assert one.token_cache.ready() is not None
+        assert one.token_source.calls == 1
 
 
 async def test_a_failure_reaches_all_waiters_and_nobody_else() -> None:
     """A failed call refuses those who wait, even if some have gone; nothing is left unretrieved."""
     async with kept() as one:
-        one.mint.open.clear()
-        one.mint.failure = MintFailed("the endpoint is down")
-        waiters = [asyncio.ensure_future(one.keeper.obtain()) for _ in range(3)]  # noqa: TID251
+        one.token_source.open.clear()
+        one.token_source.failure = TokenError("the endpoint is down")
+        waiters = [asyncio.ensure_future(one.token_cache.obtain()) for _ in range(3)]  # noqa: TID251
         await one.clock.settle()
         waiters[0].cancel()
-        one.mint.open.set()
+        one.token_source.open.set()
         results = await asyncio.gather(*waiters, return_exceptions=True)
         assert [type(result) for result in results] == [asyncio.CancelledError, Refusal, Refusal]
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
 
 
 # -- renewal --------------------------------------------------------------------------------------
@@ -180,11 +180,11 @@ async def test_a_token_is_renewed_before_it_ends(
     async with kept(ScriptedMint(lifetime), jitter=lambda: jitter) as one:
         assert await one.value() == b"token-1"
         await one.clock.advance(earliest - 0.01)
-        assert one.mint.calls == 1
-        assert one.keeper.ready() is not None
+        assert one.token_source.calls == 1
+        assert one.token_cache.ready() is not None
         await one.clock.advance(latest - earliest + 0.02)
-        assert one.mint.calls == 2
-        token = one.keeper.ready()
+        assert one.token_source.calls == 2
+        token = one.token_cache.ready()
         assert token is not None
         assert token.value == b"token-2"
 
@@ -193,12 +193,12 @@ async def test_requests_use_the_old_token_during_renewal() -> None:
     """While the call for a new token is under way nobody waits for it."""
     async with kept() as one:
         await one.value()
-        one.mint.open.clear()
+        one.token_source.open.clear()
         await one.clock.advance(801)
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
         async with asyncio.timeout(1):
             assert await one.value() == b"token-1"
-        one.mint.open.set()
+        one.token_source.open.set()
         await one.clock.settle()
         assert await one.value() == b"token-2"
 
@@ -210,8 +210,8 @@ async def test_short_lives_are_sensible(lifetime: float) -> None:
         await one.value()
         for _ in range(600):
             await one.clock.advance(0.1)
-            assert one.keeper.ready() is not None
-        assert one.mint.calls <= 60 / (lifetime * 0.75) + 1
+            assert one.token_cache.ready() is not None
+        assert one.token_source.calls <= 60 / (lifetime * 0.75) + 1
 
 
 @pytest.mark.parametrize("lifetime", [0.001, 0.3, 1.0])
@@ -220,17 +220,17 @@ async def test_tokens_that_end_at_once_cause_no_storm(lifetime: float) -> None:
     async with kept(ScriptedMint(lifetime)) as one:
         await one.value()
         await one.clock.advance(100)
-        assert one.mint.calls <= 101
+        assert one.token_source.calls <= 101
         assert (await one.value()).startswith(b"token-")
 
 
 async def test_a_token_that_is_late_is_handed_out_all_the_same() -> None:
     """A token whose short life is over before its waiter runs is better than none."""
     async with kept(ScriptedMint(0.000001)) as one:
-        one.mint.open.clear()
-        waiter = asyncio.ensure_future(one.keeper.obtain())  # noqa: TID251
+        one.token_source.open.clear()
+        waiter = asyncio.ensure_future(one.token_cache.obtain())  # noqa: TID251
         await one.clock.settle()
-        one.mint.open.set()
+        one.token_source.open.set()
         await asyncio.sleep(0)  # the call goes on, the waiter does not yet
         assert (await waiter).value == b"token-1"
 
@@ -240,14 +240,14 @@ async def test_quiet_tokens_are_not_renewed_for_ever() -> None:
     async with kept(ScriptedMint(100)) as one:
         await one.value()
         await one.clock.advance(700)
-        calls = one.mint.calls
+        calls = one.token_source.calls
         assert 6 <= calls <= 10
         await one.clock.advance(100_000)
-        assert one.mint.calls == calls
-        assert one.keeper.ready() is None
+        assert one.token_source.calls == calls
+        assert one.token_cache.ready() is None
         assert await one.value() == f"token-{calls + 1}".encode()
         await one.used_for(300, 10)
-        assert one.mint.calls >= calls + 4
+        assert one.token_source.calls >= calls + 4
 
 
 async def test_long_tokens_of_a_route_in_use_are_renewed() -> None:
@@ -255,7 +255,7 @@ async def test_long_tokens_of_a_route_in_use_are_renewed() -> None:
     async with kept(ScriptedMint(86_400)) as one:
         await one.value()
         await one.used_for(86_400, 7200)
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
 
 
 async def test_looking_is_not_using() -> None:
@@ -264,25 +264,25 @@ async def test_looking_is_not_using() -> None:
         await one.value()
         for _ in range(2000):
             await one.clock.advance(5)
-            one.keeper.describe()
-        assert one.mint.calls <= 10
+            one.token_cache.describe()
+        assert one.token_source.calls <= 10
 
 
 async def test_a_request_after_a_quiet_time_renews_behind_its_back() -> None:
     """A token that was let run into its last fifth is used, and replaced without waiting."""
     async with kept(ScriptedMint(10_000)) as one:
-        token = await one.keeper.obtain()
-        one.keeper.start()
+        token = await one.token_cache.obtain()
+        one.token_cache.start()
         await one.clock.advance(9_701)
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
         await one.clock.advance(9_701)  # nobody has asked for a lifetime
-        assert one.mint.calls == 2
-        second = one.keeper.ready()
+        assert one.token_source.calls == 2
+        second = one.token_cache.ready()
         assert second is not None
         assert second is not token
         await one.clock.settle()
-        assert one.mint.calls == 3
-        third = one.keeper.ready()
+        assert one.token_source.calls == 3
+        third = one.token_cache.ready()
         assert third is not None
         assert third is not second
 
@@ -293,12 +293,12 @@ async def test_a_wall_clock_that_goes_back_changes_nothing(seconds: float) -> No
     async with kept() as one:
         await one.value()
         one.clock.jump(seconds)
-        assert one.keeper.ready() is not None
+        assert one.token_cache.ready() is not None
         await one.clock.advance(770)
         assert await one.value() == b"token-2"
-        one.mint.failure = MintFailed("down")
+        one.token_source.failure = TokenError("down")
         await one.clock.advance(1000)
-        assert one.keeper.ready() is None
+        assert one.token_cache.ready() is None
 
 
 @pytest.mark.parametrize("seconds", [991.0, 400_000_000.0])
@@ -307,13 +307,13 @@ async def test_a_wall_clock_that_goes_ahead_costs_one_call(seconds: float) -> No
     async with kept() as one:
         await one.value()
         one.clock.jump(seconds)
-        assert one.keeper.ready() is None
+        assert one.token_cache.ready() is None
         assert await one.value() == b"token-2"
         await one.clock.advance(10)
         assert await one.value() == b"token-2"
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
         await one.used_for(2000, 100)
-        assert 4 <= one.mint.calls <= 5
+        assert 4 <= one.token_source.calls <= 5
 
 
 # -- refusal --------------------------------------------------------------------------------------
@@ -322,98 +322,98 @@ async def test_a_wall_clock_that_goes_ahead_costs_one_call(seconds: float) -> No
 async def test_a_refused_token_is_replaced() -> None:
     """It is not handed out again, and the next one is under way before anybody asks."""
     async with kept() as one:
-        token = await one.keeper.obtain()
-        assert one.keeper.refuse(token)
-        assert one.keeper.ready() is None
+        token = await one.token_cache.obtain()
+        assert one.token_cache.refuse(token)
+        assert one.token_cache.ready() is None
         await one.clock.settle()
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
         assert await one.value() == b"token-2"
 
 
 async def test_late_refusals_do_not_discard_the_successor() -> None:
     """Refusals of the old token say that another is there, and leave it alone."""
     async with kept() as one:
-        old = await one.keeper.obtain()
-        assert one.keeper.refuse(old)
-        new = await one.keeper.obtain()
+        old = await one.token_cache.obtain()
+        assert one.token_cache.refuse(old)
+        new = await one.token_cache.obtain()
         for _ in range(50):
-            assert one.keeper.refuse(old)
-        assert one.keeper.ready() is new
-        assert one.mint.calls == 2
+            assert one.token_cache.refuse(old)
+        assert one.token_cache.ready() is new
+        assert one.token_source.calls == 2
 
 
 async def test_tokens_are_told_apart_by_identity() -> None:
     """A server that gives the same text again has given another token."""
 
     class SameMint(ScriptedMint):
-        async def mint(self) -> Minted:
-            await super().mint()
-            return Minted(b"same", 1000)
+        async def token_source(self) -> FetchedToken:
+            await super().token_source()
+            return FetchedToken(b"same", 1000)
 
     async with kept(SameMint()) as one:
-        old = await one.keeper.obtain()
-        assert one.keeper.refuse(old)
-        new = await one.keeper.obtain()
+        old = await one.token_cache.obtain()
+        assert one.token_cache.refuse(old)
+        new = await one.token_cache.obtain()
         assert new is not old
-        assert one.keeper.refuse(old)
-        assert one.keeper.ready() is new
+        assert one.token_cache.refuse(old)
+        assert one.token_cache.ready() is new
 
 
 async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
     """A hundred refusals in a row: two calls. After that one call in thirty seconds."""
     async with kept() as one:
         for _ in range(100):
-            one.keeper.refuse(await one.keeper.obtain())
-        assert one.mint.calls == 2
+            one.token_cache.refuse(await one.token_cache.obtain())
+        assert one.token_source.calls == 2
         await one.clock.advance(29.9)
-        assert not one.keeper.refuse(await one.keeper.obtain())
+        assert not one.token_cache.refuse(await one.token_cache.obtain())
         await one.clock.advance(0.2)
-        assert one.keeper.refuse(await one.keeper.obtain())
+        assert one.token_cache.refuse(await one.token_cache.obtain())
         assert await one.value() == b"token-3"
         for _ in range(90):
-            one.keeper.refuse(await one.keeper.obtain())
+            one.token_cache.refuse(await one.token_cache.obtain())
             await one.clock.advance(1)
-        assert one.mint.calls <= 6
+        assert one.token_source.calls <= 6
 
 
 async def test_a_hundred_refused_at_once_cause_one_call() -> None:
     """All had the same token; each gets the one successor."""
     async with kept() as one:
-        old = await one.keeper.obtain()
+        old = await one.token_cache.obtain()
 
         async def refused() -> Token:
-            assert one.keeper.refuse(old)
-            return await one.keeper.obtain()
+            assert one.token_cache.refuse(old)
+            return await one.token_cache.obtain()
 
         tokens = await asyncio.gather(*(refused() for _ in range(100)))
         assert {token.value for token in tokens} == {b"token-2"}
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
 
 
 async def test_a_token_refused_during_its_renewal_is_not_fetched_twice() -> None:
     """The call that is under way anyway is the replacement."""
     async with kept() as one:
-        old = await one.keeper.obtain()
-        one.mint.open.clear()
+        old = await one.token_cache.obtain()
+        one.token_source.open.clear()
         await one.clock.advance(801)
-        assert one.keeper.refuse(old)
+        assert one.token_cache.refuse(old)
         await one.clock.settle()
-        one.mint.open.set()
+        one.token_source.open.set()
         assert await one.value() == b"token-2"
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
 
 
 async def test_a_refused_token_does_not_come_back_when_the_mint_fails() -> None:
     """Valid or not by the clock: what the provider refused is not used again."""
     async with kept() as one:
-        old = await one.keeper.obtain()
-        one.mint.failure = MintFailed("down")
-        assert one.keeper.refuse(old)
+        old = await one.token_cache.obtain()
+        one.token_source.failure = TokenError("down")
+        assert one.token_cache.refuse(old)
         assert (await one.refusal()).status == 503
-        assert one.keeper.ready() is None
-        one.mint.failure = None
+        assert one.token_cache.ready() is None
+        one.token_source.failure = None
         await one.clock.advance(61)
-        assert one.keeper.ready() is not None  # by itself
+        assert one.token_cache.ready() is not None  # by itself
 
 
 # -- failure --------------------------------------------------------------------------------------
@@ -423,11 +423,11 @@ async def test_a_valid_token_outlasts_a_broken_mint() -> None:
     """While it is valid requests get it; then a refusal says why and when to come back."""
     async with kept(jitter=lambda: 0.5) as one:
         await one.value()
-        one.mint.failure = MintFailed("the endpoint is down")
+        one.token_source.failure = TokenError("the endpoint is down")
         await one.clock.advance(980)
-        assert one.mint.calls > 2
+        assert one.token_source.calls > 2
         assert await one.value() == b"token-1"
-        assert "old" in one.keeper.describe()
+        assert "old" in one.token_cache.describe()
         await one.clock.advance(11)
         refusal = await one.refusal()
         assert refusal.status == 503
@@ -436,48 +436,48 @@ async def test_a_valid_token_outlasts_a_broken_mint() -> None:
         assert (name, more) == ("Retry-After", [])
         assert 1 <= int(seconds) <= 60
         assert seconds in refusal.advice
-        assert "the endpoint is down" in one.keeper.describe()
-        one.mint.failure = None
+        assert "the endpoint is down" in one.token_cache.describe()
+        one.token_source.failure = None
         await one.clock.advance(61)
-        assert one.keeper.ready() is not None  # nobody had to ask
-        assert "old" in one.keeper.describe()
+        assert one.token_cache.ready() is not None  # nobody had to ask
+        assert "old" in one.token_cache.describe()
 
 
 async def test_the_first_call_is_tried_again_by_itself() -> None:
     """A route whose endpoint is down at the start recovers without a request."""
-    mint = ScriptedMint()
-    mint.failure = MintFailed("down")
-    async with kept(mint) as one:
-        one.keeper.start()
+    token_source = ScriptedMint()
+    token_source.failure = TokenError("down")
+    async with kept(token_source) as one:
+        one.token_cache.start()
         await one.clock.advance(20)
-        assert one.mint.calls >= 3
-        one.mint.failure = None
+        assert one.token_source.calls >= 3
+        one.token_source.failure = None
         await one.clock.advance(60)
-        assert one.keeper.ready() is not None
+        assert one.token_cache.ready() is not None
 
 
 async def test_an_answer_that_cannot_be_used_is_a_502() -> None:
     """The endpoint is there, but what it says is wrong: not the same as being down."""
-    mint = ScriptedMint()
-    mint.failure = MintFailed("the answer is not JSON", bad_answer=True)
-    async with kept(mint) as one:
+    token_source = ScriptedMint()
+    token_source.failure = TokenError("the answer is not JSON", bad_answer=True)
+    async with kept(token_source) as one:
         assert (await one.refusal()).status == 502
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.01, 1.0])
 async def test_failing_calls_are_spaced_out(jitter: float) -> None:
     """However many requests come: one call per pause, pauses that double up to a minute."""
-    mint = ScriptedMint()
-    mint.failure = MintFailed("down")
-    async with kept(mint, jitter=lambda: jitter) as one:
+    token_source = ScriptedMint()
+    token_source.failure = TokenError("down")
+    async with kept(token_source, jitter=lambda: jitter) as one:
         for _ in range(100):
             await one.refusal()
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
         moments: list[float] = []
         while len(moments) < 12:
-            before = one.mint.calls
+            before = one.token_source.calls
             await one.clock.advance(0.05)
-            if one.mint.calls > before:
+            if one.token_source.calls > before:
                 moments.append(one.clock.monotonic())
         pauses = [later - sooner for sooner, later in pairwise(moments)]
         bounds = [min(2**failures, 60) for failures in range(1, 12)]
@@ -486,66 +486,66 @@ async def test_failing_calls_are_spaced_out(jitter: float) -> None:
 
 async def test_a_mint_that_is_down_for_days_is_still_asked() -> None:
     """However often it failed, a minute is the longest pause and it recovers."""
-    mint = ScriptedMint()
-    mint.failure = MintFailed("down")
-    async with kept(mint) as one:
+    token_source = ScriptedMint()
+    token_source.failure = TokenError("down")
+    async with kept(token_source) as one:
         await one.refusal()
         for _ in range(1500):
             await one.clock.advance(60)
-            one.keeper.ready()
+            one.token_cache.ready()
             assert (await one.refusal()).status == 503
-        assert one.mint.calls >= 1500
-        one.mint.failure = None
+        assert one.token_source.calls >= 1500
+        one.token_source.failure = None
         await one.clock.advance(60)
-        assert one.keeper.ready() is not None
+        assert one.token_cache.ready() is not None
 
 
 async def test_a_pause_that_the_mint_asks_for_is_kept() -> None:
     """Wrong credentials: one call a minute, for requests and in the background together."""
-    mint = ScriptedMint()
-    mint.failure = MintFailed("invalid_client", pause_seconds=60)
-    async with kept(mint, jitter=lambda: 0.0) as one:
-        one.keeper.start()
+    token_source = ScriptedMint()
+    token_source.failure = TokenError("invalid_client", pause_seconds=60)
+    async with kept(token_source, jitter=lambda: 0.0) as one:
+        one.token_cache.start()
         for _ in range(599):
             await one.refusal()
             await one.clock.advance(0.1)
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
         assert (await one.refusal()).headers == (("Retry-After", "1"),)
         await one.clock.advance(0.2)
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
         assert (await one.refusal()).headers == (("Retry-After", "60"),)
 
 
 async def test_trying_ends_when_nobody_asks() -> None:
     """A broken endpoint is not called for ever for a route that nobody uses."""
-    mint = ScriptedMint()
-    mint.failure = MintFailed("down")
-    async with kept(mint) as one:
-        one.keeper.start()
+    token_source = ScriptedMint()
+    token_source.failure = TokenError("down")
+    async with kept(token_source) as one:
+        one.token_cache.start()
         await one.clock.advance(700)
-        calls = one.mint.calls
+        calls = one.token_source.calls
         await one.clock.advance(100_000)
-        assert one.mint.calls == calls
+        assert one.token_source.calls == calls
         await one.refusal()
-        assert one.mint.calls == calls + 1
+        assert one.token_source.calls == calls + 1
 
 
 async def test_a_mint_that_breaks_is_one_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     """An unforeseen error refuses requests, is not repeated in words, and calls are spaced out."""
-    mint = ScriptedMint()
-    mint.failure = KeyError(CANARY)
-    async with kept(mint) as one:
-        one.keeper.start()
+    token_source = ScriptedMint()
+    token_source.failure = KeyError(CANARY)
+    async with kept(token_source) as one:
+        one.token_cache.start()
         for _ in range(20):
             await one.refusal()
         refusal = await one.refusal()
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
         assert refusal.status == 503
         assert "KeyError" in refusal.detail
-        assert CANARY not in str(refusal) + repr(refusal.headers) + one.keeper.describe()
-        one.mint.failure = None
+        assert CANARY not in str(refusal) + repr(refusal.headers) + one.token_cache.describe()
+        one.token_source.failure = None
         await one.clock.advance(2)
-        assert one.keeper.ready() is not None
+        assert one.token_cache.ready() is not None
     assert CANARY not in caplog.text
 
 
@@ -555,47 +555,47 @@ async def test_a_mint_that_breaks_is_one_that_fails(caplog: pytest.LogCaptureFix
 async def test_closing_refuses_those_who_wait() -> None:
     """They are not cancelled, they get an answer; the call is ended."""
     async with kept() as one:
-        one.mint.open.clear()
-        waiters = [asyncio.ensure_future(one.keeper.obtain()) for _ in range(3)]  # noqa: TID251
+        one.token_source.open.clear()
+        waiters = [asyncio.ensure_future(one.token_cache.obtain()) for _ in range(3)]  # noqa: TID251
         await one.clock.settle()
-        one.keeper.close()
+        one.token_cache.close()
         results = await asyncio.gather(*waiters, return_exceptions=True)
         assert [getattr(result, "status", None) for result in results] == [503] * 3
-        assert one.mint.cancelled == 1
+        assert one.token_source.cancelled == 1
 
 
 async def test_closing_before_the_first_step_is_safe() -> None:
     """A keeper may be closed in the turn of the loop in which it was started."""
     async with kept() as one:
-        one.keeper.start()
-        waiter = asyncio.ensure_future(one.keeper.obtain())  # noqa: TID251
-        one.keeper.close()
+        one.token_cache.start()
+        waiter = asyncio.ensure_future(one.token_cache.obtain())  # noqa: TID251
+        one.token_cache.close()
         with pytest.raises(Refusal):
             await waiter
-        assert one.mint.calls == 0
+        assert one.token_source.calls == 0
 
 
 async def test_nothing_happens_after_closing() -> None:
     """No token, no call, no task, whatever is asked."""
     async with kept() as one:
-        token = await one.keeper.obtain()
-        one.keeper.close()
-        assert one.keeper.ready() is None
-        assert not one.keeper.refuse(token)
-        one.keeper.start()
+        token = await one.token_cache.obtain()
+        one.token_cache.close()
+        assert one.token_cache.ready() is None
+        assert not one.token_cache.refuse(token)
+        one.token_cache.start()
         refusal = await one.refusal()
         assert refusal.headers == (("Retry-After", "1"),)
         await one.clock.advance(10_000)
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
 
 
 async def test_tasks_that_the_owner_cancels_end_quietly() -> None:
     """Even without ``close``: waiters get a refusal, not an old token, and nothing starts anew."""
     async with kept() as one:
         await one.value()
-        one.mint.open.clear()
+        one.token_source.open.clear()
         await one.clock.advance(1001)
-        waiter = asyncio.ensure_future(one.keeper.obtain())  # noqa: TID251
+        waiter = asyncio.ensure_future(one.token_cache.obtain())  # noqa: TID251
         await one.clock.settle()
         for task in list(one.tasks):
             task.cancel()
@@ -603,7 +603,7 @@ async def test_tasks_that_the_owner_cancels_end_quietly() -> None:
             await waiter
         await one.clock.settle()
         assert not one.tasks
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
 
 
 async def test_tokens_are_never_printed(caplog: pytest.LogCaptureFixture) -> None:
@@ -611,19 +611,19 @@ async def test_tokens_are_never_printed(caplog: pytest.LogCaptureFixture) -> Non
     caplog.set_level(logging.DEBUG)
 
     class CanaryMint(ScriptedMint):
-        async def mint(self) -> Minted:
-            await super().mint()
-            return Minted(CANARY.encode(), self.lifetime)
+        async def token_source(self) -> FetchedToken:
+            await super().token_source()
+            return FetchedToken(CANARY.encode(), self.lifetime)
 
     async with kept(CanaryMint()) as one:
-        token = await one.keeper.obtain()
-        minted = await one.mint.mint()
-        for thing in (token, minted, one.keeper):
+        token = await one.token_cache.obtain()
+        fetched = await one.token_source.token_source()
+        for thing in (token, fetched, one.token_cache):
             assert CANARY not in f"{thing!r}{thing!s}{thing}"
-        assert one.keeper.describe() == "token 0 s old, renewed in 13 min"
+        assert one.token_cache.describe() == "token 0 s old, renewed in 13 min"
         await one.clock.advance(100)
-        assert one.keeper.describe() == "token 2 min old, renewed in 11 min"
-    assert one.keeper.describe() == "no token yet"
+        assert one.token_cache.describe() == "token 2 min old, renewed in 11 min"
+    assert one.token_cache.describe() == "no token yet"
     assert CANARY not in caplog.text
 
 
@@ -631,4 +631,4 @@ async def test_spans_read_well() -> None:
     """Long ones in hours."""
     async with kept(ScriptedMint(86_400), jitter=lambda: 0.0) as one:
         await one.value()
-        assert one.keeper.describe() == "token 0 s old, renewed in 23.9 h"
+        assert one.token_cache.describe() == "token 0 s old, renewed in 23.9 h"

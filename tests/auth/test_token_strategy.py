@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from proxy.auth.injection import Injection
-from proxy.auth.token_cache import Mint, Minted, MintFailed, TokenKeeper
+from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError, TokenSource
 from proxy.auth.token_strategy import TokenStrategy
-from proxy.auth.tokens.client import Endpoint
-from proxy.auth.tokens.oauth2 import CallMint, oauth2_call, oauth2_fields
+from proxy.auth.tokens.client import TokenClient
+from proxy.auth.tokens.oauth2 import RequestTokenSource, oauth2_call, oauth2_fields
 from proxy.config.placement import CookiePlacement, HeaderPlacement, Placement, QueryPlacement
 from proxy.errors import Refusal
 from proxy.http.path_patterns import PatternSet
@@ -34,19 +34,21 @@ class CountingMint:
         self.calls = 0
         self.failing = False
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         self.calls += 1
         if self.failing:
-            raise MintFailed("the endpoint is down")
-        return Minted(f"dummy/{self.calls}".encode(), 1000)
+            raise TokenError("the endpoint is down")
+        return FetchedToken(f"dummy/{self.calls}".encode(), 1000)
 
 
 class Built:
     """A strategy, its clock, and what its tokens are from unless a test has brought its own."""
 
-    def __init__(self, strategy: TokenStrategy, mint: CountingMint, clock: ManualClock) -> None:
+    def __init__(
+        self, strategy: TokenStrategy, token_source: CountingMint, clock: ManualClock
+    ) -> None:
         self.strategy = strategy
-        self.mint = mint
+        self.token_source = token_source
         self.clock = clock
 
     async def http(self) -> Injection:
@@ -61,7 +63,7 @@ async def built(
     paths: PatternSet | None = None,
     values: dict[str, bytes] | None = None,
     refused: tuple[int, ...] = (401,),
-    mint: Mint | None = None,
+    token_source: TokenSource | None = None,
 ) -> AsyncIterator[Built]:
     """A strategy whose tokens are made up; closed at the end, and then nothing is left."""
     tasks: set[asyncio.Task[None]] = set()
@@ -76,7 +78,7 @@ async def built(
     strategy = TokenStrategy(
         "token",
         paths,
-        TokenKeeper(mint or counting, clock, spawn, lambda: 1.0),
+        TokenCache(token_source or counting, clock, spawn, lambda: 1.0),
         http=http,
         websocket=websocket,
         values=values or {},
@@ -98,7 +100,7 @@ async def test_a_token_goes_into_its_placements() -> None:
         socket = await one.strategy.obtain(websocket=True)
         assert (http.headers, http.query) == (b"Authorization: Bearer dummy/1\r\n", b"")
         assert (socket.headers, socket.query) == (b"", b"access_token=dummy%2F1")
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
 
 
 async def test_a_token_is_placed_once() -> None:
@@ -155,7 +157,7 @@ async def test_a_refused_token_is_replaced(websocket: bool) -> None:
         assert one.strategy.ready(websocket=websocket) is None
         new = await one.strategy.obtain(websocket=websocket)
         assert b"2" in new.headers + new.query
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
 
 
 async def test_other_answers_are_no_refusals() -> None:
@@ -180,7 +182,7 @@ async def test_late_refusals_leave_the_successor_alone() -> None:
             assert one.strategy.refused(old, 401)
             assert one.strategy.refused(old_socket, 401)
         assert one.strategy.ready(websocket=False) is new
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
 
 
 async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
@@ -199,7 +201,7 @@ async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
 
         tries = await asyncio.gather(*(request() for _ in range(50)))
         tries += [await request() for _ in range(50)]
-        assert one.mint.calls == 2
+        assert one.token_source.calls == 2
         assert max(tries) == 2
         assert tries[50:] == [1] * 50
 
@@ -209,10 +211,10 @@ async def test_a_token_can_be_handed_out() -> None:
     async with built() as one:
         assert (await one.strategy.vend()).seconds_left == 990
         await one.clock.advance(700)
-        vended = await one.strategy.vend()
-        assert (vended.token, vended.seconds_left) == (b"dummy/1", 290)
-        assert "dummy" not in f"{vended!r}{vended}"
-        one.mint.failing = True
+        issued = await one.strategy.vend()
+        assert (issued.token, issued.seconds_left) == (b"dummy/1", 290)
+        assert "dummy" not in f"{issued!r}{issued}"
+        one.token_source.failing = True
         await one.clock.advance(300)
         with pytest.raises(Refusal):
             await one.strategy.vend()
@@ -221,12 +223,12 @@ async def test_a_token_can_be_handed_out() -> None:
 async def test_no_token_is_a_refusal() -> None:
     """It says why; once there is a token again requests are served."""
     async with built() as one:
-        one.mint.failing = True
+        one.token_source.failing = True
         one.strategy.start()
         with pytest.raises(Refusal, match="the endpoint is down"):
             await one.http()
         assert one.strategy.describe() == "no token: the endpoint is down"
-        one.mint.failing = False
+        one.token_source.failing = False
         await one.clock.advance(2)
         assert one.strategy.ready(websocket=False) is not None
         assert one.strategy.describe().startswith("token ")
@@ -241,7 +243,7 @@ async def test_a_closed_strategy_has_nothing() -> None:
         assert not one.strategy.refused(injection, 401)
         with pytest.raises(Refusal):
             await one.http()
-        assert one.mint.calls == 1
+        assert one.token_source.calls == 1
 
 
 async def test_a_strategy_never_prints_its_token() -> None:
@@ -256,7 +258,7 @@ async def test_a_strategy_never_prints_its_token() -> None:
 # -- the whole way, over connections --------------------------------------------------------------
 
 
-def credentials(provider: RawProvider) -> CallMint:
+def credentials(provider: RawProvider) -> RequestTokenSource:
     call = oauth2_call(
         f"{provider.url}/token",
         {"grant_type": b"client_credentials"},
@@ -264,8 +266,8 @@ def credentials(provider: RawProvider) -> CallMint:
         client_id=b"dummy-id",
         client_secret=b"CANARY-secret",
     )
-    ask = Endpoint(tls_context(), lambda: 1_800_000_000.0, allow_private=False)
-    return CallMint(ask, lambda: call, oauth2_fields(300))
+    ask = TokenClient(tls_context(), lambda: 1_800_000_000.0, allow_private=False)
+    return RequestTokenSource(ask, lambda: call, oauth2_fields(300))
 
 
 def json_answer(document: object, status: str = "200 OK", fields: str = "") -> bytes:
@@ -284,7 +286,7 @@ async def test_two_hundred_requests_make_one_connection() -> None:
     """To the token endpoint; all get what it gave."""
     async with (
         raw_provider(answering(GOOD)) as provider,
-        built(mint=credentials(provider)) as one,
+        built(token_source=credentials(provider)) as one,
     ):
         injections = await asyncio.gather(*(one.http() for _ in range(200)))
         assert provider.connections == 1
@@ -311,7 +313,7 @@ async def test_answers_that_cannot_be_used(answer: bytes, caplog: pytest.LogCapt
     caplog.set_level("DEBUG")
     async with (
         raw_provider(answering(answer)) as provider,
-        built(mint=credentials(provider)) as one,
+        built(token_source=credentials(provider)) as one,
     ):
         refusals = await asyncio.gather(*(one.http() for _ in range(20)), return_exceptions=True)
         with pytest.raises(Refusal):
@@ -330,7 +332,7 @@ async def test_wrong_credentials_are_tried_once_a_minute() -> None:
     document = {"error": "invalid_client", "error_description": "CANARY"}
     async with (
         raw_provider(answering(json_answer(document, "401 No"))) as provider,
-        built(mint=credentials(provider)) as one,
+        built(token_source=credentials(provider)) as one,
     ):
         one.strategy.start()
         for moment in range(100):
@@ -356,4 +358,4 @@ async def test_the_predecessor_is_masked_as_well() -> None:
             await one.http()
             await one.clock.advance(801)
         injection = await one.http()
-        assert injection.masker.mask(b"dummy/1 dummy/2 dummy/3") == b"dummy/1 ******* *******"
+        assert injection.redactor.mask(b"dummy/1 dummy/2 dummy/3") == b"dummy/1 ******* *******"

@@ -227,13 +227,13 @@ async def test_a_page_is_handed_a_token(
             seen = await browser.call("ask", url, POST_JSON)
             assert seen["status"] == 200
             assert seen["headers"]["cache-control"] == "no-store"
-            vended = json.loads(seen["text"])
-            assert [vended["token"]] == [one.value for one in hume.minted]
-            assert 0 < vended["expires_in"] <= 1800
+            issued = json.loads(seen["text"])
+            assert [issued["token"]] == [one.value for one in hume.fetched]
+            assert 0 < issued["expires_in"] <= 1800
             assert HUME_KEY not in seen["text"]
             assert HUME_SECRET not in seen["text"]
 
-            direct = f"{hume.origin}{CHAT}?access_token={vended['token']}".replace("http", "ws")
+            direct = f"{hume.origin}{CHAT}?access_token={issued['token']}".replace("http", "ws")
             assert await browser.call("connect", direct) == {"subprotocol": ""}
 
             calls = len(hume.requests)
@@ -241,7 +241,7 @@ async def test_a_page_is_handed_a_token(
             for options in ({"method": "POST"}, {"method": "POST", "mode": "no-cors"}):
                 seen = await browser.call("ask", url, options)
                 assert not seen.get("text")
-            assert [one.status for one in relay.app.journal.recent] == [200, 403, 403]
+            assert [one.status for one in relay.app.exchange_log.recent] == [200, 403, 403]
             assert len(hume.requests) == calls
     assert hume.faults == []
 
@@ -258,8 +258,8 @@ async def test_pages_share_the_connections(
     async with asyncio.timeout(10):
         seen = await browser.run(script, f"{relay.url}/hume/v0/many")
     assert seen == [f"/v0/many/{number}" for number in range(30)]
-    await until(lambda: len(relay.app.journal.recent) == 30)
-    assert {one.status for one in relay.app.journal.recent} == {200}
+    await until(lambda: len(relay.app.exchange_log.recent) == 30)
+    assert {one.status for one in relay.app.exchange_log.recent} == {200}
     assert hume.faults == []
 
 

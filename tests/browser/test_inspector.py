@@ -180,7 +180,7 @@ async def test_a_conversation_while_it_happens(tab: Tab, running: Inspected) -> 
     watched = running.watched
     exchange = watched.begin("/v1/chat", websocket=True)
     watched.answer(exchange, 101)
-    tap = watched.watchers.tap(exchange, b"", MASKER)
+    tap = watched.inspector_hub.tap(exchange, b"", MASKER)
     assert tap is not None
     tap.from_client(frame(b'{"say": "before"}', mask=MASK))
     await tab.rows(1)
@@ -206,7 +206,7 @@ async def test_an_event_stream_while_it_happens(tab: Tab, running: Inspected) ->
     """Events appear one by one; the exchange is shown as a stream."""
     watched = running.watched
     exchange = watched.begin("/v1/stream", "POST")
-    stream = watched.watchers.stream(exchange, event_stream(), MASKER)
+    stream = watched.inspector_hub.stream(exchange, event_stream(), MASKER)
     assert stream is not None
     watched.answer(exchange)
     await tab.rows(1)
@@ -421,7 +421,7 @@ async def test_foreign_pages(browser: Browser, site: pages.Site, running: Inspec
     await browser.call("put", "iframe", {"src": running.admin.page_url})
     look = "return document.querySelector('iframe').contentDocument === null"
     assert await browser.run(look) is True
-    assert running.watched.watchers.active is False
+    assert running.watched.inspector_hub.active is False
     await browser.open(f"http://{REBOUND}:{port}/#token={running.token}")
     assert "does not answer under this host name" in await browser.text()
 
@@ -442,7 +442,7 @@ async def test_ten_thousand_exchanges(tab: Tab, running: Inspected) -> None:
         for number in range(first, last):
             watched.serve(f"/v1/things/{number}?", 200 if number % 7 else 404)
             if number % 250 == 0:
-                watched.journal.flush()
+                watched.exchange_log.flush()
                 await tab.run("return 0")
         await tab.until(
             "document.querySelector('.row .path') && [...document.querySelectorAll('.row .path')]"
@@ -554,7 +554,7 @@ async def test_it_can_be_read(tab: Tab, running: Inspected, theme: str) -> None:
         watched.end(exchange, "route-not-ready" if status == 503 else "")
     chat = watched.begin("/v1/evi/chat", websocket=True, route="voice", request_id="01J0DUMMY")
     watched.answer(chat, 101)
-    tap = watched.watchers.tap(chat, b"", MASKER)
+    tap = watched.inspector_hub.tap(chat, b"", MASKER)
     assert tap is not None
     tap.from_client(
         frame(
@@ -574,7 +574,7 @@ async def test_it_can_be_read(tab: Tab, running: Inspected, theme: str) -> None:
     waiting = watched.begin("/v1/slow")
     await tab.theme(theme)
     await tab.until("document.querySelectorAll('.row').length > 10")
-    await until(lambda: watched.journal.open == {chat, waiting})
+    await until(lambda: watched.exchange_log.open == {chat, waiting})
     for width in (1360, 900, 360):
         await tab.size(width, 760)
         await tab.until("innerWidth === arguments[0]", width)

@@ -36,7 +36,7 @@ async def foreign() -> AsyncIterator[pages.Site]:
 
 async def refused(relay: Running, hume: HumeEmulator, status: int = 403, times: int = 1) -> None:
     """Keyrelay saw at least so many requests and refused all of them; Hume saw no connection."""
-    recent = relay.app.journal.recent
+    recent = relay.app.exchange_log.recent
     await until(lambda: len(recent) >= times)
     assert {one.status for one in recent} == {status}
     assert {one.outcome for one in recent} == {
@@ -93,7 +93,7 @@ async def test_a_sandboxed_frame_of_an_allowed_page(
         seen = await browser.call("sandboxed", function, *filled(arguments, relay))
         assert seen == learnt, name
         await refused(relay, hume, times=number)
-    assert "'null'" in {one.note for one in relay.app.journal.recent}
+    assert "'null'" in {one.log_detail for one in relay.app.exchange_log.recent}
 
 
 ELEMENTS: dict[str, dict[str, object]] = {
@@ -172,12 +172,12 @@ async def test_a_navigation(
     """Whoever types a route's address, or follows a link to it, sees what keyrelay says to it."""
     for base in ("localhost:{}/hume", "127.0.0.1:{}/hume", "hume.localhost:{}"):
         url = f"http://{base.format(relay.port)}/v0/evi/configs"
-        seen = len(relay.app.journal.recent)
+        seen = len(relay.app.exchange_log.recent)
         await browser.open(url)
         assert "serves no pages" in await browser.text()
         await refused(relay, hume, times=seen + 1)
         await browser.open(f"{site.origin()}/")
-        seen = len(relay.app.journal.recent)
+        seen = len(relay.app.exchange_log.recent)
         await browser.call("visit", url)
         await refused(relay, hume, times=seen + 1)
 

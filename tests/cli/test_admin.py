@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from proxy import __version__
-from proxy.admin import runtime_file as adminfile
+from proxy.admin import runtime_file
 from tests.support.command import CANARY, Done, Process, environment, keyrelay, running
 from tests.support.keyrelay import RawClient, answering, raw_provider, read_head
 
@@ -133,7 +133,7 @@ def test_nobody_runs(runtime: Path, command: str) -> None:
 async def test_status_shows_the_one_that_runs(runtime: Path) -> None:
     """As text with no colour where there is no terminal, or as JSON; the token in neither."""
     async with administered("demo") as process:
-        [file] = adminfile.running()
+        [file] = runtime_file.running()
         text, document = keyrelay("status"), keyrelay("status", "--json")
         for done in (text, document):
             assert (done.code, done.err) == (0, "")
@@ -150,7 +150,7 @@ async def test_status_shows_the_one_that_runs(runtime: Path) -> None:
 async def test_page_prints_what_opens_the_inspector(runtime: Path) -> None:
     """The address with the token, to who may read the file that has it; no other line."""
     async with administered("demo"):
-        [file] = adminfile.running()
+        [file] = runtime_file.running()
         done = keyrelay("status", "--page")
         assert done == Done(0, f"{file.url}/#token={file.token}\n", "")
     assert keyrelay("status", "--page") == Done(1, "", NOBODY)
@@ -297,7 +297,7 @@ async def test_what_answers_in_its_place_is_a_line(runtime: Path, answer: bytes,
         writer.write(answer)
 
     async with raw_provider(serve) as provider:
-        file = adminfile.write(provider.url, CANARY)
+        file = runtime_file.write(provider.url, CANARY)
         done = await asyncio.to_thread(keyrelay, "status")
         file.remove()
     assert (done.code, done.out, done.err.count("\n")) == (1, "", 1)
@@ -308,7 +308,7 @@ async def test_nobody_answers_there_any_more(runtime: Path) -> None:
     """Its process lives and listens no more: a line."""
     async with raw_provider(answering(b"")) as provider:
         url = provider.url
-    adminfile.write(url, CANARY)
+    runtime_file.write(url, CANARY)
     for command in ("status", "reload"):
         said = f"keyrelay: no answer from {url} (nothing listens there)\n"
         assert keyrelay(command) == Done(1, "", said)

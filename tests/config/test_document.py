@@ -5,7 +5,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.config.document import NODE_LIMIT, read_yaml, shown
+from proxy.config.document import NODE_LIMIT, display_key, read_yaml
 
 
 def said(text: str) -> str:
@@ -16,11 +16,11 @@ def test_every_key_and_value_has_its_place() -> None:
     """Places count from 1 and are those of the key and of the value."""
     document = read_yaml("a:\n  - b: 1\n    c: [x, yy]\n", "f")
     assert document.data == {"a": [{"b": 1, "c": ["x", "yy"]}]}
-    assert document.place(("a",), key=True) == (1, 1)
-    assert document.place(("a", 0)) == (2, 5)
-    assert document.place(("a", 0, "c"), key=True) == (3, 5)
-    assert document.place(("a", 0, "c", 1)) == (3, 12)
-    assert document.place(("a", 0, "c", 7, "z")) == (3, 8)
+    assert document.position(("a",), key=True) == (1, 1)
+    assert document.position(("a", 0)) == (2, 5)
+    assert document.position(("a", 0, "c"), key=True) == (3, 5)
+    assert document.position(("a", 0, "c", 1)) == (3, 12)
+    assert document.position(("a", 0, "c", 7, "z")) == (3, 8)
     assert document.findings == []
 
 
@@ -88,8 +88,8 @@ def test_reading_goes_on_after_a_finding() -> None:
 @pytest.mark.parametrize("key", ["sk-dummy1234", "api_key:dummy", "a b", "", "x" * 40, 5, None])
 def test_what_may_be_a_secret_is_not_shown(key: object) -> None:
     """Only what looks like a key of ours, a word without digits, is repeated in a message."""
-    assert shown(key) == "this key"
-    assert shown("lisen") == '"lisen"'
+    assert display_key(key) == "this key"
+    assert display_key("lisen") == '"lisen"'
 
 
 @given(st.text(st.sampled_from("ab:{}[]-,#&*!|>'\"%@` \n\t?<=1.0~\\Uu\x00é\ud800")))

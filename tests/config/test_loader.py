@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import proxy
 from proxy.config.files import FILE_LIMIT_BYTES
 from proxy.config.loader import from_providers, load, load_text, schema
-from proxy.config.messages import advise
+from proxy.config.messages import suggest
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
@@ -379,10 +379,10 @@ def test_loading_leaves_no_trace() -> None:
 
 def test_advice_names_the_nearest() -> None:
     """Near words are suggested; otherwise all there are."""
-    assert advise("Herder", ["header", "query"]) == 'did you mean "header"?'
-    assert advise("zzz", ["b", "a"]) == "known are: a, b"
-    assert advise("zzz", ["b", "c"], ["a", "b"]) == "known are: b, c, a"
-    assert advise("Herder", ["query"], ["header"]) == 'did you mean "header"?'
+    assert suggest("Herder", ["header", "query"]) == 'did you mean "header"?'
+    assert suggest("zzz", ["b", "a"]) == "known are: a, b"
+    assert suggest("zzz", ["b", "c"], ["a", "b"]) == "known are: b, c, a"
+    assert suggest("Herder", ["query"], ["header"]) == 'did you mean "header"?'
 
 
 @pytest.mark.parametrize(

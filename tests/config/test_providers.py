@@ -27,20 +27,20 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 import proxy
-from proxy.auth.strategy import Means
+from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
 from proxy.config.placement import BasicPlacement, HeaderPlacement, PathPlacement, QueryPlacement
 from proxy.config.presets import presets, read_preset
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.token import Inworld
 from proxy.errors import Refusal
-from proxy.forwarding.upstream_request import Outgoing
+from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.address import DEMO_UPSTREAM, parse_upstream
 from proxy.http.path_patterns import PatternSet
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import Found
+from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.secrets.secret import Secret
 
 ROOT = Path(proxy.__file__).parent.parent
@@ -142,7 +142,7 @@ WELL_KNOWN = (
     *("X-Session-Token", "X-Api-Token", "x-gladia-key"),
 )
 
-MINTING = Path(__file__).parent / "config" / "minting.yaml"
+MINTING = Path(__file__).parent / "minting.yaml"
 """Calls that return or mint a credential, by preset; the file explains its fields."""
 
 # What is near to those and has to pass.
@@ -204,9 +204,9 @@ def dummy(provider: str, secret: str) -> bytes:
     return f"dummy-{secret.replace('_', '-')}-for-{provider}".encode()
 
 
-def these(settings: RouteSettings, values: Mapping[str, bytes]) -> Found:
+def these(settings: RouteSettings, values: Mapping[str, bytes]) -> ResolvedSecrets:
     """Only these secrets are there."""
-    return Found(
+    return ResolvedSecrets(
         {name: (Secret(name, values[name]),) for name in settings.secrets if name in values},
         {name: "set it" for name in settings.secrets if name not in values},
     )
@@ -262,7 +262,7 @@ async def token_endpoint() -> AsyncIterator[TokenEndpoint]:
 
 
 @asynccontextmanager
-async def means() -> AsyncIterator[Means]:
+async def means() -> AsyncIterator[AuthContext]:
     tasks: set[asyncio.Task[None]] = set()
 
     def spawn(work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -271,7 +271,7 @@ async def means() -> AsyncIterator[Means]:
         return task
 
     try:
-        yield Means(SystemClock(), ssl.create_default_context(), spawn)
+        yield AuthContext(SystemClock(), ssl.create_default_context(), spawn)
     finally:
         for task in tasks:
             task.cancel()
@@ -394,7 +394,7 @@ def client_fields(settings: RouteSettings) -> list[tuple[str, str]]:
 
 def request(
     name: str, settings: RouteSettings, path: str, *, websocket: bool
-) -> tuple[Incoming, list[str], list[bytes]]:
+) -> tuple[Request, list[str], list[bytes]]:
     """A request of the provider's client with a credential wherever there could be one; the lines
     of it that may go on, and the subprotocols that may not.
     """
@@ -422,7 +422,7 @@ def request(
         kept += [f"{one}: {value}" for one, value in handshake]
         if pass_on:
             kept.append(f"Sec-WebSocket-Protocol: {', '.join(pass_on)}")
-    return Incoming.of("GET", target, fields, websocket=websocket), kept, stayed
+    return Request.of("GET", target, fields, websocket=websocket), kept, stayed
 
 
 def expected(sent: str, upstream: str, path: str, kept: list[str], values: Any) -> bytes:
@@ -483,15 +483,15 @@ def check_rules(name: str, settings: RouteSettings, route: Route) -> None:
     for method, path in mints:
         for spelt in spellings(path):
             with pytest.raises(Refusal) as refused:
-                route.admit(Incoming.of(method, f"/{name}{spelt}", []), spelt.encode())
+                route.admit(Request.of(method, f"/{name}{spelt}", []), spelt.encode())
             expected_kinds = {"path-not-allowed"} | ({"bad-target"} if spelt[:2] == "//" else set())
             assert refused.value.kind in expected_kinds, spelt
     for pattern in settings.deny:
         assert any(PatternSet([pattern]).catches(*one) for one in mints), pattern
     calls = [*CALLS.get(name, ()), *([settings.verify] if settings.verify else [])]
     for method, _, target in (one.partition(" ") for one in calls):
-        incoming = Incoming.of(method, target, [])
-        assert route.admit(incoming, incoming.path) in route.strategies
+        received = Request.of(method, target, [])
+        assert route.admit(received, received.path) in route.strategies
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -529,7 +529,7 @@ async def check_strategy(
     name: str,
     settings: RouteSettings,
     strategy: StrategySettings,
-    given: Means | None,
+    given: AuthContext | None,
     upstream: str,
 ) -> None:
     """With this strategy's secrets alone, exactly the documented credential leaves."""
@@ -538,20 +538,20 @@ async def check_strategy(
     assert not route.unready
     path = strategy.paths[0].replace("**", "x") if strategy.paths else "/v1/things"
     for websocket, sent in zip((False, True), SENT[name][strategy.name or ""], strict=True):
-        incoming, kept, stayed = request(name, settings, path, websocket=websocket)
+        received, kept, stayed = request(name, settings, path, websocket=websocket)
         if sent is None:
             with pytest.raises(Refusal) as refused:
-                route.admit(incoming, path.encode())
+                route.admit(received, path.encode())
             assert refused.value.kind == "no-strategy"
             continue
-        found = route.admit(incoming, path.encode())
+        found = route.admit(received, path.encode())
         assert found.name == strategy.name
         injection = await found.obtain(websocket=websocket)
-        outgoing = Outgoing(incoming, path.encode(), route.rules)
+        outgoing = UpstreamRequest(received, path.encode(), route.rules)
         every = {**values, "token": TOKEN.encode()}
         assert outgoing.render(injection) == expected(sent, upstream, path, kept, every)
         assert outgoing.kept_subprotocols == stayed
-        printed = (route, *route.strategies, settings, injection, outgoing, incoming)
+        printed = (route, *route.strategies, settings, injection, outgoing, received)
         assert_silent(every.values(), *printed, found.describe())
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from proxy.config.loader import load_text
 from proxy.diagnostics.diagnosis import Mark
-from proxy.diagnostics.doctor import Result, examine
+from proxy.diagnostics.doctor import Result, run_checks
 from tests.support.certificates import Authority
 from tests.support.keyrelay import SECRET, RawProvider, Serve, raw_provider, read_head, static_route
 
@@ -71,7 +71,7 @@ async def examined(
     """What is found in these routes, as they would stand in YAML. No value is ever in it."""
     results: list[Result] = []
     loaded = load_text(json.dumps({"routes": routes, **settings}), "routes.yaml")
-    await examine(loaded, results.append, missing=missing)
+    await run_checks(loaded, results.append, missing=missing)
     assert CANARY not in repr(results)
     return results
 
@@ -399,7 +399,7 @@ async def test_each_result_is_told_when_it_is_known() -> None:
     async with raw_provider(serve) as acme:
         document = {"routes": {"acme": static_route(acme.url)}}
         task = asyncio.get_running_loop().create_task(
-            examine(load_text(json.dumps(document), "routes.yaml"), told.append)
+            run_checks(load_text(json.dumps(document), "routes.yaml"), told.append)
         )
         async with asyncio.timeout(10):
             await silent.wait()

@@ -489,7 +489,7 @@ async def test_the_access_log_has_no_secret_and_no_query(
         await socket.recv()
     await hume.ended(1)
     for _ in range(100):
-        running.app.journal.flush()
+        running.app.exchange_log.flush()
         if len("".join(running.lines).splitlines()) == 2:
             break
         await asyncio.sleep(0.01)

@@ -156,9 +156,9 @@ def test_a_handshake_crosses_byte_for_byte(
     @given(_PATHS, _QUERIES, _FIELDS)
     def check(path: str, query: str | None, fields: list[tuple[bytes, bytes]]) -> None:
         rest = (path + ("" if query is None else f"?{query}")).encode()
-        crossing = lines([*_HANDSHAKE, *fields])
+        rewriter = lines([*_HANDSHAKE, *fields])
         head = b"GET /hume%b HTTP/1.1\r\nHost: localhost\r\n" % rest
-        head += b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n%b\r\n" % crossing
+        head += b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n%b\r\n" % rewriter
         answer = runner.run(exchange(port, head))
         assert answer.startswith(b"HTTP/1.1 403 Forbidden\r\n"), answer
         seen = heads.pop()
@@ -167,7 +167,7 @@ def test_a_handshake_crosses_byte_for_byte(
         assert seen == (
             b"GET /base%%20path%bapi_key=%b HTTP/1.1\r\nHost: %b\r\n"
             b"Connection: Upgrade\r\nUpgrade: websocket\r\n%b%b\r\n"
-        ) % (target, HUME_KEY.encode(), provider_host(seen), crossing, request_id_line(seen))
+        ) % (target, HUME_KEY.encode(), provider_host(seen), rewriter, request_id_line(seen))
 
     check()
 

@@ -76,7 +76,7 @@ async def test_rest_takes_whatever_key_a_client_insists_on(
     assert hume.faults == []
     (recorded,) = asked(hume)
     assert recorded.target == "/v0/evi/configs?page_size=1&name=a+b%20c"
-    tokens = [f"Bearer {one.value}" for one in hume.minted]
+    tokens = [f"Bearer {one.value}" for one in hume.fetched]
     assert recorded.values("Authorization") == tokens
     assert recorded.values("X-Hume-Api-Key") == ([] if tokens else [HUME_KEY])
 
@@ -148,7 +148,7 @@ async def test_a_socket_gets_the_key_in_its_query_whatever_the_client_did(
         await socket.send(b"\x00\xff")
         assert await socket.recv() == b"\x00\xff"
     assert hume.faults == []
-    ours = f"access_token={hume.minted[0].value}" if hume.minted else f"api_key={HUME_KEY}"
+    ours = f"access_token={hume.fetched[0].value}" if hume.fetched else f"api_key={HUME_KEY}"
     assert asked(hume)[0].query == f"{kept}&{ours}".removeprefix("" if kept else "&")
 
 
@@ -179,7 +179,7 @@ async def test_no_client_mints_a_token_for_itself(
         assert answer.content_type == "application/problem+json"
     # At most the one call that keyrelay makes for itself, and not by way of the route.
     assert hume.faults == []
-    assert len(hume.requests) == len(hume.minted) <= 1
+    assert len(hume.requests) == len(hume.fetched) <= 1
 
 
 async def test_hume_s_own_refusals_and_retry_after_reach_the_client(

@@ -157,9 +157,9 @@ async def test_realtime_sockets_lose_the_token_and_keep_a_subprotocol(
     (recorded,) = asked(inworld)
     assert inworld.faults == []
     assert recorded.target == REALTIME.removeprefix("/inworld")
-    credential = f"Basic {INWORLD_PORTAL}" if pinned else f"Bearer {inworld.minted[0].value}"
+    credential = f"Basic {INWORLD_PORTAL}" if pinned else f"Bearer {inworld.fetched[0].value}"
     assert recorded.values("Authorization") == [credential]
-    assert len(inworld.minted) == (0 if pinned else 1)
+    assert len(inworld.fetched) == (0 if pinned else 1)
     assert recorded.value("Sec-WebSocket-Protocol") == ", ".join(seen)
 
 
@@ -217,7 +217,7 @@ async def test_no_client_mints_a_token_for_itself(
         assert "are denied by the rules" in await answer.text()
     # At most the one call that keyrelay makes for itself, and not by way of the route.
     assert inworld.faults == []
-    assert len(inworld.requests) == len(inworld.minted) <= 1
+    assert len(inworld.requests) == len(inworld.fetched) <= 1
 
 
 async def test_inworld_s_own_refusal_is_not_changed(

@@ -154,7 +154,7 @@ async def test_answers_that_cannot_be_used(
             await until(lambda: describe(running).startswith("token "))
             assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
             assert len(endpoint.calls) == 2
-            running.app.journal.flush()
+            running.app.exchange_log.flush()
             logged = "".join(running.lines) + caplog.text + "".join(capfd.readouterr())
         assert elsewhere.connections == 0
     assert "CANARY" not in logged
@@ -210,7 +210,7 @@ async def test_endpoints_that_refuse_or_fail(
         await until(lambda: describe(running).startswith("token "))
         assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
         assert len(endpoint.calls) == 2
-        running.app.journal.flush()
+        running.app.exchange_log.flush()
         assert "CANARY" not in "".join(running.lines) + caplog.text
 
 

@@ -298,7 +298,7 @@ async def test_a_valid_token_outlasts_its_endpoint(
     await until(lambda: has_token(running))
     assert hume.calls == calls + 1
     assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
-    running.app.journal.flush()
+    running.app.exchange_log.flush()
     assert "CANARY" not in "".join(running.lines)
     assert hume.faults == []
 

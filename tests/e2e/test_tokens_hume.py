@@ -110,7 +110,7 @@ async def test_with_a_secret_evi_and_tts_get_tokens(hume: HumeEmulator) -> None:
         assert recorded.websocket
         assert credential(recorded) == ([], [], "x=1&access_token=dummy-token-1")
     assert len(asked(hume)) == count + len(TOKEN_SOCKETS)
-    assert (len(hume.minted), hume.faults) == (1, [])
+    assert (len(hume.fetched), hume.faults) == (1, [])
 
 
 @pytest.mark.usefixtures("both")
@@ -146,14 +146,14 @@ async def test_the_key_everywhere(
             assert credential(recorded) == ([], [], f"x=1&api_key={HUME_KEY}")
         else:
             assert credential(recorded) == ([], [HUME_KEY], "x=1")
-    assert (hume.minted, hume.faults) == ([], [])
+    assert (hume.fetched, hume.faults) == ([], [])
 
 
 @pytest.mark.usefixtures("both")
 async def test_tokens_alone(hume: HumeEmulator) -> None:
     """``strategy: token``: what takes no token is refused here, by name; the key stays here."""
     async with preset_keyrelay(route(hume, strategy="token")) as running:
-        await until(lambda: hume.minted)
+        await until(lambda: hume.fetched)
         async with client() as http:
             for method, path in KEY_REST:
                 async with http.request(method, f"{running.url}/hume{path}") as answer:
@@ -189,7 +189,7 @@ async def test_tokens_alone_without_the_secret(hume: HumeEmulator, key: None) ->
 async def test_the_token_call(hume: HumeEmulator) -> None:
     """Basic from key and secret, the form as documented, on a connection of its own."""
     async with preset_keyrelay(route(hume)) as running:
-        await until(lambda: hume.minted)
+        await until(lambda: hume.fetched)
         await hume.connected(0)
         assert await ask(running, "GET", "/v0/evi/configs") == 200
     call = hume.requests[0]
@@ -208,7 +208,7 @@ async def test_no_client_reaches_the_token_endpoint(
     """Whatever strategy would serve it: a client gets no token that way."""
     async with preset_keyrelay(route(hume, **pinned)) as running:
         if pinned.get("strategy") != "api_key":
-            await until(lambda: hume.minted)
+            await until(lambda: hume.fetched)
         calls = len(hume.requests)
         for method in ("POST", "GET"):
             assert await ask(running, method, TOKEN_PATH) == 403
@@ -224,7 +224,7 @@ async def test_two_routes_have_two_tokens(hume: HumeEmulator) -> None:
     """A token is its route's, also if the other has the same key."""
     one = route(hume)["hume"]
     async with preset_keyrelay({"hume": one, "second": one}) as running:
-        await until(lambda: len(hume.minted) == 2)
+        await until(lambda: len(hume.fetched) == 2)
         async with client() as http:
             for name in ("hume", "second"):
                 async with http.get(f"{running.url}/{name}/v0/evi/configs") as answer:

@@ -69,7 +69,7 @@ async def traffic(monkeypatch: pytest.MonkeyPatch, seconds: float) -> tuple[Coun
                     tasks.create_task(keep(running, end, seen))
         assert hume.faults == []
         calls = sum(one.path == TOKEN_PATH for one in hume.requests)
-        assert calls == len(hume.minted)
+        assert calls == len(hume.fetched)
         return seen, calls
 
 

@@ -156,7 +156,7 @@ async def test_what_gets_the_key_and_what_a_token(
         async with running.websocket(f"/inworld{path}", DUMMIES) as socket:
             await socket.send("hello")
             assert await socket.recv() == "hello"
-    bearer = f"Bearer {inworld.minted[0].value}"
+    bearer = f"Bearer {inworld.fetched[0].value}"
     assert [one.values("Authorization") for one in inworld.asked[count:]] == [[bearer]] * 5
     assert inworld.calls == [SAMPLE_MINT if variant == "sample" else DOCUMENTED_MINT]
     assert inworld.faults == []
@@ -185,7 +185,7 @@ async def test_session_tokens_are_renewed(
     await inworld.minting.sent(2)
     await clock.advance(HOURS - 600)
     await realtime(running)
-    assert inworld.asked[0].value("Authorization") == f"Bearer {inworld.minted[1].value}"
+    assert inworld.asked[0].value("Authorization") == f"Bearer {inworld.fetched[1].value}"
     first, second = (one.value("Authorization") for one in inworld.requests[:2])
     assert first != second
     assert inworld.faults == []
@@ -198,7 +198,7 @@ async def test_a_403_is_a_refusal(inworld: Inworld, running: Running) -> None:
     assert [one.status for one in inworld.asked] == [403, 101]
     assert len(inworld.calls) == 2
     sent = [one.value("Authorization") for one in inworld.asked]
-    assert sent == [f"Bearer {one.value}" for one in inworld.minted]
+    assert sent == [f"Bearer {one.value}" for one in inworld.fetched]
 
 
 async def test_an_offer_that_is_refused_is_made_again(inworld: Inworld, running: Running) -> None:

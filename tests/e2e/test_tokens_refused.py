@@ -336,7 +336,7 @@ async def test_a_body_that_is_still_coming(
                 assert b"\r\nConnection: close\r\n" in head
             assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
     assert [one.status for one in hume.requests if one.path != TOKEN_PATH] == [401, 200]
-    assert len(hume.minted) == 2
+    assert len(hume.fetched) == 2
 
 
 @pytest.mark.parametrize("status", [400, 402, 403, 404, 429, 500, 503])
@@ -459,11 +459,11 @@ FORMS = {
 @pytest.mark.parametrize("body", [b"", b"hello"])
 async def test_forms_of_refusals(dummy_key: bytes, form: str, body: bytes) -> None:
     """Nothing of it reaches the client, nothing is left for the next answer."""
-    minted = 0
+    fetched = 0
     seen: list[bytes] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal minted
+        nonlocal fetched
         while True:
             try:
                 head = await read_head(reader)
@@ -471,8 +471,8 @@ async def test_forms_of_refusals(dummy_key: bytes, form: str, body: bytes) -> No
                 return
             if head.startswith(b"POST /token "):
                 await reader.readexactly(len(b"grant_type=client_credentials"))
-                minted += 1
-                said = b'{"access_token": "dummy-%d", "expires_in": 60}' % minted
+                fetched += 1
+                said = b'{"access_token": "dummy-%d", "expires_in": 60}' % fetched
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
                     b"Content-Length: %d\r\n\r\n%b" % (len(said), said)
@@ -513,6 +513,6 @@ async def test_forms_of_refusals(dummy_key: bytes, form: str, body: bytes) -> No
                     status, _, said = await one.answer()
                     assert (status, said) == (200, b"yes")
                 await one.nothing()
-    assert minted == 2
+    assert fetched == 2
     assert len(seen) == 4
     assert seen[0].replace(b"dummy-1", b"dummy-2") == seen[1]

@@ -70,7 +70,7 @@ class HumeEmulator(Emulator):
         self._clock = clock
         self._valid: dict[str, MintedToken] = {}
         self.minting = Gate("minting", self.changes)
-        self.minted: list[MintedToken] = []
+        self.fetched: list[MintedToken] = []
 
     def revoke(self) -> None:
         """Refuse every token given out so far."""
@@ -107,10 +107,10 @@ class HumeEmulator(Emulator):
             return self.denied(recorded, "a token, where Hume takes the key only")
         if self._strategy == "key":
             return self.denied(recorded, "a token, where the key was expected")
-        minted = self._valid.get(token)
-        if minted is None:
+        fetched = self._valid.get(token)
+        if fetched is None:
             return self.denied(recorded, "the token is unknown or revoked")
-        if self._clock() >= minted.expires_at:
+        if self._clock() >= fetched.expires_at:
             return self.denied(recorded, "the token has expired")
         return None
 
@@ -179,8 +179,8 @@ class HumeEmulator(Emulator):
             )
         await self.minting.stand()
         now = self._clock()
-        token = MintedToken(f"dummy-token-{len(self.minted) + 1}", now + self._lifetime_seconds)
-        self.minted.append(token)
+        token = MintedToken(f"dummy-token-{len(self.fetched) + 1}", now + self._lifetime_seconds)
+        self.fetched.append(token)
         self._valid[token.value] = token
         lifetime = int(self._lifetime_seconds)
         content = {

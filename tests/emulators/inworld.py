@@ -88,7 +88,7 @@ class InworldEmulator(Emulator):
         self._valid: dict[str, MintedToken] = {}
         self._signatures = SignatureCheck(key, secret)
         self.minting = Gate("minting", self.changes)
-        self.minted: list[MintedToken] = []
+        self.fetched: list[MintedToken] = []
 
     def revoke(self) -> None:
         """Refuse every token given out so far."""
@@ -144,18 +144,18 @@ class InworldEmulator(Emulator):
         return self._judge_token(recorded, token or "")
 
     def _judge_token(self, recorded: Recorded, token: str) -> Denial | None:
-        minted = self._valid.get(token)
-        if minted is None:
+        fetched = self._valid.get(token)
+        if fetched is None:
             return Denial("the token is unknown", self._unknown_key(recorded, token))
-        if minted.kind == "one-time":
+        if fetched.kind == "one-time":
             del self._valid[token]  # used up even if the request fails
         if recorded.path == ONE_TIME_MINT:
             return self.denied(recorded, "one-time tokens are minted with the key only")
-        if minted.kind not in self._accepts:
-            return self.denied(recorded, f"a {minted.kind} token is not expected here")
-        if minted.kind == "one-time" and recorded.path == REALTIME:
+        if fetched.kind not in self._accepts:
+            return self.denied(recorded, f"a {fetched.kind} token is not expected here")
+        if fetched.kind == "one-time" and recorded.path == REALTIME:
             return self.denied(recorded, "realtime takes no one-time tokens")
-        if self._clock() >= minted.expires_at:
+        if self._clock() >= fetched.expires_at:
             expired = self._error(recorded, 401, _status("SESSION_TOKEN_EXPIRED"))
             return Denial("the token has expired", expired)
         return None
@@ -282,7 +282,7 @@ class InworldEmulator(Emulator):
             "token": token.value,
             "type": "Bearer",
             "expirationTime": _rfc3339(token.expires_at),
-            "sessionId": f"dummy-session-{len(self.minted)}",
+            "sessionId": f"dummy-session-{len(self.fetched)}",
         }
         if recorded.path == DOCUMENTED_MINT:
             del answer["type"]
@@ -302,7 +302,7 @@ class InworldEmulator(Emulator):
             return await self.refuse(request, recorded, denial)
         token = self._give("one-time", int(match[1]))
         answer = {
-            "name": f"tokens/dummy-{len(self.minted)}",
+            "name": f"tokens/dummy-{len(self.fetched)}",
             "accessToken": token.value,
             "expireTime": _rfc3339(token.expires_at),
             "singleUse": True,
@@ -311,9 +311,9 @@ class InworldEmulator(Emulator):
         return await self.send(request, recorded, json_answer(200, answer))
 
     def _give(self, kind: Literal["session", "one-time"], lifetime_seconds: float) -> MintedToken:
-        value = f"dummy-{kind}-token-{len(self.minted) + 1}"
+        value = f"dummy-{kind}-token-{len(self.fetched) + 1}"
         token = MintedToken(value, kind, self._clock() + lifetime_seconds)
-        self.minted.append(token)
+        self.fetched.append(token)
         self._valid[value] = token
         return token
 

@@ -252,7 +252,7 @@ async def test_humes_newer_host_has_its_own_refusal(client: aiohttp.ClientSessio
         assert (answer.status, (await answer.json())["message"]) == (401, "Unauthorized")
 
 
-async def mint(
+async def token_source(
     hume: HumeEmulator,
     client: aiohttp.ClientSession,
     body: bytes = b"grant_type=client_credentials",
@@ -274,7 +274,7 @@ async def test_hume_tokens_serve_evi_and_tts_until_they_expire(
     """A token is taken in its documented places and paths only, and as long as it lives."""
     clock = Clock()
     async with HumeEmulator(strategy="token", lifetime_seconds=100, clock=clock) as hume:
-        code, content = await mint(hume, client)
+        code, content = await token_source(hume, client)
         assert (code, content["token_type"], content["expires_in"]) == (200, "Bearer", 100)
         token = str(content["access_token"])
         bearer = {"Authorization": f"Bearer {token}"}
@@ -289,8 +289,8 @@ async def test_hume_tokens_serve_evi_and_tts_until_they_expire(
         clock.now += 100
         assert await status(hume, client, "GET", "/v0/evi/configs", bearer) == 401
         assert hume.faults[-1].endswith("the token has expired")
-        await mint(hume, client)
-        bearer = {"Authorization": f"Bearer {hume.minted[-1].value}"}
+        await token_source(hume, client)
+        bearer = {"Authorization": f"Bearer {hume.fetched[-1].value}"}
         assert await status(hume, client, "GET", "/v0/evi/configs", bearer) == 200
         hume.revoke()
         assert await status(hume, client, "GET", "/v0/evi/configs", bearer) == 401
@@ -299,7 +299,7 @@ async def test_hume_tokens_serve_evi_and_tts_until_they_expire(
 async def test_humes_strategy_key_refuses_tokens(client: aiohttp.ClientSession) -> None:
     """With strategy="key" a token that Hume gave out is a fault nevertheless."""
     async with HumeEmulator(strategy="key", expires_in_text=True) as hume:
-        _, content = await mint(hume, client)
+        _, content = await token_source(hume, client)
         assert content["expires_in"] == "1800"
         bearer = {"Authorization": f"Bearer {content['access_token']}"}
         assert await status(hume, client, "GET", "/v0/evi/configs", bearer) == 401
@@ -308,16 +308,16 @@ async def test_humes_strategy_key_refuses_tokens(client: aiohttp.ClientSession) 
 async def test_humes_token_endpoint_is_strict(client: aiohttp.ClientSession) -> None:
     """The wrong secret or another grant gives no token; several requests can be held."""
     async with HumeEmulator() as hume:
-        assert (await mint(hume, client, secret="dummy-wrong"))[0] == 401
-        assert (await mint(hume, client, b"grant_type=password"))[0] == 400
-        assert (len(hume.minted), len(hume.faults)) == (0, 2)
+        assert (await token_source(hume, client, secret="dummy-wrong"))[0] == 401
+        assert (await token_source(hume, client, b"grant_type=password"))[0] == 400
+        assert (len(hume.fetched), len(hume.faults)) == (0, 2)
         hume.minting.hold()
         async with asyncio.TaskGroup() as group:
-            asking = [group.create_task(mint(hume, client)) for _ in range(2)]
+            asking = [group.create_task(token_source(hume, client)) for _ in range(2)]
             await hume.minting.reached(2)
             hume.minting.release(2)
         assert [task.result()[0] for task in asking] == [200, 200]
-        assert len({token.value for token in hume.minted}) == 2
+        assert len({token.value for token in hume.fetched}) == 2
 
 
 @pytest.mark.parametrize(
@@ -625,7 +625,7 @@ async def test_inworlds_one_time_tokens_are_used_up(client: aiohttp.ClientSessio
             headers = {**handshake, "Authorization": f"Bearer {token}"}
             assert await status(inworld, client, "GET", target, headers) == expected
             assert await status(inworld, client, "GET", target, headers) == 403
-        bearer = {"Authorization": f"Bearer {inworld.minted[0].value}"}
+        bearer = {"Authorization": f"Bearer {inworld.fetched[0].value}"}
         assert await status(inworld, client, "POST", "/auth/v1/tokens", bearer, body) == 403
 
 
@@ -809,7 +809,7 @@ async def chat(
 async def test_sockets_echo_and_select_the_first_subprotocol(
     client: aiohttp.ClientSession,
 ) -> None:
-    """Text comes back as text, binary as binary; the close code is the client's own."""
+    """Text comes back as text, binary; the close code is the client's own."""
     async with HumeEmulator() as hume:
         async with chat(hume, client, ("one", "two")) as socket:
             assert socket.protocol == "one"

@@ -8,37 +8,37 @@ import zlib
 
 import pytest
 
-from proxy.forwarding.downstream_response import LAST_CHUNK, Crossing, chunk
-from proxy.http import parser as parsers
-from proxy.http.request import Incoming
-from proxy.secrets.redaction import Masker
+from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
+from proxy.http import parser as http_parser
+from proxy.http.request import Request
+from proxy.secrets.redaction import Redactor
 
 SECRET = b"dummy-key-0123456789"
 
 
-def crossing(
+def rewriter(
     answer: bytes,
     *,
     method: str = "GET",
     version: tuple[int, int] = (1, 1),
     page: str | None = None,
     mask_all: bool = False,
-) -> Crossing:
+) -> ResponseRewriter:
     """What becomes of the head of ``answer``; its body does not matter."""
     loop = asyncio.new_event_loop()
     try:
-        parser = parsers.response_parser(loop, head_only=method == "HEAD")
+        parser = http_parser.response_parser(loop, head_only=method == "HEAD")
         messages, _, _ = parser.feed_data(answer)
     finally:
         loop.close()
-    incoming = Incoming.of(method, "/x", [("Host", "localhost")])
-    incoming.version = version
-    return Crossing(
-        parsers.response_head(messages[0][0]),
-        incoming,
+    request = Request.of(method, "/x", [("Host", "localhost")])
+    request.version = version
+    return ResponseRewriter(
+        http_parser.response_head(messages[0][0]),
+        request,
         page=page,
-        relocate=lambda location: b"/mounted" + location,
-        masker=Masker([SECRET]),
+        rewrite_location=lambda location: b"/mounted" + location,
+        redactor=Redactor([SECRET]),
         mask_all=mask_all,
     )
 
@@ -49,7 +49,7 @@ def answer(status: str, *fields: str) -> bytes:
 
 def test_a_length_is_passed_on_and_so_are_bytes() -> None:
     """A body of known length crosses as it comes, with its length."""
-    one = crossing(answer("200 Fine", "Content-Length: 4", "X-A: b"))
+    one = rewriter(answer("200 Fine", "Content-Length: 4", "X-A: b"))
     assert one.head() == b"HTTP/1.1 200 Fine\r\nContent-Length: 4\r\nX-A: b\r\n\r\n"
     assert one.part(b"ab") + one.end(b"cd") == b"abcd"
     assert not one.unframed
@@ -58,7 +58,7 @@ def test_a_length_is_passed_on_and_so_are_bytes() -> None:
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "X-Until: close"])
 def test_without_a_length_chunks_are_made(framing: str) -> None:
     """Chunks are made anew for each read, also where the provider just closes."""
-    one = crossing(answer("200 OK", framing))
+    one = rewriter(answer("200 OK", framing))
     assert b"\r\nTransfer-Encoding: chunked\r\n" in one.head()
     assert one.part(b"abc") == b"3\r\nabc\r\n"
     assert one.part(b"") == b""
@@ -67,7 +67,7 @@ def test_without_a_length_chunks_are_made(framing: str) -> None:
 
 def test_http_1_0_gets_no_chunks() -> None:
     """A client of HTTP/1.0 gets the bare body, whose end is the connection's."""
-    one = crossing(answer("200 OK", "Transfer-Encoding: chunked"), version=(1, 0))
+    one = rewriter(answer("200 OK", "Transfer-Encoding: chunked"), version=(1, 0))
     assert one.unframed
     assert b"chunked" not in one.head()
     assert one.end(b"abc") == b"abc"
@@ -79,20 +79,20 @@ def test_http_1_0_gets_no_chunks() -> None:
 )
 def test_an_answer_without_a_body_gets_no_framing(method: str, status: str) -> None:
     """RFC 9112 section 6.3: these have no body whatever their fields say."""
-    one = crossing(answer(status, "X-A: b"), method=method)
+    one = rewriter(answer(status, "X-A: b"), method=method)
     assert b"chunked" not in one.head()
     assert one.end(b"") == b""
 
 
 def test_further_fields_come_last() -> None:
     """What only the connection knows is said behind the provider's fields."""
-    one = crossing(answer("200 OK", "Content-Length: 0"))
+    one = rewriter(answer("200 OK", "Content-Length: 0"))
     assert one.head(b"Connection: close\r\n").endswith(b"0\r\nConnection: close\r\n\r\n")
 
 
 def test_a_page_gets_what_protects_the_shared_origin() -> None:
     """For a page the provider's CORS and cookies go and ours come."""
-    one = crossing(
+    one = rewriter(
         answer("200 OK", "Content-Length: 0", "Set-Cookie: a=b", "Access-Control-Allow-Origin: *"),
         page="http://localhost:5173",
     )
@@ -105,28 +105,28 @@ def test_a_page_gets_what_protects_the_shared_origin() -> None:
 
 def test_a_location_is_relocated() -> None:
     """The client is told where it can follow without leaving the route."""
-    assert b"Location: /mounted/next\r\n" in crossing(answer("302 Found", "Location: /next")).head()
+    assert b"Location: /mounted/next\r\n" in rewriter(answer("302 Found", "Location: /next")).head()
 
 
 def test_the_credential_is_blotted_out_of_every_head() -> None:
     """A debug endpoint that repeats the request's fields shows stars, as many as bytes."""
-    head = crossing(answer("200 OK", f"X-Seen: {SECRET.decode()}", "Content-Length: 0")).head()
+    head = rewriter(answer("200 OK", f"X-Seen: {SECRET.decode()}", "Content-Length: 0")).head()
     assert SECRET not in head
     assert b"X-Seen: " + b"*" * len(SECRET) + b"\r\n" in head
 
 
 def test_the_credential_is_blotted_out_of_errors_and_only_of_them() -> None:
     """An error page that quotes the request is masked, its length kept; others are passed on."""
-    bad = crossing(answer("400 Bad", f"Content-Length: {len(SECRET) + 4}"))
+    bad = rewriter(answer("400 Bad", f"Content-Length: {len(SECRET) + 4}"))
     out = bad.part(b"<" + SECRET[:7]) + bad.part(SECRET[7:] + b">") + bad.end(b"!!")
     assert out == b"<" + b"*" * len(SECRET) + b">!!"
-    fine = crossing(answer("200 OK", f"Content-Length: {len(SECRET)}"))
+    fine = rewriter(answer("200 OK", f"Content-Length: {len(SECRET)}"))
     assert fine.end(SECRET) == SECRET
 
 
 def test_every_body_is_masked_where_the_route_says_so() -> None:
     """``mask_bodies`` looks into answers that are no errors as well."""
-    one = crossing(answer("200 OK", f"Content-Length: {len(SECRET)}"), mask_all=True)
+    one = rewriter(answer("200 OK", f"Content-Length: {len(SECRET)}"), mask_all=True)
     assert one.end(SECRET) == b"*" * len(SECRET)
 
 
@@ -140,7 +140,7 @@ def test_every_body_is_masked_where_the_route_says_so() -> None:
 )
 def test_a_compressed_error_is_looked_into(coding: str, body: bytes) -> None:
     """It is passed on without its coding, since its length is another one then."""
-    one = crossing(answer("400 Bad", f"Content-Encoding: {coding}", f"Content-Length: {len(body)}"))
+    one = rewriter(answer("400 Bad", f"Content-Encoding: {coding}", f"Content-Length: {len(body)}"))
     head = one.head()
     assert b"Content-Encoding" not in head
     assert b"Content-Length" not in head
@@ -153,7 +153,7 @@ def test_a_compressed_error_is_looked_into(coding: str, body: bytes) -> None:
 def test_several_codings_are_not_taken_for_one() -> None:
     """A coding said on two lines is not passed on unread because the first line is harmless."""
     body = gzip.compress(SECRET)
-    one = crossing(
+    one = rewriter(
         answer(
             "400 Bad", "Content-Encoding: identity", "Content-Encoding: gzip", "Content-Length: 9"
         )
@@ -164,21 +164,21 @@ def test_several_codings_are_not_taken_for_one() -> None:
 def test_a_credential_of_digits_does_not_blot_out_the_length() -> None:
     """Framing is not text: a length that holds the digits of a secret stays the length."""
     loop_free = answer("200 OK", "X-Seen: dummy-key-0123456789", "Content-Length: 3")
-    head = crossing(loop_free).head()
+    head = rewriter(loop_free).head()
     assert head.endswith(b"Content-Length: 3\r\n\r\n")
     assert SECRET not in head
 
 
 def test_what_cannot_be_decoded_is_left_out() -> None:
     """Nobody knows what an error in an unknown coding holds, so its body does not cross."""
-    one = crossing(answer("400 Bad", "Content-Encoding: zstd", "Content-Length: 8"))
+    one = rewriter(answer("400 Bad", "Content-Encoding: zstd", "Content-Length: 8"))
     assert one.end(b"whatever") == LAST_CHUNK
 
 
 def test_a_bomb_is_refused() -> None:
     """An error that unfolds without end is broken off, not gathered."""
     bomb = zlib.compress(b"\0" * (64 * 1024 * 1024))
-    one = crossing(answer("400 Bad", "Content-Encoding: deflate", f"Content-Length: {len(bomb)}"))
+    one = rewriter(answer("400 Bad", "Content-Encoding: deflate", f"Content-Length: {len(bomb)}"))
     with pytest.raises(ValueError, match="too much"):
         one.part(bomb)
 

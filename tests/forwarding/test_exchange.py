@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from proxy.auth.injection import Injection
-from proxy.forwarding.upstream_request import Outgoing
-from proxy.http import parser as parsers
+from proxy.forwarding.upstream_request import UpstreamRequest
+from proxy.http import parser as http_parser
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
     SECRET,
@@ -179,12 +179,12 @@ async def test_the_provider_gets_what_was_rendered(
                     status, _, _ = await client.answer()
                     assert status == 200
                     head, body = recording.requests.pop(0)
-                    parser = parsers.request_parser(asyncio.get_running_loop())
-                    incoming = parsers.incoming(parser.feed_data(data)[0][0][0])
-                    rest = incoming.path.removeprefix(b"/api")
+                    parser = http_parser.request_parser(asyncio.get_running_loop())
+                    request = http_parser.request(parser.feed_data(data)[0][0][0])
+                    rest = request.path.removeprefix(b"/api")
                     added = request_id_line(head)
-                    assert head == Outgoing(incoming, rest, rules, added).render(injection)
-                    assert (unchunked(body) if incoming.chunked else body) == content
+                    assert head == UpstreamRequest(request, rest, rules, added).render(injection)
+                    assert (unchunked(body) if request.chunked else body) == content
         assert provider.connections == 1
 
 
@@ -493,8 +493,8 @@ async def test_a_provider_that_breaks_off(dummy_key: bytes, framing: str) -> Non
             assert await client.chunk() == b"half"
         go_on.set()
         assert await client.rest() == b""
-        await until(lambda: len(running.app.journal.recent) == 1)
-        noted = running.app.journal.recent[0]
+        await until(lambda: len(running.app.exchange_log.recent) == 1)
+        noted = running.app.exchange_log.recent[0]
         assert (noted.status, noted.received) == (200, 4)
         assert noted.outcome == "http_response_incomplete"
 
@@ -896,7 +896,7 @@ async def test_a_faulty_provider(dummy_key: bytes, answer: bytes | None, error: 
         assert b"canary" not in head + body
         client.send(GET)
         assert (await client.answer())[2] == b"ok"
-        assert running.app.journal.recent[0].outcome == error
+        assert running.app.exchange_log.recent[0].outcome == error
 
 
 async def test_a_provider_that_is_not_there(dummy_key: bytes) -> None:
@@ -982,8 +982,8 @@ async def test_a_client_that_leaves(dummy_key: bytes, begun: bool) -> None:
         client.close()
         async with asyncio.timeout(1):
             await gone.wait()
-        await until(lambda: running.app.journal.recent)
-        noted = running.app.journal.recent[0]
+        await until(lambda: running.app.exchange_log.recent)
+        noted = running.app.exchange_log.recent[0]
         assert (noted.outcome, noted.status) == ("client-left", 200 if begun else 0)
 
 
@@ -1008,7 +1008,7 @@ async def test_a_client_that_leaves_before_the_provider_is_reached(
         client.close()
         async with asyncio.timeout(1):
             await gone.wait()
-        assert running.app.journal.recent[0].outcome == "client-left"
+        assert running.app.exchange_log.recent[0].outcome == "client-left"
 
 
 async def test_a_provider_that_has_heard_enough(dummy_key: bytes) -> None:

@@ -46,7 +46,7 @@ async def test_health(page: bytes) -> None:
         assert b"\r\nConnection: close\r\n" in head
         status, head_only, body = await ask(running, b"HEAD " + page + HEAD + CLOSE)
         assert (status, head_only, body) == (200, head, b"")
-        assert not running.app.journal.recent
+        assert not running.app.exchange_log.recent
 
 
 async def test_health_keeps_the_connection() -> None:
@@ -152,7 +152,7 @@ async def test_no_route(dummy_key: bytes) -> None:
             assert status == 404
             assert "/api" in json.loads(body)["advice"]
             assert b"canary" not in body
-        assert {one.outcome for one in running.app.journal.recent} == {"no-route"}
+        assert {one.outcome for one in running.app.exchange_log.recent} == {"no-route"}
 
 
 async def test_a_route_without_its_secret(dummy_key: bytes) -> None:
@@ -213,7 +213,7 @@ async def test_refused_before_anything_is_dialled(
             assert b"\r\nProxy-Status: keyrelay; error=" in head
             assert b"evil" not in head + body
             assert provider.connections == 0
-            (noted,) = running.app.journal.recent
+            (noted,) = running.app.exchange_log.recent
             assert (noted.status, noted.websocket) == (answered, websocket)
             assert noted.outcome
 
@@ -262,7 +262,7 @@ async def test_absolute_targets(dummy_key: bytes) -> None:
         keyrelay({"api": static_route(provider.url)}) as running,
     ):
         assert await exchange(running.port, b"GET http://localhost/api/x" + HEAD + b"\r\n") == OK
-        (noted,) = running.app.journal.recent
+        (noted,) = running.app.exchange_log.recent
         assert noted.path == "/x"
 
 
@@ -274,10 +274,10 @@ async def test_what_the_journal_notes(dummy_key: bytes) -> None:
     ):
         request = b"GET /api/a%20b?token=dummy-canary" + HEAD + b"X: dummy-canary\r\n\r\n"
         await exchange(running.port, request)
-        (noted,) = running.app.journal.recent
+        (noted,) = running.app.exchange_log.recent
         assert (noted.route, noted.strategy, noted.method) == ("api", "key", "GET")
         assert (noted.path, noted.status, noted.outcome) == ("/a%20b", 200, "")
         assert (noted.sent, noted.received) == (0, 2)
         assert 0 <= noted.first_byte <= noted.duration
-        running.app.journal.flush()
+        running.app.exchange_log.flush()
         assert "dummy" not in "".join(running.lines)

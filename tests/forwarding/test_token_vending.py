@@ -118,7 +118,7 @@ def calls(hume: HumeEmulator) -> int:
 
 
 def one_of(hume: HumeEmulator, token: object) -> bool:
-    return token in {minted.value for minted in hume.minted}
+    return token in {fetched.value for fetched in hume.fetched}
 
 
 # --- who gets one -----------------------------------------------------------------------------
@@ -220,7 +220,7 @@ async def test_foreign_pages_get_nothing(
         await until(lambda: has_token(running, 0))
         # Until there is no token any more: nobody has asked for one, so it is not renewed for ever.
         await clock.advance(LIFETIME)
-        await until(lambda: len(hume.minted) == 4)
+        await until(lambda: len(hume.fetched) == 4)
         await clock.advance(3 * LIFETIME)
         assert (calls(hume), has_token(running, 0)) == (4, False)
 
@@ -322,9 +322,9 @@ async def test_the_time_that_is_left(
     second = (await ask(running, FETCH)).json
     assert second["token"] == first["token"]
     assert second["expires_in"] == LIFETIME - LAST - 601
-    minted = len(hume.minted)
+    fetched = len(hume.fetched)
     await clock.advance(LIFETIME - 900)
-    await until(lambda: len(hume.minted) == minted + 2)
+    await until(lambda: len(hume.fetched) == fetched + 2)
     await until(lambda: " s old" in running.app.routes[0].strategies[0].describe())
     third = (await ask(running, FETCH)).json
     assert third["token"] != first["token"]
@@ -377,10 +377,10 @@ async def test_pages_that_leave_while_they_wait(
         for one in clients[4:]:
             assert (await one.answer())[0] == 200
             one.close()
-        noted = [(one.status, one.outcome) for one in running.app.journal.recent]
+        noted = [(one.status, one.outcome) for one in running.app.exchange_log.recent]
         assert noted == [(0, "client-left")] * 4 + [(200, "")] * 4
         assert all(
-            (one.first_byte >= 0) == (one.status == 200) for one in running.app.journal.recent
+            (one.first_byte >= 0) == (one.status == 200) for one in running.app.exchange_log.recent
         )
     assert calls(hume) == 2
 
@@ -409,7 +409,7 @@ async def test_what_is_noted(hume: HumeEmulator, running: Running) -> None:
     """Route, strategy, outcome, and a refusal's id, the same as in its answer; never the token."""
     token = (await ask(running, FETCH)).json["token"]
     (named,) = (await ask(running, FETCH, path="/-/token/silent")).values("X-Request-Id")
-    running.app.journal.flush()
+    running.app.exchange_log.flush()
     first, second = "".join(running.lines).splitlines()
     assert " hume POST /-/token/hume 200 " in first
     assert first.endswith(", token")

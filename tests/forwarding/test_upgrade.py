@@ -8,14 +8,14 @@ from typing import Any, cast
 
 import pytest
 
-from proxy.forwarding.context import Surroundings
-from proxy.forwarding.downstream_response import Crossing
+from proxy.forwarding.context import ProxyContext
+from proxy.forwarding.downstream_response import ResponseRewriter
 from proxy.forwarding.upgrade import SessionEnd, answer
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.http.response import ResponseHead
-from proxy.observability.exchange_log import Exchange, Journal
-from proxy.observability.inspector import Watchers
-from proxy.secrets.redaction import Masker
+from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
+from proxy.observability.inspector import InspectorHub
+from proxy.secrets.redaction import Redactor
 from proxy.websocket.relay import Relay
 
 
@@ -25,15 +25,15 @@ def head(*lines: bytes) -> ResponseHead:
 
 
 def told(one: ResponseHead, *kept: bytes) -> bytes:
-    crossing = Crossing(
+    rewriter = ResponseRewriter(
         one,
-        Incoming.of("GET", "/chat", [("Host", "localhost")], websocket=True),
+        Request.of("GET", "/chat", [("Host", "localhost")], websocket=True),
         page=None,
-        relocate=lambda location: location,
-        masker=Masker(()),
+        rewrite_location=lambda location: location,
+        redactor=Redactor(()),
         mask_all=False,
     )
-    return answer(crossing, one, kept)
+    return answer(rewriter, one, kept)
 
 
 def test_the_client_is_told_of_the_upgrade() -> None:
@@ -69,14 +69,14 @@ async def test_the_end_is_noted_once_and_the_place_given_back() -> None:
     def never(_coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         raise AssertionError("nothing is started at the end")
 
-    around = Surroundings(loop, Journal(loop), set(), never, Watchers())
+    around = ProxyContext(loop, ExchangeLog(loop), set(), never, InspectorHub())
     relay = cast(Relay, object())
     around.relays.add(relay)
     left: list[str] = []
-    note = Exchange("api", "GET", "/chat", websocket=True)
-    around.journal.begin(note)
+    note = ExchangeRecord("api", "GET", "/chat", websocket=True)
+    around.exchange_log.begin(note)
     SessionEnd(around, note, lambda: left.append("place"))(relay, 7, 11)
     assert (note.sent, note.received, left) == (7, 11, ["place"])
     assert not around.relays
-    assert not around.journal.open
-    assert list(around.journal.recent) == [note]
+    assert not around.exchange_log.open
+    assert list(around.exchange_log.recent) == [note]

@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from proxy.auth.injection import Injection
 from proxy.errors import Refusal
-from proxy.forwarding.upstream_request import Outgoing
+from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
-from proxy.http.request import Incoming
-from proxy.routing.route import Rules
+from proxy.http.request import Request
+from proxy.routing.route import RewriteRules
 from proxy.server.guard import check_target
 
 KEY = b"dummy-real-key"
@@ -30,8 +30,8 @@ HANDSHAKE = [
 ]
 
 
-def rules(base_path: bytes = b"") -> Rules:
-    return Rules(
+def rules(base_path: bytes = b"") -> RewriteRules:
+    return RewriteRules(
         host=b"api.acme.test",
         base_path=base_path,
         dropped_headers=DROPPED_FROM_REQUESTS | {b"x-acme-key"},
@@ -49,9 +49,9 @@ def render(
     websocket: bool = False,
 ) -> bytes:
     """What leaves for a client's target behind the prefix ``/acme``."""
-    incoming = Incoming.of("GET", "/acme" + target, fields or [], websocket=websocket)
-    rest = incoming.path.removeprefix(b"/acme")
-    return Outgoing(incoming, rest, rules(base_path)).render(injection)
+    request = Request.of("GET", "/acme" + target, fields or [], websocket=websocket)
+    rest = request.path.removeprefix(b"/acme")
+    return UpstreamRequest(request, rest, rules(base_path)).render(injection)
 
 
 def target_of(head: bytes) -> bytes:
@@ -202,16 +202,16 @@ def test_ten_thousand_targets_never_change_the_authority() -> None:
     for _ in range(10_000):
         text = "/acme" + "".join(chance.choices(bits, k=chance.randint(0, 8)))
         target = text.encode("utf-8").decode("latin-1")
-        incoming = Incoming.of("GET", target, [("Host", "localhost")])
+        request = Request.of("GET", target, [("Host", "localhost")])
         try:
-            check_target(incoming)
+            check_target(request)
         except Refusal:
             continue
-        if not incoming.path.startswith(b"/acme/") and incoming.path != b"/acme":
+        if not request.path.startswith(b"/acme/") and request.path != b"/acme":
             continue
         admitted += 1
-        rest = incoming.path.removeprefix(b"/acme")
-        head = Outgoing(incoming, rest, rules(b"/v2")).render(IN_HEADER)
+        rest = request.path.removeprefix(b"/acme")
+        head = UpstreamRequest(request, rest, rules(b"/v2")).render(IN_HEADER)
         assert target_of(head).startswith((b"/v2/", b"/v2?")) or target_of(head) == b"/v2"
         assert field_lines(head) == [b"Host: api.acme.test", b"X-Acme-Key: " + KEY]
     assert admitted > 500
@@ -220,20 +220,20 @@ def test_ten_thousand_targets_never_change_the_authority() -> None:
 def test_a_chunked_body_is_announced_again() -> None:
     """Transfer-Encoding is ours to say on the connection that we send on."""
     fields = [("Transfer-Encoding", "chunked")]
-    incoming = Incoming.of("POST", "/acme", fields)
-    incoming.chunked = True
-    head = Outgoing(incoming, b"", rules()).render(IN_HEADER)
+    request = Request.of("POST", "/acme", fields)
+    request.chunked = True
+    head = UpstreamRequest(request, b"", rules()).render(IN_HEADER)
     assert field_lines(head).count(b"Transfer-Encoding: chunked") == 1
 
 
 def test_a_request_can_be_rendered_again_with_another_credential() -> None:
     """A replay differs in its credential and in nothing else."""
-    incoming = Incoming.of("POST", "/acme/a?b=1", [("Content-Length", "3")])
-    outgoing = Outgoing(incoming, b"/a", rules())
-    first = outgoing.render(IN_HEADER)
-    other = outgoing.render(Injection(headers=b"X-Acme-Key: dummy-next-key\r\n"))
+    request = Request.of("POST", "/acme/a?b=1", [("Content-Length", "3")])
+    upstream_request = UpstreamRequest(request, b"/a", rules())
+    first = upstream_request.render(IN_HEADER)
+    other = upstream_request.render(Injection(headers=b"X-Acme-Key: dummy-next-key\r\n"))
     assert other == first.replace(KEY, b"dummy-next-key")
-    assert outgoing.render(IN_HEADER) == first
+    assert upstream_request.render(IN_HEADER) == first
 
 
 def test_an_injection_is_not_printed() -> None:
@@ -271,8 +271,8 @@ def test_secret_subprotocols_stay_here(
 ) -> None:
     """T45: the provider gets the other offers; which were kept is known for the answer."""
     fields = [*HANDSHAKE, *(("Sec-WebSocket-Protocol", offer) for offer in offers)]
-    incoming = Incoming.of("GET", "/acme/a", fields, websocket=True)
-    outgoing = Outgoing(incoming, b"/a", rules())
-    lines = field_lines(outgoing.render(IN_QUERY))
+    request = Request.of("GET", "/acme/a", fields, websocket=True)
+    upstream_request = UpstreamRequest(request, b"/a", rules())
+    lines = field_lines(upstream_request.render(IN_QUERY))
     assert [one for one in lines if one.startswith(b"Sec-WebSocket-Protocol")] == passed
-    assert outgoing.kept_subprotocols == kept
+    assert upstream_request.kept_subprotocols == kept

@@ -21,13 +21,13 @@ from proxy.auth.injection import Injection
 from proxy.config import loader
 from proxy.config.presets import read_preset
 from proxy.errors import ConfigError, Refusal, UpstreamFailure
-from proxy.forwarding.upstream_request import Outgoing
+from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http import headers
-from proxy.http import parser as parsers
+from proxy.http import parser as http_parser
 from proxy.http.address import LOOPBACK_NAMES
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.http.response import ResponseHead
-from proxy.routing.route import Rules
+from proxy.routing.route import RewriteRules
 from proxy.server.guard import Guard, check_target
 from proxy.upstream.connection import UpstreamConnection
 from tests.fuzz.budget import fuzz
@@ -43,7 +43,7 @@ from tests.support.keyrelay import (
 pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(0)]
 
 KEY = b"dummy-real-key"
-RULES = Rules(
+RULES = RewriteRules(
     host=b"api.acme.test",
     base_path=b"/v2",
     dropped_headers=headers.DROPPED_FROM_REQUESTS | {b"x-api-key"},
@@ -129,16 +129,16 @@ _GOOD = [
 ]
 
 
-def parsed(data: bytes) -> Incoming | None:
+def parsed(data: bytes) -> Request | None:
     """The first request in ``data``, as the door reads it."""
     loop = asyncio.new_event_loop()
     try:
-        messages, _, _ = parsers.request_parser(loop).feed_data(data)
-    except parsers.HttpProcessingError:
+        messages, _, _ = http_parser.request_parser(loop).feed_data(data)
+    except http_parser.HttpProcessingError:
         return None
     finally:
         loop.close()
-    return parsers.incoming(messages[0][0]) if messages else None
+    return http_parser.request(messages[0][0]) if messages else None
 
 
 def sendable(head: bytes) -> None:
@@ -164,20 +164,22 @@ def test_targets() -> None:
     """Every target is refused, or leaves as it came behind the upstream's base path."""
 
     def check(target: bytes) -> None:
-        incoming = parsed(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        if incoming is None:
+        request = parsed(b"GET " + target + b" HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        if request is None:
             return
         try:
-            Guard(LOOPBACK_NAMES, frozenset()).admit(incoming)
+            Guard(LOOPBACK_NAMES, frozenset()).admit(request)
         except Refusal:
             return
-        if incoming.target == b"*" or not incoming.path.startswith(b"/api/"):
+        if request.target == b"*" or not request.path.startswith(b"/api/"):
             return
         for injection in INJECTIONS:
-            head = Outgoing(incoming, incoming.path.removeprefix(b"/api"), RULES).render(injection)
+            head = UpstreamRequest(request, request.path.removeprefix(b"/api"), RULES).render(
+                injection
+            )
             sent = head.split(b" ")[1]
             assert sent.startswith(b"/v2/")
-            check_target(Incoming.of("GET", sent.decode("ascii"), []))
+            check_target(Request.of("GET", sent.decode("ascii"), []))
             assert head.count(b"\r\nHost: api.acme.test\r\n") == 1
             assert head.count(KEY) == 1
 
@@ -188,15 +190,15 @@ def test_heads() -> None:
     """Every head is refused, or leaves as one well-formed request with one credential."""
 
     def check(fields: bytes) -> None:
-        incoming = parsed(b"GET /api/x?key=mine HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
-        if incoming is None:
+        request = parsed(b"GET /api/x?key=mine HTTP/1.1\r\nHost: localhost\r\n" + fields + b"\r\n")
+        if request is None:
             return
         try:
-            Guard(LOOPBACK_NAMES, frozenset()).admit(incoming)
+            Guard(LOOPBACK_NAMES, frozenset()).admit(request)
         except Refusal:
             return
         for injection in INJECTIONS:
-            sendable(Outgoing(incoming, b"/x", RULES).render(injection))
+            sendable(UpstreamRequest(request, b"/x", RULES).render(injection))
 
     assert fuzz(check, joined(_FIELDS)) > 0
 
@@ -374,7 +376,7 @@ class Told:
     kept: int = 0
     body: bytes = b""
 
-    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
+    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         assert not self.begun + self.ended + self.lost
         assert head.code >= 200
         self.begun += 1
@@ -390,19 +392,19 @@ class Told:
         self.body += body
         self.ended += ended
 
-    def answer_more(self, body: bytes, *, ended: bool) -> None:
+    def on_response_body(self, body: bytes, *, ended: bool) -> None:
         assert self.begun
         assert not self.ended + self.lost
         self._more(body, ended=ended)
 
-    def answer_lost(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure) -> None:
         assert not self.ended + self.lost
         self.lost += 1
 
-    def provider_full(self) -> None:
+    def on_upstream_blocked(self) -> None:
         """It never is."""
 
-    provider_drained = provider_full
+    on_upstream_drained = on_upstream_blocked
 
     def give_back(self, connection: UpstreamConnection) -> None:
         self.kept += 1

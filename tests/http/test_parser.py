@@ -14,7 +14,7 @@ import pytest
 from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.http import parser as parsers
+from proxy.http import parser as http_parser
 from proxy.http.parser import Body, ParsedAnswer, Parser, RequestHead, RequestParser
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
@@ -33,12 +33,12 @@ def loop() -> Iterator[asyncio.AbstractEventLoop]:
 
 @pytest.fixture
 def requests(loop: asyncio.AbstractEventLoop) -> RequestParser:
-    return parsers.request_parser(loop)
+    return http_parser.request_parser(loop)
 
 
 @pytest.fixture
 def answers(loop: asyncio.AbstractEventLoop) -> Parser:
-    return parsers.response_parser(loop, head_only=False)
+    return http_parser.response_parser(loop, head_only=False)
 
 
 def one_request(parser: Parser, data: bytes) -> tuple[RequestHead, Body]:
@@ -64,7 +64,7 @@ def refused(parser: Parser, data: bytes) -> HttpProcessingError:
 
 def test_the_c_parser_is_there() -> None:
     """The parsers in use are the bindings to llhttp."""
-    parsers.require_c_parser()
+    http_parser.require_c_parser()
 
 
 def test_the_python_parser_is_refused() -> None:
@@ -170,7 +170,7 @@ def test_bytes_behind_a_handshake(requests: RequestParser) -> None:
     upgrade = b"Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n\r\n"
     head, body = one_request(requests, b"GET /" + HEAD + upgrade + b"\x81\x85early")
     assert (head.upgrade, body.is_eof()) == (True, True)
-    assert parsers.incoming(head).websocket
+    assert http_parser.request(head).websocket
     assert requests.feed_data(b"") == ((), True, b"\x81\x85early")
 
 
@@ -192,7 +192,7 @@ def test_no_bytes_behind_a_handshake(requests: RequestParser) -> None:
 def test_what_is_no_websocket(requests: RequestParser, fields: bytes) -> None:
     """Only ``Upgrade: websocket`` that ``Connection`` confirms makes a handshake."""
     head, _ = one_request(requests, b"GET /" + HEAD + fields + b"\r\n")
-    assert not parsers.incoming(head).websocket
+    assert not http_parser.request(head).websocket
 
 
 @pytest.mark.parametrize(
@@ -293,7 +293,7 @@ def test_transfer_codings_that_the_guard_refuses(requests: RequestParser, coding
 )
 def test_malformed_request_lines_are_refused(requests: RequestParser, line: bytes) -> None:
     """The request line is taken in exactly one spelling."""
-    assert parsers.refusal(refused(requests, line)).status == 400
+    assert http_parser.refusal(refused(requests, line)).status == 400
 
 
 @pytest.mark.parametrize(
@@ -328,7 +328,7 @@ def test_malformed_chunks_are_refused(requests: RequestParser, body: bytes) -> N
 def test_limits_of_a_head(requests: RequestParser, data: bytes, status: int) -> None:
     """Lines up to 16 KiB and 128 fields pass, anything beyond is known as too large."""
     if status:
-        assert parsers.refusal(refused(requests, data)).status == status
+        assert http_parser.refusal(refused(requests, data)).status == status
     else:
         one_request(requests, data)
 
@@ -337,7 +337,7 @@ def test_a_refusal_repeats_nothing_of_the_request(requests: RequestParser) -> No
     """aiohttp's errors quote the line they fail at; what is told to the client does not."""
     error = refused(requests, b"GET /" + HEAD + b"X-Api-Key: dummy-canary\0\r\n\r\n")
     assert "dummy-canary" in str(error)
-    said = parsers.refusal(error)
+    said = http_parser.refusal(error)
     assert "dummy-canary" not in f"{said} {said.advice} {said.log_detail}"
 
 
@@ -357,7 +357,7 @@ def test_interim_answers_come_as_messages_of_their_own(answers: Parser) -> None:
 @pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"])
 def test_answers_to_head_have_no_body(loop: asyncio.AbstractEventLoop, framing: bytes) -> None:
     """With ``head_only`` the answer is complete with its head, whatever it announces."""
-    parser = parsers.response_parser(loop, head_only=True)
+    parser = http_parser.response_parser(loop, head_only=True)
     _, body = one_answer(parser, b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n")
     assert (body.read_nowait(), body.is_eof()) == (b"", True)
 
@@ -492,7 +492,7 @@ def test_the_head_of_an_answer(answers: Parser) -> None:
     """Its fields in their order, case and bytes, each once between LF and CR; what frames it."""
     lines = b"x-B: \xff\r\nContent-Length:  5\r\nX-a:1 \r\nx-b:\r\n"
     message, _ = one_answer(answers, b"HTTP/1.1 404 Not \xff found\r\n" + lines + b"\r\n")
-    head = parsers.response_head(message)
+    head = http_parser.response_head(message)
     assert (head.code, head.reason, head.length) == (404, b"Not \xff found", 5)
     assert head.fields == b"\nx-B: \xff\r\nContent-Length: 5\r\nX-a: 1\r\nx-b: \r\n"
     assert not head.closing
@@ -501,7 +501,7 @@ def test_the_head_of_an_answer(answers: Parser) -> None:
 def test_the_head_of_an_answer_without_fields(answers: Parser) -> None:
     """It has no length, and the connection ends it."""
     message, _ = one_answer(answers, b"HTTP/1.0 200 OK\r\n\r\n")
-    head = parsers.response_head(message)
+    head = http_parser.response_head(message)
     assert (head.fields, head.length, head.closing) == (b"\n", None, True)
 
 
@@ -516,27 +516,27 @@ def test_an_answer_cannot_smuggle_a_field(value: bytes) -> None:
         ((value, b"1"),),
     ):
         with pytest.raises(ValueError, match=r"CR, LF or NUL|blank"):
-            parsers.response_head(Answer(*fields))
+            http_parser.response_head(Answer(*fields))
 
 
 @pytest.mark.parametrize("name", [b"Content-Length ", b" X", b"X Y"])
 def test_a_name_with_a_blank_is_no_name(name: bytes) -> None:
     """RFC 9112 section 5.1: a field that some see and others do not is not passed on."""
     with pytest.raises(ValueError, match="blank"):
-        parsers.response_head(Answer((name, b"1")))
+        http_parser.response_head(Answer((name, b"1")))
 
 
 @pytest.mark.parametrize("byte", [b"\x01", b"\x08", b"\x1b", b"\x7f"])
 def test_an_answer_holds_no_control_characters(byte: bytes) -> None:
     """A terminal that shows a head is not told what to do by a provider; a tab is harmless."""
     with pytest.raises(ValueError, match="control character"):
-        parsers.response_head(Answer((b"X-A", b"a" + byte)))
+        http_parser.response_head(Answer((b"X-A", b"a" + byte)))
     with pytest.raises(ValueError, match="control character"):
-        parsers.response_head(Answer(reason=f"a{byte.decode()}"))
-    assert parsers.response_head(Answer((b"X-A", b"a\tb"))).values(b"x-a") == [b"a\tb"]
+        http_parser.response_head(Answer(reason=f"a{byte.decode()}"))
+    assert http_parser.response_head(Answer((b"X-A", b"a\tb"))).values(b"x-a") == [b"a\tb"]
 
 
 def test_a_reason_cannot_hold_nul() -> None:
     """T24: nor may the reason phrase."""
     with pytest.raises(ValueError, match="NUL"):
-        parsers.response_head(Answer(reason="a\0b"))
+        http_parser.response_head(Answer(reason="a\0b"))

@@ -7,12 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 
 
-def announcing(*, chunked: bool = False, length: str | None = None) -> Incoming:
+def announcing(*, chunked: bool = False, length: str | None = None) -> Request:
     fields = [] if length is None else [("Content-Length", length)]
-    return Incoming(
+    return Request(
         "POST",
         b"/",
         tuple((name.encode(), value.encode()) for name, value in fields),
@@ -37,23 +37,23 @@ def test_target_is_split_at_its_first_question_mark(
     target: str, path: bytes, query: bytes | None
 ) -> None:
     """The path ends at the first ``?``; no ``?`` and an empty query are two things."""
-    incoming = Incoming.of("GET", target, [])
-    assert (incoming.target, incoming.path, incoming.query) == (target.encode(), path, query)
+    request = Request.of("GET", target, [])
+    assert (request.target, request.path, request.query) == (target.encode(), path, query)
 
 
 @given(st.binary(max_size=60))
 def test_no_byte_of_a_target_is_lost(target: bytes) -> None:
     """Path and query together are the target, whatever bytes it has."""
-    incoming = Incoming("GET", target, (), CIMultiDictProxy(CIMultiDict()))
-    query = b"" if incoming.query is None else b"?" + incoming.query
-    assert incoming.path + query == incoming.target == target
+    request = Request("GET", target, (), CIMultiDictProxy(CIMultiDict()))
+    query = b"" if request.query is None else b"?" + request.query
+    assert request.path + query == request.target == target
 
 
 def test_a_new_target_replaces_all_of_the_old_one() -> None:
     """After an absolute-form target was replaced, nothing remembers it."""
-    incoming = Incoming.of("GET", "http://localhost/a?b", [])
-    incoming.set_target(b"/c")
-    assert (incoming.target, incoming.path, incoming.query) == (b"/c", b"/c", None)
+    request = Request.of("GET", "http://localhost/a?b", [])
+    request.set_target(b"/c")
+    assert (request.target, request.path, request.query) == (b"/c", b"/c", None)
 
 
 @pytest.mark.parametrize(
@@ -77,8 +77,8 @@ def test_body_is_announced_by_length_or_chunks(
 def test_text_becomes_the_same_request_as_bytes() -> None:
     """``of`` keeps the order, the case and the repetitions of fields, and looks them up without."""
     fields = [("X-B", "1"), ("x-a", "ä"), ("X-B", "2")]
-    incoming = Incoming.of("PATCH", "/x", fields, websocket=True)
-    assert incoming.raw_headers == ((b"X-B", b"1"), (b"x-a", "ä".encode()), (b"X-B", b"2"))
-    assert incoming.headers.getall("x-b") == ["1", "2"]
-    assert incoming.headers["X-A"] == "ä"
-    assert (incoming.method, incoming.websocket, incoming.version) == ("PATCH", True, (1, 1))
+    request = Request.of("PATCH", "/x", fields, websocket=True)
+    assert request.raw_headers == ((b"X-B", b"1"), (b"x-a", "ä".encode()), (b"X-B", b"2"))
+    assert request.headers.getall("x-b") == ["1", "2"]
+    assert request.headers["X-A"] == "ä"
+    assert (request.method, request.websocket, request.version) == ("PATCH", True, (1, 1))

@@ -139,7 +139,7 @@ async def test_the_provider_and_our_answers_get_it(
         refused = await exchange(running.port, request % b"nowhere")
         assert refused.startswith(b"HTTP/1.1 404 ")
         [answered] = lines(refused.partition(b"\r\n\r\n")[0])
-        logged = [one.request_id.encode() for one in running.app.journal.recent]
+        logged = [one.request_id.encode() for one in running.app.exchange_log.recent]
     assert logged == [crossed, answered]
     assert (crossed == GIVEN.encode()) is kept
     assert (answered == GIVEN.encode()) is kept

@@ -13,7 +13,7 @@ from hypothesis import strategies as some
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from proxy.observability.capture import EventStream, SessionTap
+from proxy.observability.capture import EventStreamCapture, WebSocketCapture
 from tests.support.inspection import MASKER, frame
 from tests.support.keyrelay import SECRET
 
@@ -30,14 +30,14 @@ def taking_down() -> tuple[Heard, Callable[..., None]]:
     return heard, say
 
 
-def session(extensions: bytes = b"") -> tuple[Heard, SessionTap]:
+def session(extensions: bytes = b"") -> tuple[Heard, WebSocketCapture]:
     heard, say = taking_down()
-    return heard, SessionTap(say, lambda _tap: None, extensions, MASKER)
+    return heard, WebSocketCapture(say, lambda _tap: None, extensions, MASKER)
 
 
-def stream(coding: str = "") -> tuple[Heard, EventStream]:
+def stream(coding: str = "") -> tuple[Heard, EventStreamCapture]:
     heard, say = taking_down()
-    return heard, EventStream(say, lambda _stream: None, coding, MASKER)
+    return heard, EventStreamCapture(say, lambda _stream: None, coding, MASKER)
 
 
 def test_messages_both_ways() -> None:
@@ -211,11 +211,11 @@ def test_a_failure_within_harms_nobody(kind: str) -> None:
 
     ear: Any
     if kind == "session":
-        ear = SessionTap(say, lambda _tap: None, b"", MASKER)
+        ear = WebSocketCapture(say, lambda _tap: None, b"", MASKER)
         for _ in range(2):
             ear.from_client(frame(b"a", mask=MASK))
     else:
-        ear = EventStream(say, lambda _stream: None, "", MASKER)
+        ear = EventStreamCapture(say, lambda _stream: None, "", MASKER)
         for _ in range(2):
             ear.feed(b"data: a\n\n")
     ear.ended()

@@ -5,7 +5,13 @@ from __future__ import annotations
 from hypothesis import given, settings
 from hypothesis import strategies as some
 
-from proxy.observability.capture_buffer import KEPT, KEPT_BYTES, Conversation, Conversations, Said
+from proxy.observability.capture_buffer import (
+    KEPT,
+    KEPT_BYTES,
+    CapturedMessage,
+    Conversation,
+    Conversations,
+)
 
 
 def say(
@@ -13,7 +19,7 @@ def say(
 ) -> None:
     for _ in range(times):
         place = conversation.count + 1
-        said = Said(1.0, "client", "text", text, len(text), False, place)
+        said = CapturedMessage(1.0, "client", "text", text, len(text), False, place)
         conversations.add(conversation, said)
 
 

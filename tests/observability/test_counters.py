@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.observability.counters import BUCKETS, Tally
-from proxy.observability.exchange_log import Exchange
+from proxy.observability.counters import BUCKETS, Counters
+from proxy.observability.exchange_log import ExchangeRecord
 
 
 def ended(
@@ -21,8 +21,8 @@ def ended(
     websocket: bool = False,
     outcome: str = "",
     **more: Any,
-) -> Exchange:
-    one = Exchange(route, method, "/x", websocket, status=status, outcome=outcome)
+) -> ExchangeRecord:
+    one = ExchangeRecord(route, method, "/x", websocket, status=status, outcome=outcome)
     if status:
         one.first_byte = 0.02
     one.duration = 0.3
@@ -31,19 +31,19 @@ def ended(
     return one
 
 
-def counted(*exchanges: Exchange, route: str = "api") -> dict[str, Any]:
-    tally = Tally()
-    tally.feed(exchanges)
-    said: dict[str, Any] = tally.as_json()[route]
+def counted(*exchanges: ExchangeRecord, route: str = "api") -> dict[str, Any]:
+    counters = Counters()
+    counters.feed(exchanges)
+    said: dict[str, Any] = counters.as_json()[route]
     return said
 
 
 def test_requests_are_counted_by_route_method_and_status() -> None:
     """Each exchange counts once, and its bytes each way."""
-    tally = Tally()
-    tally.feed([ended(), ended(sent=3, received=5), ended(404, method="POST")])
-    tally.feed([ended(sent=4), ended(421, route="-")])
-    said = tally.as_json()
+    counters = Counters()
+    counters.feed([ended(), ended(sent=3, received=5), ended(404, method="POST")])
+    counters.feed([ended(sent=4), ended(421, route="-")])
+    said = counters.as_json()
     assert said["api"]["requests"] == {"GET": {"200": 3}, "POST": {"404": 1}}
     assert said["api"]["bytes"] == {"sent": 7, "received": 5}
     assert said["-"]["requests"] == {"GET": {"421": 1}}
@@ -106,11 +106,11 @@ def test_histograms_have_fixed_buckets() -> None:
 @given(st.lists(st.tuples(st.text(), st.integers(0, 999)), max_size=50))
 def test_nobody_can_make_the_counters_grow(asked: list[tuple[str, int]]) -> None:
     """Methods of clients and statuses of providers come under names that are known beforehand."""
-    tally = Tally()
-    tally.feed([ended(status, method=method, path=method) for method, status in asked])
+    counters = Counters()
+    counters.feed([ended(status, method=method, path=method) for method, status in asked])
     allowed = {f"{digit}xx" for digit in range(10)} | {"none", "other"}
     methods = {"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"}
-    for said in tally.as_json().values():
+    for said in counters.as_json().values():
         assert set(said["requests"]) <= methods | {"other"}
         for codes in said["requests"].values():
             assert all(code in allowed or 100 <= int(code) <= 511 for code in codes)
@@ -122,11 +122,11 @@ def test_tallies_of_processes_add_up() -> None:
         [ended(), ended(421, route="-", outcome="host-not-allowed")],
         [ended(), ended(101, websocket=True, sent=7), ended(503, route="other", strategy="key")],
     )
-    parts = [Tally(), Tally(), Tally()]
-    whole = Tally()
+    parts = [Counters(), Counters(), Counters()]
+    whole = Counters()
     for part, batch in zip(parts, batches, strict=False):
         part.feed(batch)
         whole.feed(batch)
-    merged = Tally.merged(json.loads(json.dumps(part.as_json())) for part in parts)
+    merged = Counters.merged(json.loads(json.dumps(part.as_json())) for part in parts)
     assert merged == whole.as_json()
-    assert Tally.merged([]) == {}
+    assert Counters.merged([]) == {}

@@ -10,24 +10,24 @@ from typing import Any
 
 import pytest
 
-from proxy.observability.exchange_log import AccessLog, Exchange, Journal
+from proxy.observability.exchange_log import AccessLog, ExchangeLog, ExchangeRecord
 from tests.support.keyrelay import until
 
 
-def exchange(**more: object) -> Exchange:
-    one = Exchange("api", "GET", "/v1/x", strategy="key", sent=3, received=5)
+def exchange(**more: object) -> ExchangeRecord:
+    one = ExchangeRecord("api", "GET", "/v1/x", strategy="key", sent=3, received=5)
     one.answered(200)
     for name, value in more.items():
         setattr(one, name, value)
     return one
 
 
-async def lines_of(*exchanges: Exchange, as_json: bool = False) -> list[str]:
+async def lines_of(*exchanges: ExchangeRecord, as_json: bool = False) -> list[str]:
     written: list[str] = []
-    journal = Journal(asyncio.get_running_loop(), written.append, as_json=as_json)
+    exchange_log = ExchangeLog(asyncio.get_running_loop(), written.append, as_json=as_json)
     for one in exchanges:
-        journal.note(one)
-    journal.flush()
+        exchange_log.finish(one)
+    exchange_log.flush()
     return "".join(written).splitlines()
 
 
@@ -68,9 +68,9 @@ async def test_a_line_for_programs() -> None:
 
 async def test_an_exchange_without_an_answer() -> None:
     """Where no answer began there is no time to its first byte."""
-    (line,) = await lines_of(Exchange("api", "GET", "/"), as_json=True)
+    (line,) = await lines_of(ExchangeRecord("api", "GET", "/"), as_json=True)
     assert json.loads(line)["first_byte_ms"] is None
-    (line,) = await lines_of(Exchange("-", "GET", "-"))
+    (line,) = await lines_of(ExchangeRecord("-", "GET", "-"))
     assert " - GET - - " in line
 
 
@@ -96,16 +96,16 @@ async def test_the_request_id_in_a_line(more: dict[str, object], shown: bool) ->
 async def test_lines_are_written_soon_and_together() -> None:
     """Lines wait for each other, a moment, and are written in one call; none is written twice."""
     written: list[str] = []
-    journal = Journal(asyncio.get_running_loop(), written.append)
+    exchange_log = ExchangeLog(asyncio.get_running_loop(), written.append)
     for _ in range(3):
-        journal.note(exchange())
+        exchange_log.finish(exchange())
     assert written == []
     await until(lambda: written)
     assert written[0].count("\n") == 3
-    journal.flush()
+    exchange_log.flush()
     assert len(written) == 1
-    journal.note(exchange())
-    journal.flush()
+    exchange_log.finish(exchange())
+    exchange_log.flush()
     assert len(written) == 2
     await asyncio.sleep(0)
     assert len(written) == 2
@@ -113,49 +113,49 @@ async def test_lines_are_written_soon_and_together() -> None:
 
 async def test_without_an_access_log() -> None:
     """With nobody to write to, exchanges are remembered, and no line is kept waiting."""
-    journal = Journal(asyncio.get_running_loop(), None)
-    journal.note(exchange())
-    journal.flush()
-    assert (journal.total, len(journal.recent), journal._unheard) == (1, 1, [])
+    exchange_log = ExchangeLog(asyncio.get_running_loop(), None)
+    exchange_log.finish(exchange())
+    exchange_log.flush()
+    assert (exchange_log.total, len(exchange_log.recent), exchange_log._unheard) == (1, 1, [])
 
 
 async def test_the_journal_does_not_grow() -> None:
     """The last thousand exchanges are remembered; all are counted."""
-    journal = Journal(asyncio.get_running_loop(), None)
+    exchange_log = ExchangeLog(asyncio.get_running_loop(), None)
     for number in range(1500):
-        journal.note(exchange(sent=number))
-    assert (journal.total, len(journal.recent)) == (1500, 1000)
-    assert (journal.recent[0].sent, journal.recent[-1].sent) == (500, 1499)
+        exchange_log.finish(exchange(sent=number))
+    assert (exchange_log.total, len(exchange_log.recent)) == (1500, 1000)
+    assert (exchange_log.recent[0].sent, exchange_log.recent[-1].sent) == (500, 1499)
 
 
 async def test_what_is_open() -> None:
     """An exchange is open from its begin to its end; one may end without having begun."""
-    journal = Journal(asyncio.get_running_loop())
+    exchange_log = ExchangeLog(asyncio.get_running_loop())
     first, second, refused = exchange(), exchange(), exchange()
-    journal.begin(first)
-    journal.begin(second)
-    assert journal.open == {first, second}
-    journal.note(refused)
-    journal.note(first)
-    assert journal.open == {second}
+    exchange_log.begin(first)
+    exchange_log.begin(second)
+    assert exchange_log.open == {first, second}
+    exchange_log.finish(refused)
+    exchange_log.finish(first)
+    assert exchange_log.open == {second}
     assert [one.number for one in (first, second, refused)] == [1, 2, 3]
-    assert list(journal.recent) == [refused, first]
+    assert list(exchange_log.recent) == [refused, first]
 
 
 async def test_every_sink_hears_everything_once() -> None:
     """Sinks get what has ended in its order and in one batch, each exchange once."""
-    heard: list[list[Exchange]] = []
-    journal = Journal(asyncio.get_running_loop())
-    journal.sinks += [lambda batch: heard.append(list(batch))] * 2
+    heard: list[list[ExchangeRecord]] = []
+    exchange_log = ExchangeLog(asyncio.get_running_loop())
+    exchange_log.sinks += [lambda batch: heard.append(list(batch))] * 2
     both = [exchange(), exchange()]
     for one in both:
-        journal.note(one)
-    journal.flush()
-    journal.flush()
+        exchange_log.finish(one)
+    exchange_log.flush()
+    exchange_log.flush()
     assert heard == [both, both]
 
 
-def broken_sink(batch: Sequence[Exchange]) -> None:
+def broken_sink(batch: Sequence[ExchangeRecord]) -> None:
     raise OSError("CANARY")
 
 
@@ -163,11 +163,11 @@ async def test_a_sink_that_fails() -> None:
     """It is told of once, without its error's text, and takes nothing from the others."""
     warnings: list[str] = []
     written: list[str] = []
-    journal = Journal(asyncio.get_running_loop(), warn=warnings.append)
-    journal.sinks += [broken_sink, AccessLog(written.append)]
+    exchange_log = ExchangeLog(asyncio.get_running_loop(), warn=warnings.append)
+    exchange_log.sinks += [broken_sink, AccessLog(written.append)]
     for _ in range(3):
-        journal.note(exchange())
-        journal.flush()
+        exchange_log.finish(exchange())
+        exchange_log.flush()
     assert len(written) == 3
     assert warnings == ["broken_sink failed (OSError) and misses exchanges"]
 
@@ -181,7 +181,7 @@ async def test_an_access_log_that_cannot_be_written() -> None:
     def write(_lines: str) -> None:
         raise BrokenPipeError
 
-    journal = Journal(loop, write)
-    journal.note(exchange())
+    exchange_log = ExchangeLog(loop, write)
+    exchange_log.finish(exchange())
     await until(lambda: told)
     assert told == [{"message": "AccessLog failed (BrokenPipeError) and misses exchanges"}]

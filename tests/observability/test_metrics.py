@@ -18,8 +18,8 @@ from prometheus_client.samples import Sample
 
 from proxy import __version__
 from proxy.app.status import merged, snapshot
-from proxy.observability.counters import BUCKETS, Tally
-from proxy.observability.exchange_log import Exchange
+from proxy.observability.counters import BUCKETS, Counters
+from proxy.observability.exchange_log import ExchangeRecord
 from proxy.observability.metrics import CONTENT_TYPE, exposition
 from tests.support.keyrelay import (
     SECRET,
@@ -57,29 +57,29 @@ def pool(**more: int) -> dict[str, int]:
     return dict.fromkeys((*names, "spare_failures"), 0) | more
 
 
-def standing(tally: Tally, **route: Any) -> dict[str, Any]:
+def standing(counters: Counters, **route: Any) -> dict[str, Any]:
     """A snapshot of one route, ``api``."""
     one = {"strategies": [], "pool": pool(), "in_flight": 0, "websockets": 0, **route}
     return {
         "version": __version__,
         "routes": {"api": one},
-        "tally": tally.as_json(),
+        "tally": counters.as_json(),
         "reloads": {"count": 0, "failed": 0, "last": None},
     }
 
 
-def ended(status: int = 200, *, route: str = "api", **more: Any) -> Exchange:
-    one = Exchange(route, "GET", "/CANARY", status=status)
+def ended(status: int = 200, *, route: str = "api", **more: Any) -> ExchangeRecord:
+    one = ExchangeRecord(route, "GET", "/CANARY", status=status)
     one.first_byte, one.duration = 0.02, 0.3
     for name, value in more.items():
         setattr(one, name, value)
     return one
 
 
-def tally_of(*exchanges: Exchange) -> Tally:
-    tally = Tally()
-    tally.feed(exchanges)
-    return tally
+def tally_of(*exchanges: ExchangeRecord) -> Counters:
+    counters = Counters()
+    counters.feed(exchanges)
+    return counters
 
 
 EXPECTED = {
@@ -109,11 +109,11 @@ EXPECTED = {
 
 def test_every_family_is_there_from_the_start() -> None:
     """With its type and a text, before anything has happened; nothing of the process or Python."""
-    found = families(standing(Tally()))
+    found = families(standing(Counters()))
     assert {name.removeprefix("keyrelay_"): one.type for name, one in found.items()} == EXPECTED
     assert all(name.startswith("keyrelay_") and one.documentation for name, one in found.items())
     assert CONTENT_TYPE == "text/plain; version=0.0.4; charset=utf-8"
-    assert samples(standing(Tally()), "keyrelay_build_info") == {(__version__,): 1}
+    assert samples(standing(Counters()), "keyrelay_build_info") == {(__version__,): 1}
 
 
 def test_every_metric_is_documented() -> None:
@@ -173,7 +173,7 @@ def test_tokens() -> None:
         {"name": "other", "credential": none},
         {"name": "key", "credential": None},
     ]
-    said = standing(Tally(), strategies=strategies)
+    said = standing(Counters(), strategies=strategies)
     assert samples(said, "keyrelay_token_fetches_total") == {
         ("api", "token"): 6,
         ("api", "other"): 2,
@@ -187,8 +187,8 @@ def test_tokens() -> None:
 
 def test_pools() -> None:
     """How requests got their connections, and what state connections are in."""
-    one = pool(open=6, idle=2, spares=1, reused=7, spared=8, dialled=9)
-    said = standing(Tally(), pool=one)
+    one = pool(open=6, idle=2, prewarmed=1, reused=7, spared=8, dialled=9)
+    said = standing(Counters(), pool=one)
     assert samples(said, "keyrelay_pool_connections") == {
         ("api", "busy"): 3,
         ("api", "idle"): 2,
@@ -238,7 +238,7 @@ async def test_the_numbers_are_those_of_a_load() -> None:
         for path in (b"/demo/../x", b"/demo/x"):
             request = b"GET " + path + b" HTTP/1.1\r\nHost: evil.example\r\n\r\n"
             await exchange(running.port, request)
-        await until(lambda: any(one.status == 101 for one in running.app.journal.recent))
+        await until(lambda: any(one.status == 101 for one in running.app.exchange_log.recent))
         said = snapshot(running.app)
         counted = samples(said, "keyrelay_requests_total")
         assert {labels: n for labels, n in counted.items() if labels[0] == "demo"} == {

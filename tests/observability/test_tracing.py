@@ -20,8 +20,8 @@ from opentelemetry.trace import SpanKind, StatusCode
 
 from proxy.errors import KeyrelayError
 from proxy.http.address import Origin
-from proxy.http.request import Incoming
-from proxy.observability.exchange_log import Exchange, Journal
+from proxy.http.request import Request
+from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
 from proxy.observability.tracing import FIELDS, Tracer
 from tests.support.keyrelay import (
     RawProvider,
@@ -48,11 +48,11 @@ class Traced:
         self._exporter = InMemorySpanExporter()
         self.tracer = Tracer(self._exporter)
 
-    def begin(self, *fields: tuple[str, str], one: Exchange | None = None) -> dict[str, str]:
+    def begin(self, *fields: tuple[str, str], one: ExchangeRecord | None = None) -> dict[str, str]:
         """The fields that leave for a request with these."""
-        incoming = Incoming.of("GET", "/x?CANARY", [*fields, ("Authorization", "CANARY")])
-        exchange = one or Exchange("api", "GET", "/x")
-        lines = self.tracer.begin(incoming, exchange, ORIGIN).decode("ascii")
+        request = Request.of("GET", "/x?CANARY", [*fields, ("Authorization", "CANARY")])
+        exchange = one or ExchangeRecord("api", "GET", "/x")
+        lines = self.tracer.begin(request, exchange, ORIGIN).decode("ascii")
         assert lines.endswith("\r\n")
         return dict(line.split(": ", 1) for line in lines.split("\r\n")[:-1])
 
@@ -70,7 +70,7 @@ async def traced() -> AsyncIterator[Traced]:
 
 async def test_a_trace_goes_on(traced: Traced) -> None:
     """The provider gets the client's trace with our span, whose parent is the client's."""
-    one = Exchange("api", "GET", "/x")
+    one = ExchangeRecord("api", "GET", "/x")
     sent = traced.begin(("Traceparent", PARENT), ("tracestate", "a=1,b=2"), one=one)
     version, trace, span, flags = sent["traceparent"].split("-")
     assert (version, trace, flags) == ("00", TRACE, "01")
@@ -87,7 +87,7 @@ async def test_a_trace_goes_on(traced: Traced) -> None:
 
 async def test_a_trace_begins_here(traced: Traced) -> None:
     """Without a trace of the client's there is a new one, and nothing of a state."""
-    one = Exchange("api", "GET", "/x")
+    one = ExchangeRecord("api", "GET", "/x")
     sent = traced.begin(("tracestate", "a=1"), one=one)
     assert set(sent) == {"traceparent"}
     traced.tracer.end([one])
@@ -97,7 +97,7 @@ async def test_a_trace_begins_here(traced: Traced) -> None:
 
 async def test_a_trace_that_is_not_recorded(traced: Traced) -> None:
     """A client that does not record has no span made, and its trace goes on all the same."""
-    one = Exchange("api", "GET", "/x")
+    one = ExchangeRecord("api", "GET", "/x")
     sent = traced.begin(("traceparent", f"00-{TRACE}-{SPAN}-00"), one=one)
     assert sent["traceparent"].startswith(f"00-{TRACE}-")
     assert sent["traceparent"].endswith("-00")
@@ -139,8 +139,8 @@ def test_what_leaves_is_always_a_trace(value: str) -> None:
     """Whatever a client sends as trace, what leaves is one valid field line."""
     tracer = Tracer(InMemorySpanExporter())
     try:
-        incoming = Incoming.of("GET", "/", [("traceparent", value)])
-        lines = tracer.begin(incoming, Exchange("api", "GET", "/"), ORIGIN)
+        request = Request.of("GET", "/", [("traceparent", value)])
+        lines = tracer.begin(request, ExchangeRecord("api", "GET", "/"), ORIGIN)
         assert lines.count(b"\r\n") == 1
         assert len(lines) == len(b"traceparent: \r\n") + len(PARENT)
     finally:
@@ -149,7 +149,7 @@ def test_what_leaves_is_always_a_trace(value: str) -> None:
 
 async def test_what_a_span_says(traced: Traced) -> None:
     """What the access log says, by the names that OpenTelemetry has for it; no query, no field."""
-    one = Exchange("api", "GET", "/x", strategy="key", started=1000.0)
+    one = ExchangeRecord("api", "GET", "/x", strategy="key", started=1000.0)
     traced.begin(one=one)
     one.answered(200)
     one.duration = 0.5
@@ -183,7 +183,7 @@ async def test_what_a_span_says(traced: Traced) -> None:
 )
 async def test_a_span_of_what_failed(traced: Traced, more: dict[str, Any], error: str) -> None:
     """It is an error, of the outcome if there is one, else of the status."""
-    one = Exchange("api", "CANARY", "/x")
+    one = ExchangeRecord("api", "CANARY", "/x")
     traced.begin(one=one)
     for name, value in more.items():
         setattr(one, name, value)
@@ -198,14 +198,14 @@ async def test_a_span_of_what_failed(traced: Traced, more: dict[str, Any], error
 
 async def test_as_a_sink_of_the_journal(traced: Traced) -> None:
     """A span ends when the journal tells of its exchange; others are none of its business."""
-    journal = Journal(asyncio.get_running_loop())
-    journal.sinks.append(traced.tracer.end)
-    one = Exchange("api", "GET", "/x")
-    journal.begin(one)
+    exchange_log = ExchangeLog(asyncio.get_running_loop())
+    exchange_log.sinks.append(traced.tracer.end)
+    one = ExchangeRecord("api", "GET", "/x")
+    exchange_log.begin(one)
     traced.begin(one=one)
-    journal.note(Exchange("-", "GET", "-"))
-    journal.note(one)
-    journal.flush()
+    exchange_log.finish(ExchangeRecord("-", "GET", "-"))
+    exchange_log.finish(one)
+    exchange_log.flush()
     assert len(await traced.spans()) == 1
 
 
@@ -233,8 +233,8 @@ async def test_spans_go_where_the_variables_say(monkeypatch: pytest.MonkeyPatch)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_COMPRESSION", "none")
         monkeypatch.setenv("OTEL_SERVICE_NAME", "dummy-service")
         tracer = Tracer()
-        one = Exchange("api", "GET", "/x")
-        tracer.begin(Incoming.of("GET", "/x", []), one, ORIGIN)
+        one = ExchangeRecord("api", "GET", "/x")
+        tracer.begin(Request.of("GET", "/x", []), one, ORIGIN)
         tracer.end([one])
         await tracer.close()
         await asyncio.wait_for(done.wait(), 5)
@@ -255,8 +255,8 @@ async def test_a_collector_that_hangs(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", collector.url)
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "0.2")
         tracer = Tracer()
-        one = Exchange("api", "GET", "/x")
-        tracer.begin(Incoming.of("GET", "/x", []), one, ORIGIN)
+        one = ExchangeRecord("api", "GET", "/x")
+        tracer.begin(Request.of("GET", "/x", []), one, ORIGIN)
         tracer.end([one])
         async with asyncio.timeout(5):
             await tracer.close(seconds=0.05)
@@ -278,8 +278,8 @@ async def test_what_a_collector_answers_is_not_repeated(
     async with raw_provider(answering(answer)) as collector:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"{collector.url}/CANARY")
         tracer = Tracer(warn=said.append)
-        one = Exchange("api", "GET", "/x")
-        tracer.begin(Incoming.of("GET", "/x", []), one, ORIGIN)
+        one = ExchangeRecord("api", "GET", "/x")
+        tracer.begin(Request.of("GET", "/x", []), one, ORIGIN)
         tracer.end([one])
         await tracer.close()
     assert said == ["traces: there is trouble with the collector (error)"]
@@ -292,12 +292,12 @@ async def test_a_span_that_cannot_be_made() -> None:
     said: list[str] = []
     exporter = InMemorySpanExporter()
     tracer = Tracer(exporter, warn=said.append)
-    incoming = Incoming.of("GET", "/x", [("traceparent", PARENT)])
-    never = Exchange("api", "GET", "/x", started=float("inf"))
-    assert tracer.begin(incoming, never, ORIGIN) == b""
-    endless, good = Exchange("api", "GET", "/x"), Exchange("api", "GET", "/x")
+    request = Request.of("GET", "/x", [("traceparent", PARENT)])
+    never = ExchangeRecord("api", "GET", "/x", started=float("inf"))
+    assert tracer.begin(request, never, ORIGIN) == b""
+    endless, good = ExchangeRecord("api", "GET", "/x"), ExchangeRecord("api", "GET", "/x")
     for one in (endless, good):
-        assert tracer.begin(incoming, one, ORIGIN) != b""
+        assert tracer.begin(request, one, ORIGIN) != b""
     endless.duration = float("inf")
     tracer.end([never, endless, good])
     await tracer.close()
@@ -310,7 +310,7 @@ async def test_a_span_that_cannot_be_made() -> None:
 
 async def test_an_exchange_that_is_given_up_leaves_no_span(traced: Traced) -> None:
     """The journal is never told of one that failed before it was sent."""
-    one = Exchange("api", "GET", "/x")
+    one = ExchangeRecord("api", "GET", "/x")
     traced.begin(one=one)
     assert len(traced.tracer._spans) == 1
     del one

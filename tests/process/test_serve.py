@@ -19,7 +19,7 @@ import pytest
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
-from proxy.admin import runtime_file as adminfile
+from proxy.admin import runtime_file
 from tests.emulators import HUME_KEY, HumeEmulator
 from tests.support.command import (
     CANARY,
@@ -278,7 +278,7 @@ async def inspector(process: Process) -> tuple[str, str]:
         r"^  inspector  (http://[\d.:]+) \(keyrelay status --page ", process.err, re.MULTILINE
     )
     assert found is not None
-    [file] = [one for one in adminfile.running() if one.pid == process.pid]
+    [file] = [one for one in runtime_file.running() if one.pid == process.pid]
     assert file.url == found[1]
     return file.url, file.token
 
@@ -317,7 +317,7 @@ async def test_on_a_terminal_the_printed_address_opens_the_inspector(runtime: Pa
         async with asyncio.timeout(10):
             said = await terminal.stdout.readuntil(b"#token=")
             said += await terminal.stdout.readline()
-        [file] = adminfile.running()
+        [file] = runtime_file.running()
         assert file.page_url in said.decode()
         assert said.decode().count(file.token) == 1
         os.kill(file.pid, signal.SIGTERM)

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.strategy import Means
-from proxy.auth.token_cache import Mint, Minted, MintFailed, TokenKeeper
+from proxy.auth.strategy import AuthContext
+from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError, TokenSource
 from proxy.auth.tokens.factory import make_mint
 from proxy.config.token import ClientCredentials
 from proxy.errors import Refusal
 from proxy.process.ipc import ChannelClosed
-from proxy.process.shared_tokens import SharedMint, Tokens, remote
+from proxy.process.shared_tokens import SharedTokenSource, TokenBroker, remote
 from proxy.process.worker_config import secret_as_json, secret_from_json
 from proxy.secrets.secret import Secret
 from proxy.upstream.dialer import tls_context
@@ -30,15 +30,15 @@ class ScriptedMint:
 
     def __init__(self, lifetime: float = 1000.0) -> None:
         self.lifetime = lifetime
-        self.failure: MintFailed | None = None
+        self.failure: TokenError | None = None
         self.calls = 0
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         self.calls += 1
         await asyncio.sleep(0)
         if self.failure is not None:
             raise self.failure
-        return Minted(f"{CANARY}-{self.calls}".encode(), self.lifetime)
+        return FetchedToken(f"{CANARY}-{self.calls}".encode(), self.lifetime)
 
 
 class Host:
@@ -47,9 +47,9 @@ class Host:
     def __init__(self) -> None:
         self.clock = ManualClock()
         self.tasks: set[asyncio.Task[None]] = set()
-        self.tokens = Tokens(self.clock, self.spawn)
-        self.mint = ScriptedMint()
-        self.own: Mint | None = self.tokens.share("identity", self.mint)
+        self.tokens = TokenBroker(self.clock, self.spawn)
+        self.token_source = ScriptedMint()
+        self.own: TokenSource | None = self.tokens.share("identity", self.token_source)
         self.asked = 0
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -65,8 +65,8 @@ class Host:
         back: dict[str, Any] = json.loads(json.dumps(answer))
         return back
 
-    def worker(self, identity: str = "identity") -> TokenKeeper:
-        return TokenKeeper(SharedMint(remote(self.call), identity), self.clock, self.spawn)
+    def worker(self, identity: str = "identity") -> TokenCache:
+        return TokenCache(SharedTokenSource(remote(self.call), identity), self.clock, self.spawn)
 
 
 @pytest.fixture
@@ -85,7 +85,7 @@ async def test_all_get_one_token(host: Host) -> None:
     workers = [host.worker() for _ in range(4)]
     got = await asyncio.gather(*(one.obtain() for one in workers for _ in range(50)))
     assert {token.value for token in got} == {f"{CANARY}-1".encode()}
-    assert host.mint.calls == 1
+    assert host.token_source.calls == 1
     assert sum(one.fetches for one in workers) == 1
     assert sum(one.failures for one in workers) == 0
 
@@ -98,8 +98,8 @@ async def test_workers_have_the_next_token_before_the_old_one_ends(host: Host) -
     for _ in range(1000):
         await host.clock.advance(10)
         assert all(one.ready() for one in workers)
-    assert 10 <= host.mint.calls <= 14
-    assert host.asked <= 3 * (host.mint.calls + 2)
+    assert 10 <= host.token_source.calls <= 14
+    assert host.asked <= 3 * (host.token_source.calls + 2)
 
 
 async def test_a_token_that_all_see_refused_is_fetched_once(host: Host) -> None:
@@ -113,7 +113,7 @@ async def test_a_token_that_all_see_refused_is_fetched_once(host: Host) -> None:
     await host.clock.advance(100)
     assert workers[3].refuse(old[3])
     assert (await workers[3].obtain()).value == f"{CANARY}-2".encode()
-    assert host.mint.calls == 2
+    assert host.token_source.calls == 2
 
 
 async def test_a_provider_that_refuses_every_token_causes_no_storm(host: Host) -> None:
@@ -130,7 +130,7 @@ async def test_a_provider_that_refuses_every_token_causes_no_storm(host: Host) -
     late = host.worker()
     assert late.refuse(await late.obtain())
     assert not late.refuse(await late.obtain())
-    assert host.mint.calls == 2
+    assert host.token_source.calls == 2
 
 
 async def test_a_token_refused_while_it_is_asked_for_is_asked_for_again(host: Host) -> None:
@@ -143,11 +143,11 @@ async def test_a_token_refused_while_it_is_asked_for_is_asked_for_again(host: Ho
         return answer
 
     gate.set()
-    mint = SharedMint(remote(held), "identity")
-    first = await mint.mint()
+    token_source = SharedTokenSource(remote(held), "identity")
+    first = await token_source.token_source()
     gate.clear()
-    got: list[Minted] = []
-    again = host.spawn(_taken(mint, got))
+    got: list[FetchedToken] = []
+    again = host.spawn(_taken(token_source, got))
     await host.clock.settle()
     first.refused()
     gate.set()
@@ -155,15 +155,15 @@ async def test_a_token_refused_while_it_is_asked_for_is_asked_for_again(host: Ho
     assert [one.value for one in got] == [f"{CANARY}-2".encode()]
 
 
-async def _taken(mint: SharedMint, got: list[Minted]) -> None:
-    got.append(await mint.mint())
+async def _taken(token_source: SharedTokenSource, got: list[FetchedToken]) -> None:
+    got.append(await token_source.token_source())
 
 
 async def test_the_reason_is_that_of_the_call(host: Host) -> None:
     """A worker says why there is no token as the supervisor would, and when to come back; it does
     not space calls that are spaced already.
     """
-    host.mint.failure = MintFailed("the token endpoint is out of order", bad_answer=True)
+    host.token_source.failure = TokenError("the token endpoint is out of order", bad_answer=True)
     one = host.worker()
     for _ in range(5):
         with pytest.raises(Refusal) as caught:
@@ -171,13 +171,13 @@ async def test_the_reason_is_that_of_the_call(host: Host) -> None:
         assert (caught.value.status, caught.value.kind) == (502, "no-token")
         assert "the token endpoint is out of order." in caught.value.detail
         await host.clock.advance(61)
-    failed = host.mint.calls
+    failed = host.token_source.calls
     assert failed > 1
-    host.mint.failure = None
+    host.token_source.failure = None
     # The supervisor's next try is at most a minute away, and the worker's a second.
     await host.clock.advance(62)
     assert (await one.obtain()).value.startswith(CANARY.encode())
-    assert (one.fetches, one.failures) == (host.mint.calls, failed)
+    assert (one.fetches, one.failures) == (host.token_source.calls, failed)
 
 
 async def test_a_token_of_another_configuration_is_never_given(host: Host) -> None:
@@ -185,7 +185,7 @@ async def test_a_token_of_another_configuration_is_never_given(host: Host) -> No
     one = host.worker("another identity")
     with pytest.raises(Refusal, match="different configurations"):
         await one.obtain()
-    assert host.mint.calls == 0
+    assert host.token_source.calls == 0
     host.tokens.share("another identity", ScriptedMint())
     await host.clock.advance(1.5)
     assert (await one.obtain()).value == f"{CANARY}-1".encode()
@@ -193,15 +193,15 @@ async def test_a_token_of_another_configuration_is_never_given(host: Host) -> No
 
 async def test_what_no_route_needs_is_forgotten(host: Host) -> None:
     """Requests that began before a reload may still ask; ten minutes later nobody can."""
-    mine = SharedMint(remote(host.call), "identity")
+    mine = SharedTokenSource(remote(host.call), "identity")
     host.own = None
     gc.collect()
-    await mine.mint()
+    await mine.token_source()
     await host.clock.advance(599)
-    await mine.mint()
+    await mine.token_source()
     await host.clock.advance(601)
-    with pytest.raises(MintFailed, match="different configurations"):
-        await mine.mint()
+    with pytest.raises(TokenError, match="different configurations"):
+        await mine.token_source()
 
 
 async def test_a_route_that_comes_back_finds_its_token(host: Host) -> None:
@@ -209,7 +209,7 @@ async def test_a_route_that_comes_back_finds_its_token(host: Host) -> None:
     await host.worker().obtain()
     fresh = ScriptedMint()
     host.own = host.tokens.share("identity", fresh)
-    assert (await host.own.mint()).value == f"{CANARY}-1".encode()
+    assert (await host.own.token_source()).value == f"{CANARY}-1".encode()
     assert fresh.calls == 0
 
 
@@ -219,7 +219,7 @@ async def test_without_a_supervisor_there_is_no_token(host: Host) -> None:
     async def gone(_question: dict[str, Any]) -> dict[str, Any]:
         raise ChannelClosed("the other process is gone")
 
-    one = TokenKeeper(SharedMint(remote(gone), "identity"), host.clock, host.spawn)
+    one = TokenCache(SharedTokenSource(remote(gone), "identity"), host.clock, host.spawn)
     with pytest.raises(Refusal, match="do not reach each other") as caught:
         await one.obtain()
     assert caught.value.status == 503
@@ -247,9 +247,9 @@ def identity(base: str = "https://api.test", key: bytes = b"dummy", **more: Any)
     """Under which name the token of these settings is shared."""
     found: list[str] = []
 
-    def share(name: str, mint: Mint) -> Mint:
+    def share(name: str, token_source: TokenSource) -> TokenSource:
         found.append(name)
-        return mint
+        return token_source
 
     def spawn(_work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         raise NotImplementedError
@@ -263,7 +263,7 @@ def identity(base: str = "https://api.test", key: bytes = b"dummy", **more: Any)
             **more,
         }
     )
-    means = Means(ManualClock(), tls_context(), spawn, share=share)
+    means = AuthContext(ManualClock(), tls_context(), spawn, share=share)
     make_mint(settings, {"id": b"dummy-id", "key": key}, base, means, allow_private=False)
     (name,) = found
     return name

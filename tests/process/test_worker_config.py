@@ -6,19 +6,18 @@ import json
 
 import pytest
 
-from proxy.config import loader
-from proxy.config import scaffold as starter
+from proxy.config import loader, scaffold
 from proxy.config.presets import presets
 from proxy.config.settings import Settings
 from proxy.http.address import ListenAddress
-from proxy.process.worker_config import Handover, share_of
-from proxy.process.worker_listeners import Offer
-from proxy.routing.route_secrets import Found
+from proxy.process.worker_config import WorkerConfig, share_of
+from proxy.process.worker_listeners import ListenerOffer
+from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.secrets.secret import Secret
 
 
-def there_and_back(handover: Handover) -> Handover:
-    return Handover.from_json(json.loads(json.dumps(handover.as_json())))
+def there_and_back(worker_config: WorkerConfig) -> WorkerConfig:
+    return WorkerConfig.from_json(json.loads(json.dumps(worker_config.as_json())))
 
 
 def test_every_setting_arrives() -> None:
@@ -44,10 +43,10 @@ def test_every_setting_arrives() -> None:
     named = [name for name, preset in presets().items() if preset.upstream]
     for settings in (
         loader.load_text(full, "routes.yaml"),
-        loader.load(starter.shipped_routes(), ours=True),
+        loader.load(scaffold.shipped_routes(), ours=True),
         loader.from_providers(named).model_copy(update={"listen": ("127.0.0.1:1",)}),
     ):
-        got = there_and_back(Handover(settings, {}, None, ())).settings
+        got = there_and_back(WorkerConfig(settings, {}, None, ())).settings
         assert got == settings
         assert [one.model_dump_json() for one in got.routes.values()] == [
             one.model_dump_json() for one in settings.routes.values()
@@ -56,15 +55,15 @@ def test_every_setting_arrives() -> None:
 
 def test_secrets_and_sockets_arrive() -> None:
     """Every value of every secret, what is lacking, and where sockets are."""
-    found = Found(
+    found = ResolvedSecrets(
         {"key": (Secret("key", b"\xff1", "env:A"), Secret("key", b"2"))}, {"id": "set ID"}
     )
     sockets = (
-        Offer("127.0.0.1:0", None, ListenAddress("127.0.0.1", 4711, None)),
-        Offer("unix:/run/x", "acme", ListenAddress(None, 0, "/run/x")),
+        ListenerOffer("127.0.0.1:0", None, ListenAddress("127.0.0.1", 4711, None)),
+        ListenerOffer("unix:/run/x", "acme", ListenAddress(None, 0, "/run/x")),
     )
     own = (ListenAddress("127.0.0.1", 8081, None),)
-    given = Handover(Settings(), {"acme": found}, Secret("t", b"dummy-inbound"), sockets, own)
+    given = WorkerConfig(Settings(), {"acme": found}, Secret("t", b"dummy-inbound"), sockets, own)
     got = there_and_back(given)
     assert got.found["acme"].same(found)
     assert got.inbound is not None

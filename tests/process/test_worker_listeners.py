@@ -10,9 +10,9 @@ import pytest
 
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
-from proxy.forwarding.handler import Gateway
+from proxy.forwarding.handler import RequestHandler
 from proxy.http.address import ListenAddress
-from proxy.process.worker_listeners import Arrivals, GivenPlaces, Offer, OpenPlaces
+from proxy.process.worker_listeners import GivenPlaces, ListenerOffer, OpenPlaces, PassedConnections
 from proxy.server.connection import ClientConnection
 from tests.support.keyrelay import both_loops, until
 
@@ -23,12 +23,12 @@ HERE = ListenAddress("127.0.0.1", 4711, None)
 THERE = ListenAddress("127.0.0.1", 4712, None)
 
 
-def no_gateway(_now: object) -> Gateway:
+def no_gateway(_now: object) -> RequestHandler:
     """Nothing here asks what is served."""
-    return object.__new__(Gateway)
+    return object.__new__(RequestHandler)
 
 
-def no_client(_gateway: Gateway) -> ClientConnection:
+def no_client(_gateway: RequestHandler) -> ClientConnection:
     raise NotImplementedError
 
 
@@ -71,8 +71,8 @@ async def test_connections_wait_until_somebody_wants_them() -> None:
 
 async def test_what_arrives_is_served_by_its_place() -> None:
     """And what arrives at a place that is not served any more is closed."""
-    arrivals = Arrivals()
-    arrivals.offers = [Offer(TEXT, None, HERE)]
+    arrivals = PassedConnections()
+    arrivals.offers = [ListenerOffer(TEXT, None, HERE)]
     listener = arrivals.serve(TEXT, None, Hello)
     assert listener.url == "http://127.0.0.1:4711"
     loop = asyncio.get_running_loop()
@@ -87,8 +87,12 @@ async def test_what_arrives_is_served_by_its_place() -> None:
 
 async def test_each_place_is_served_once() -> None:
     """By what is written and whose it is; where two are written alike, each gets another."""
-    arrivals = Arrivals()
-    arrivals.offers = [Offer(TEXT, None, HERE), Offer(TEXT, None, THERE), Offer(TEXT, "acme", HERE)]
+    arrivals = PassedConnections()
+    arrivals.offers = [
+        ListenerOffer(TEXT, None, HERE),
+        ListenerOffer(TEXT, None, THERE),
+        ListenerOffer(TEXT, "acme", HERE),
+    ]
     places = GivenPlaces(no_gateway, no_client, arrivals)
     opened = await places.prepare(Settings.model_validate({"listen": [TEXT, TEXT]}))
     assert [one.listener.address for one in opened.values()] == [HERE, THERE]

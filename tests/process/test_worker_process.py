@@ -13,10 +13,10 @@ import pytest
 
 from proxy.config.settings import Settings
 from proxy.process.ipc import Message
-from proxy.process.worker_config import Handover
+from proxy.process.worker_config import WorkerConfig
 from proxy.process.worker_process import WorkerProcess, lock_file
 
-HANDOVER = Handover(Settings(), {}, None, ())
+HANDOVER = WorkerConfig(Settings(), {}, None, ())
 
 
 async def nothing(_kind: str, _message: Message, _descriptors: list[int]) -> Message:

@@ -47,22 +47,22 @@ def check_command(words: list[str]) -> None:
 
 def test_the_service_starts_reloads_and_ends_keyrelay_as_it_is_meant() -> None:
     """The command exists; readiness is told; stopping has the time that draining takes."""
-    service = unit("keyrelay.service")
-    [start] = service["ExecStart"]
+    route_service = unit("keyrelay.service")
+    [start] = route_service["ExecStart"]
     program, *words = start.split()
     assert program.endswith("/keyrelay")
     check_command(words)
     assert words[-1] == "/etc/keyrelay/routes.yaml"
-    assert service["Type"] == ["notify"]
-    assert service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
-    assert int(service["TimeoutStopSec"][0]) > DRAIN_SECONDS
+    assert route_service["Type"] == ["notify"]
+    assert route_service["ExecReload"] == ["/bin/kill -HUP $MAINPID"]
+    assert int(route_service["TimeoutStopSec"][0]) > DRAIN_SECONDS
     # 2 is a configuration that is wrong: starting again would change nothing.
-    assert service["RestartPreventExitStatus"] == ["2"]
+    assert route_service["RestartPreventExitStatus"] == ["2"]
 
 
 def test_the_service_can_do_little() -> None:
     """What a proxy needs is left to it, and nothing else."""
-    service = unit("keyrelay.service")
+    route_service = unit("keyrelay.service")
     for key in (
         "DynamicUser",
         "LockPersonality",
@@ -76,14 +76,14 @@ def test_the_service_can_do_little() -> None:
         "RestrictNamespaces",
         "RestrictSUIDSGID",
     ):
-        assert service[key] == ["yes"], key
-    assert service["ProtectSystem"] == ["strict"]
-    assert service["CapabilityBoundingSet"] == service["AmbientCapabilities"] == [""]
-    assert service["SystemCallFilter"][0] == "@system-service"
+        assert route_service[key] == ["yes"], key
+    assert route_service["ProtectSystem"] == ["strict"]
+    assert route_service["CapabilityBoundingSet"] == route_service["AmbientCapabilities"] == [""]
+    assert route_service["SystemCallFilter"][0] == "@system-service"
     families = "AF_UNIX AF_INET AF_INET6 AF_NETLINK"
-    assert service["RestrictAddressFamilies"] == [families]
-    assert not service.keys() & {"EnvironmentFile", "User"}
-    assert not any("KEY" in one for one in service.get("Environment", ()))
+    assert route_service["RestrictAddressFamilies"] == [families]
+    assert not route_service.keys() & {"EnvironmentFile", "User"}
+    assert not any("KEY" in one for one in route_service.get("Environment", ()))
 
 
 def test_units_and_routes_name_the_same_things() -> None:
@@ -229,8 +229,10 @@ def test_its_routes_are_right(
 
 def test_compose_hands_the_keys_to_keyrelay_alone() -> None:
     """It passes on every variable that the shipped routes ask for; the application gets none."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    relay, app = services["keyrelay"], services["app"]
+    route_services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))[
+        "services"
+    ]
+    relay, app = route_services["keyrelay"], route_services["app"]
     settings = loader.load(ROOT / "config" / "routes.yaml")
     asked = {
         reference.removeprefix("env:")
@@ -259,14 +261,14 @@ def test_the_page_names_what_there_is() -> None:
     rows = dict(
         re.findall(r"^\| (systemd|Docker Compose|Kubernetes) \| .* \| (\d+) s \|$", PAGE, re.M)
     )
-    service = unit("keyrelay.service")
+    route_service = unit("keyrelay.service")
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     manifest = (DEPLOY / "kubernetes" / "sidecar.yaml").read_text(encoding="utf-8")
     assert rows == {
-        "systemd": service["TimeoutStopSec"][0],
+        "systemd": route_service["TimeoutStopSec"][0],
         "Docker Compose": compose["services"]["keyrelay"]["stop_grace_period"].removesuffix("s"),
         "Kubernetes": re.findall(r"terminationGracePeriodSeconds: (\d+)", manifest)[0],
     }
-    assert f"`WatchdogSec={service['WatchdogSec'][0]}`" in PAGE
+    assert f"`WatchdogSec={route_service['WatchdogSec'][0]}`" in PAGE
     assert f"`drain_seconds` ({DRAIN_SECONDS})" in PAGE
     assert f"`max_connections` ({Settings.model_fields['max_connections'].default})" in PAGE

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.http.request import request_id
-from proxy.observability.exchange_log import AccessLog, Exchange
+from proxy.observability.exchange_log import AccessLog, ExchangeRecord
 from proxy.observability.metrics import exposition
 from tests.observability.test_metrics import standing, tally_of
 
@@ -32,10 +32,10 @@ def labels_in_use() -> dict[str, set[str]]:
     """Of each metric the labels of its samples, where something of every kind has happened."""
     token = {"name": "token", "credential": {"fetches": 1, "failures": 1, "age_seconds": 3.0}}
     happened = [
-        Exchange("api", "GET", "/", status=200),
-        Exchange("api", "GET", "/", status=200, outcome="client-left"),
-        Exchange("api", "GET", "/", status=502, outcome="connection_refused"),
-        Exchange("api", "GET", "/", websocket=True, status=101),
+        ExchangeRecord("api", "GET", "/", status=200),
+        ExchangeRecord("api", "GET", "/", status=200, outcome="client-left"),
+        ExchangeRecord("api", "GET", "/", status=502, outcome="connection_refused"),
+        ExchangeRecord("api", "GET", "/", websocket=True, status=101),
     ]
     for one in happened:
         one.first_byte = one.duration = 0.1
@@ -75,7 +75,7 @@ def test_histograms_are_called_so() -> None:
 def test_the_fields_of_a_line_are_those_of_the_table() -> None:
     """In their order."""
     written: list[str] = []
-    AccessLog(written.append, as_json=True)([Exchange("api", "GET", "/")])
+    AccessLog(written.append, as_json=True)([ExchangeRecord("api", "GET", "/")])
     documented = [name for names, _ in rows("Logs") for name in re.findall(r"`(\w+)`", names)]
     assert documented == list(json.loads(written[0]))
 

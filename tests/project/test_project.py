@@ -300,12 +300,14 @@ def test_image_runs_as_nobody_and_publishes_nothing() -> None:
 
 def test_compose_gives_the_application_no_key() -> None:
     """The sidecar's application shares keyrelay's loopback and nothing else of it."""
-    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))["services"]
-    relay, app = services["keyrelay"], services["app"]
+    route_services = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))[
+        "services"
+    ]
+    relay, app = route_services["keyrelay"], route_services["app"]
     assert app["network_mode"] == "service:keyrelay"
     assert not app.keys() & {"environment", "env_file", "secrets", "volumes", "configs"}
-    for service in (relay, app):
-        assert "ports" not in service
-        assert service["read_only"] is True
-        assert service["cap_drop"] == ["ALL"]
-        assert service["security_opt"] == ["no-new-privileges:true"]
+    for route_service in (relay, app):
+        assert "ports" not in route_service
+        assert route_service["read_only"] is True
+        assert route_service["cap_drop"] == ["ALL"]
+        assert route_service["security_opt"] == ["no-new-privileges:true"]

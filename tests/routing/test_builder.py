@@ -10,13 +10,13 @@ import pytest
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
 from proxy.errors import SecretUnavailable
-from proxy.forwarding.upstream_request import Outgoing
+from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import Found, find_secrets
-from proxy.secrets.envelope import Envelope, Place
+from proxy.routing.route_secrets import ResolvedSecrets, find_secrets
+from proxy.secrets.envelope import Envelope, SealBinding
 from proxy.secrets.secret import Secret
 
 HEADER = {"header": "X-Acme-Key", "value": "{key}"}
@@ -43,11 +43,11 @@ def compiled(*auth: dict[str, Any], name: str = "acme", **more: Any) -> Route:
 
 def sent(route: Route, target: str, *fields: tuple[str, str]) -> bytes:
     """What leaves for a GET."""
-    incoming = Incoming.of("GET", target, list(fields))
-    rest = incoming.path.removeprefix(route.prefix)
-    injection = route.admit(incoming, rest).ready(websocket=False)
+    request = Request.of("GET", target, list(fields))
+    rest = request.path.removeprefix(route.prefix)
+    injection = route.admit(request, rest).ready(websocket=False)
     assert injection is not None
-    return Outgoing(incoming, rest, route.rules).render(injection)
+    return UpstreamRequest(request, rest, route.rules).render(injection)
 
 
 def test_upstream_becomes_host_and_base_path() -> None:
@@ -181,9 +181,9 @@ def test_two_values_with_one_fingerprint_are_two() -> None:
         for one in made
         if (other := seen.setdefault(one.fingerprint(), one)) is not one
     )
-    assert not Found({"key": (one,)}, {}).same(Found({"key": (other,)}, {}))
+    assert not ResolvedSecrets({"key": (one,)}, {}).same(ResolvedSecrets({"key": (other,)}, {}))
     again = Secret("key", one.reveal(), "env:KEY")
-    assert Found({"key": (one,)}, {}).same(Found({"key": (again,)}, {}))
+    assert ResolvedSecrets({"key": (one,)}, {}).same(ResolvedSecrets({"key": (again,)}, {}))
 
 
 def made_from(url: str, *references: str, **more: Any) -> RouteSettings:
@@ -209,7 +209,9 @@ def made_from(url: str, *references: str, **more: Any) -> RouteSettings:
     return RouteSettings.model_validate(document)
 
 
-SEALED = str(Envelope.of("1a2b3c4d", bytes(64), Place("acme", "https://api.acme.test:443"), "a"))
+SEALED = str(
+    Envelope.of("1a2b3c4d", bytes(64), SealBinding("acme", "https://api.acme.test:443"), "a")
+)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.errors import Refusal
-from proxy.routing.limits import Allowance
+from proxy.routing.limits import RouteLimiter
 from tests.support.keyrelay import (
     Running,
     answering,
@@ -19,31 +19,31 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def refused(allowance: Allowance) -> Refusal:
+def refused(limiter: RouteLimiter) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        allowance.enter()
+        limiter.enter()
     return caught.value
 
 
 def test_one_more_than_the_bound_is_refused_until_one_leaves() -> None:
     """Requests under way are counted; the place of one that ends is free again."""
-    allowance = Allowance("api", concurrency=2, rate=None)
-    allowance.enter()
-    allowance.enter()
-    refusal = refused(allowance)
+    limiter = RouteLimiter("api", concurrency=2, rate=None)
+    limiter.enter()
+    limiter.enter()
+    refusal = refused(limiter)
     assert (refusal.status, refusal.kind) == (503, "too-many-at-once")
     assert ("Retry-After", "1") in refusal.headers
-    allowance.leave()
-    allowance.enter()
+    limiter.leave()
+    limiter.enter()
 
 
 def test_a_rate_counts_requests_that_have_ended_too() -> None:
     """A loop of short requests is what a rate is for."""
-    allowance = Allowance("api", concurrency=None, rate="2/hour")
+    limiter = RouteLimiter("api", concurrency=None, rate="2/hour")
     for _ in range(2):
-        allowance.enter()
-        allowance.leave()
-    refusal = refused(allowance)
+        limiter.enter()
+        limiter.leave()
+    refusal = refused(limiter)
     assert (refusal.status, refusal.kind) == (429, "rate-exceeded")
     (seconds,) = [value for name, value in refusal.headers if name == "Retry-After"]
     assert 3590 <= int(seconds) <= 3601
@@ -51,11 +51,11 @@ def test_a_rate_counts_requests_that_have_ended_too() -> None:
 
 def test_a_refused_request_takes_no_place() -> None:
     """What was refused for its rate does not count as under way."""
-    allowance = Allowance("api", concurrency=1, rate="1/hour")
-    allowance.enter()
-    allowance.leave()
-    assert refused(allowance).status == 429
-    assert refused(allowance).status == 429
+    limiter = RouteLimiter("api", concurrency=1, rate="1/hour")
+    limiter.enter()
+    limiter.leave()
+    assert refused(limiter).status == 429
+    assert refused(limiter).status == 429
 
 
 async def test_a_route_s_rate_is_kept_and_nothing_is_dialled(dummy_key: bytes) -> None:

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
 from proxy.errors import Refusal, SecretUnavailable
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import find_secrets
-from proxy.routing.router import Match, RouteTable
+from proxy.routing.router import Match, Router
 from proxy.secrets.secret import Secret
 
 HEADER = {"name": "key", "header": "X-Acme-Key", "value": "{key}"}
@@ -38,14 +38,14 @@ def route(name: str = "acme", upstream: str = "https://api.acme.test", **more: A
     return compile_route(name, settings, find_secrets(settings, resolve))
 
 
-def found(table: RouteTable, target: str, host: str = "localhost") -> tuple[str, bytes, bytes]:
-    match = table.find(host, Incoming.of("GET", target, []))
+def found(table: Router, target: str, host: str = "localhost") -> tuple[str, bytes, bytes]:
+    match = table.find(host, Request.of("GET", target, []))
     return match.route.name, match.mount, match.rest
 
 
 def admit(one: Route, method: str = "GET", path: str = "/x", *, websocket: bool = False) -> str:
-    incoming = Incoming.of(method, one.prefix.decode() + path, [], websocket=websocket)
-    return one.admit(incoming, path.encode()).name
+    request = Request.of(method, one.prefix.decode() + path, [], websocket=websocket)
+    return one.admit(request, path.encode()).name
 
 
 def refused(
@@ -59,7 +59,7 @@ def refused(
 # -- finding ---------------------------------------------------------------------------------------
 
 
-TABLE = RouteTable(
+TABLE = Router(
     [
         route("hume"),
         route("team", path="/team"),
@@ -112,9 +112,9 @@ def test_what_only_resembles_a_prefix_is_no_route(target: str) -> None:
 def test_prefix_and_rest_are_the_path(tail: str) -> None:
     """Nothing is lost or added where the path is cut."""
     for prefix in ("/hume", "/team", "/team/hume", "/team/hume/v1"):
-        incoming = Incoming.of("GET", f"{prefix}/{tail}", [])
-        match = TABLE.find("localhost", incoming)
-        assert match.mount + match.rest == incoming.path
+        request = Request.of("GET", f"{prefix}/{tail}", [])
+        match = TABLE.find("localhost", request)
+        assert match.mount + match.rest == request.path
         assert match.rest[:1] == b"/"
 
 
@@ -127,7 +127,7 @@ def test_a_route_s_own_host_needs_no_prefix() -> None:
 
 def test_a_listener_of_one_route_serves_nothing_else() -> None:
     """Neither by prefix nor by host does another route answer there."""
-    only = RouteTable(TABLE.routes, TABLE.routes[0])
+    only = Router(TABLE.routes, TABLE.routes[0])
     for host in ("localhost", "team.localhost"):
         assert found(only, "/team/x", host) == ("hume", b"", b"/team/x")
 
@@ -137,7 +137,7 @@ def test_pages_of_ours_are_where_all_routes_are() -> None:
     assert TABLE.shares("localhost")
     assert TABLE.shares("127.0.0.1")
     assert not TABLE.shares("hume.localhost")
-    assert not RouteTable(TABLE.routes, TABLE.routes[0]).shares("localhost")
+    assert not Router(TABLE.routes, TABLE.routes[0]).shares("localhost")
 
 
 # -- admitting -------------------------------------------------------------------------------------
@@ -244,9 +244,9 @@ def test_a_request_that_no_strategy_serves_leaves_without_none(websocket: bool) 
 # -- Location --------------------------------------------------------------------------------------
 
 
-def relocate(location: str, one: Route | None = None, mount: str = "/acme") -> str:
+def rewrite_location(location: str, one: Route | None = None, mount: str = "/acme") -> str:
     one = route() if one is None else one
-    return Match(one, mount.encode(), b"").relocate(location.encode()).decode()
+    return Match(one, mount.encode(), b"").rewrite_location(location.encode()).decode()
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def relocate(location: str, one: Route | None = None, mount: str = "/acme") -> s
 )
 def test_the_provider_s_own_origin_becomes_the_route(location: str, expected: str) -> None:
     """With and without port, scheme-relative and path-absolute: the client stays on the route."""
-    assert relocate(location) == expected
+    assert rewrite_location(location) == expected
 
 
 @pytest.mark.parametrize(
@@ -300,7 +300,7 @@ def test_the_provider_s_own_origin_becomes_the_route(location: str, expected: st
 )
 def test_what_is_not_the_provider_s_stays_as_it_is(location: str) -> None:
     """T27: another place is the client's decision, without a credential; relative ones fit."""
-    assert relocate(location) == location
+    assert rewrite_location(location) == location
 
 
 @pytest.mark.parametrize(
@@ -315,15 +315,15 @@ def test_what_is_not_the_provider_s_stays_as_it_is(location: str) -> None:
 )
 def test_a_provider_on_another_port_is_that_port_alone(location: str, expected: str) -> None:
     """The origin is scheme, host and port, all three."""
-    assert relocate(location, route(upstream="https://api.acme.test:8443")) == expected
+    assert rewrite_location(location, route(upstream="https://api.acme.test:8443")) == expected
 
 
 def test_a_provider_with_a_literal_address_is_recognised() -> None:
     """Brackets and ports of IPv6 addresses are no trouble."""
     one = route(upstream="http://[::1]:9000")
-    assert relocate("http://[::1]:9000/x", one) == "/acme/x"
-    assert relocate("http://[::1]/x", one) == "http://[::1]/x"
-    assert relocate("http://[::1]:80/x", route(upstream="http://[::1]")) == "/acme/x"
+    assert rewrite_location("http://[::1]:9000/x", one) == "/acme/x"
+    assert rewrite_location("http://[::1]/x", one) == "http://[::1]/x"
+    assert rewrite_location("http://[::1]:80/x", route(upstream="http://[::1]")) == "/acme/x"
 
 
 @pytest.mark.parametrize(
@@ -339,7 +339,7 @@ def test_a_provider_with_a_literal_address_is_recognised() -> None:
 )
 def test_the_base_path_is_taken_off(location: str, expected: str) -> None:
     """It is put before the path again when the client follows; cut at a segment's end only."""
-    assert relocate(location, route(upstream="https://api.acme.test/v2")) == expected
+    assert rewrite_location(location, route(upstream="https://api.acme.test/v2")) == expected
 
 
 @pytest.mark.parametrize(
@@ -357,7 +357,7 @@ def test_the_base_path_is_taken_off(location: str, expected: str) -> None:
 )
 def test_without_a_prefix_paths_stay(location: str, expected: str) -> None:
     """Where the route has an origin of its own, only the origin changes."""
-    assert relocate(location, mount="") == expected
+    assert rewrite_location(location, mount="") == expected
 
 
 KEYED: dict[str, Any] = {
@@ -386,7 +386,7 @@ KEYED: dict[str, Any] = {
 )
 def test_a_credential_in_the_query_is_taken_out(location: str, expected: str) -> None:
     """T29: what keyrelay put into the query does not come back to the client in a Location."""
-    assert relocate(location, route(**KEYED)) == expected
+    assert rewrite_location(location, route(**KEYED)) == expected
 
 
 BOT: dict[str, Any] = {"auth": [{"path": "/bot{key}"}]}
@@ -407,20 +407,20 @@ BOT: dict[str, Any] = {"auth": [{"path": "/bot{key}"}]}
 )
 def test_a_credential_in_the_path_is_taken_out_once(location: str, expected: str) -> None:
     """T29: where the placement puts it, and nowhere else."""
-    assert relocate(location, route(**BOT)) == expected
+    assert rewrite_location(location, route(**BOT)) == expected
 
 
 def test_base_path_and_credential_are_taken_off_in_their_order() -> None:
     """As they were put on: base path, credential, rest."""
     one = route(upstream="https://api.acme.test/v2", **BOT)
-    assert relocate("https://api.acme.test/v2/botdummy-key/x", one) == "/acme/x"
+    assert rewrite_location("https://api.acme.test/v2/botdummy-key/x", one) == "/acme/x"
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), max_size=30))
 def test_no_location_of_the_provider_s_leads_to_another_host(tail: str) -> None:
     """T22, T27: what is rewritten is a path below the route, whatever follows the origin."""
     for mount in ("/acme", ""):
-        got = relocate(f"https://api.acme.test/{tail}", mount=mount)
+        got = rewrite_location(f"https://api.acme.test/{tail}", mount=mount)
         assert got.startswith(mount + "/")
         assert not got.startswith(("//", "/\\"))
 
@@ -429,4 +429,4 @@ def test_no_location_of_the_provider_s_leads_to_another_host(tail: str) -> None:
 def test_any_location_is_dealt_with(location: bytes) -> None:
     """Whatever bytes a provider sends, there is an answer and no exception."""
     for mount in (b"/acme", b""):
-        Match(route(**KEYED), mount, b"").relocate(location)
+        Match(route(**KEYED), mount, b"").rewrite_location(location)

@@ -14,10 +14,10 @@ from proxy.auth.strategy import Strategy
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.errors import Refusal
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.builder import compile_route
-from proxy.routing.route_secrets import Found
-from proxy.routing.route_service import Service, allowance_of, bounds_of
+from proxy.routing.route_secrets import ResolvedSecrets
+from proxy.routing.route_service import RouteService, allowance_of, bounds_of
 from proxy.secrets.secret import Secret
 from proxy.upstream.dialer import Dialler, tls_context
 from proxy.upstream.pool import Pool
@@ -31,43 +31,47 @@ def settings(**more: Any) -> RouteSettings:
     return Settings.model_validate(document).routes["api"]
 
 
-def found(value: str = "dummy-key", reference: str = "env:DUMMY_KEY", **lacking: str) -> Found:
-    return Found({"key": (Secret("key", value.encode(), reference),)}, lacking)
+def found(
+    value: str = "dummy-key", reference: str = "env:DUMMY_KEY", **lacking: str
+) -> ResolvedSecrets:
+    return ResolvedSecrets({"key": (Secret("key", value.encode(), reference),)}, lacking)
 
 
-async def service(last: Service | None = None, **more: Any) -> Service:
+async def route_service(last: RouteService | None = None, **more: Any) -> RouteService:
     """A service of the route ``api``, behind ``last`` if there was one."""
     own, secrets = settings(**more), found()
     route = compile_route("api", own, secrets)
     dialler = Dialler(route.origin, connect_seconds=1, allow_private=False, tls=tls_context())
     loop = asyncio.get_running_loop()
     pool = Pool(dialler, loop, idle_seconds=50, silence_seconds=1)
-    allowance = allowance_of("api", own, last)
-    return Service(route, own, secrets, pool, allowance, bounds_of(own, allowance))
+    limiter = allowance_of("api", own, last)
+    return RouteService(route, own, secrets, pool, limiter, bounds_of(own, limiter))
 
 
-def post(length: int | None = None) -> Incoming:
+def post(length: int | None = None) -> Request:
     fields = [] if length is None else [("Content-Length", str(length))]
-    return Incoming.of("POST", "/api/x", fields)
+    return Request.of("POST", "/api/x", fields)
 
 
 async def test_it_fits_what_it_was_made_of() -> None:
     """The same settings and the same values from the same places; anything else is another one."""
-    one = await service()
+    one = await route_service()
     assert one.fits(settings(), found())
     assert not one.fits(settings(methods=["GET"]), found())
     assert not one.fits(settings(idle_seconds=1), found())
     assert not one.fits(settings(), found("dummy-other-key"))
     assert not one.fits(settings(), found(reference="env:DUMMY_OTHER"))
-    assert not one.fits(settings(), Found({}, {"key": "set DUMMY_KEY"}))
+    assert not one.fits(settings(), ResolvedSecrets({}, {"key": "set DUMMY_KEY"}))
     assert not one.fits(settings(), found(other="set DUMMY_OTHER"))
-    two = Found({"key": (*found().secrets["key"], *found("dummy-old").secrets["key"])}, {})
+    two = ResolvedSecrets(
+        {"key": (*found().secrets["key"], *found("dummy-old").secrets["key"])}, {}
+    )
     assert not one.fits(settings(), two)
 
 
 async def test_a_body_within_its_bound() -> None:
     """What is announced counts, and what has come of a body without a length."""
-    one = await service(max_body_bytes=5)
+    one = await route_service(max_body_bytes=5)
     for length, arrived in ((None, 0), (None, 5), (5, 0), (0, 0)):
         assert one.enter(post(length), arrived).max_body_bytes == 5
     for length, arrived in ((6, 0), (None, 6), (6, 2)):
@@ -78,7 +82,7 @@ async def test_a_body_within_its_bound() -> None:
 
 async def test_a_refused_body_does_not_count() -> None:
     """A request that is too large uses up nothing of what the route may do."""
-    one = await service(max_body_bytes=5, concurrency=1, rate="1/hour")
+    one = await route_service(max_body_bytes=5, concurrency=1, rate="1/hour")
     with pytest.raises(Refusal):
         one.enter(post(6), 0)
     bounds = one.enter(post(5), 0)
@@ -94,35 +98,35 @@ async def test_a_refused_body_does_not_count() -> None:
 
 async def test_without_bounds_nothing_is_counted() -> None:
     """Any number of requests with any body."""
-    one = await service()
-    assert one.allowance is None
+    one = await route_service()
+    assert one.limiter is None
     assert one.enter(post(1 << 40), 0).leave is None
 
 
 async def test_bounds_say_what_is_masked() -> None:
     """``mask_bodies`` reaches each exchange."""
-    assert (await service(mask_bodies=True)).enter(post(), 0).mask_bodies
-    assert not (await service()).enter(post(), 0).mask_bodies
+    assert (await route_service(mask_bodies=True)).enter(post(), 0).mask_bodies
+    assert not (await route_service()).enter(post(), 0).mask_bodies
 
 
 async def test_an_allowance_goes_on_where_its_bounds_are_the_same() -> None:
     """Whatever else is different. With other bounds it begins anew; without any there is none."""
-    first = await service(concurrency=1, rate="5/hour")
-    assert first.allowance is not None
-    same = await service(first, concurrency=1, rate="5/hour", methods=["GET"])
-    assert same.allowance is first.allowance
+    first = await route_service(concurrency=1, rate="5/hour")
+    assert first.limiter is not None
+    same = await route_service(first, concurrency=1, rate="5/hour", methods=["GET"])
+    assert same.limiter is first.limiter
     for more in ({"concurrency": 2, "rate": "5/hour"}, {"concurrency": 1}, {"rate": "5/hour"}):
-        other = await service(first, **more)
-        assert other.allowance is not None
-        assert other.allowance is not first.allowance
-    assert (await service(first)).allowance is None
-    assert (await service(await service(), concurrency=1)).allowance is not None
+        other = await route_service(first, **more)
+        assert other.limiter is not None
+        assert other.limiter is not first.limiter
+    assert (await route_service(first)).limiter is None
+    assert (await route_service(await route_service(), concurrency=1)).limiter is not None
 
 
 async def test_it_knows_when_it_was_made() -> None:
     """On the clock by which exchanges say when they began."""
     before = time.perf_counter()
-    assert before <= (await service()).made <= time.perf_counter()
+    assert before <= (await route_service()).made <= time.perf_counter()
 
 
 class Closable(Strategy):
@@ -143,7 +147,7 @@ class Closable(Strategy):
 
 async def test_retiring_is_not_closing() -> None:
     """What is under way may still need the credential; only ``close`` forgets it."""
-    one, strategies = await service(), (Closable("a", None), Closable("b", None))
+    one, strategies = await route_service(), (Closable("a", None), Closable("b", None))
     one = replace(one, route=replace(one.route, strategies=strategies))
     one.retire()
     assert [strategy.closed for strategy in strategies] == [0, 0]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from proxy.secrets.command import read_command
-from proxy.secrets.source import LIMIT_BYTES, Unusable
+from proxy.secrets.source import LIMIT_BYTES, SourceError
 
 
 def python(code: str, *arguments: str) -> str:
@@ -35,18 +35,18 @@ def test_a_command_reads_nothing() -> None:
 
 def test_a_command_that_cannot_be_run(tmp_path: Path) -> None:
     """A file that is no program is told from one that is not there."""
-    with pytest.raises(Unusable, match="command not found"):
+    with pytest.raises(SourceError, match="command not found"):
         read_command(f"{tmp_path}/none", 10)
-    with pytest.raises(Unusable, match="a program that can be run: Permission denied"):
+    with pytest.raises(SourceError, match="a program that can be run: Permission denied"):
         read_command(str(tmp_path), 10)
 
 
 def test_a_command_that_fails() -> None:
     """Its exit code or signal is told, what it printed is not."""
-    with pytest.raises(Unusable, match=r"exited with 7$") as caught:
+    with pytest.raises(SourceError, match=r"exited with 7$") as caught:
         read_command(python("print('dummy'); raise SystemExit(7)"), 10)
     assert "dummy" not in caught.value.args[0]
-    with pytest.raises(Unusable, match=r"ended by signal 15$"):
+    with pytest.raises(SourceError, match=r"ended by signal 15$"):
         read_command(python("import os; os.kill(os.getpid(), 15)"), 10)
 
 
@@ -54,7 +54,7 @@ def test_a_command_that_prints_too_much() -> None:
     """One that never stops printing is ended; a line end does not count."""
     line = python(f"print('x' * {LIMIT_BYTES})")
     assert len(read_command(line, 10)) == LIMIT_BYTES
-    with pytest.raises(Unusable, match="more than 64 KiB"):
+    with pytest.raises(SourceError, match="more than 64 KiB"):
         read_command("yes", 10)
 
 
@@ -68,7 +68,7 @@ def test_a_command_that_does_not_end(tmp_path: Path, script: str) -> None:
     os.mkfifo(fifo)
     reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
     try:
-        with pytest.raises(Unusable, match=r"timed out after 0.5 s"):
+        with pytest.raises(SourceError, match=r"timed out after 0.5 s"):
             read_command(shlex.join(["sh", "-c", script.format(fifo=fifo)]), 0.5)
         os.set_blocking(reading, True)
         assert os.read(reading, 1) == b""  # ends once nobody holds the other side
@@ -78,7 +78,7 @@ def test_a_command_that_does_not_end(tmp_path: Path, script: str) -> None:
 
 def test_a_command_that_closes_its_output_and_stays() -> None:
     """The end of the output is not the end of the program."""
-    with pytest.raises(Unusable, match="timed out"):
+    with pytest.raises(SourceError, match="timed out"):
         read_command(shlex.join(["sh", "-c", "exec sleep 60 >&-"]), 0.2)
 
 

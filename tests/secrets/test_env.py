@@ -6,7 +6,7 @@ import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.secrets.env import environment_without, read_variable, variables_of
-from proxy.secrets.source import Unusable
+from proxy.secrets.source import SourceError
 
 
 def test_a_variable_s_bytes_are_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -18,10 +18,10 @@ def test_a_variable_s_bytes_are_the_value(monkeypatch: pytest.MonkeyPatch) -> No
 def test_set_but_empty_is_told_from_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever has exported an empty variable looks in another place than who has not."""
     monkeypatch.delenv("DUMMY_KEY", raising=False)
-    with pytest.raises(Unusable, match=r"^set DUMMY_KEY$"):
+    with pytest.raises(SourceError, match=r"^set DUMMY_KEY$"):
         read_variable("DUMMY_KEY")
     monkeypatch.setenv("DUMMY_KEY", "")
-    with pytest.raises(Unusable, match="set but empty"):
+    with pytest.raises(SourceError, match="set but empty"):
         read_variable("DUMMY_KEY")
 
 

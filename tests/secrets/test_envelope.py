@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.secrets.envelope import Envelope, Place, binding, parse_envelope, place_of
+from proxy.secrets.envelope import Envelope, SealBinding, binding, parse_envelope, place_of
 
 PLACE = place_of("hume", "https://api.hume.ai")
 DATA = bytes(range(60))
@@ -74,7 +74,7 @@ def test_the_claim_says_nothing_of_the_value() -> None:
 )
 def test_a_place_has_scheme_host_and_port(upstream: str, origin: str) -> None:
     """Always the port, never the path; the built-in provider is no host."""
-    assert place_of("r", upstream) == Place("r", origin)
+    assert place_of("r", upstream) == SealBinding("r", origin)
 
 
 _PARTS = st.tuples(st.text(max_size=6), st.text(max_size=6), st.text(max_size=6))
@@ -85,5 +85,7 @@ def test_no_two_places_have_the_same_binding(
     one: tuple[str, str, str], other: tuple[str, str, str]
 ) -> None:
     """What belongs to the route cannot be taken for a part of the host."""
-    first, second = (binding(Place(route, origin), slot) for route, origin, slot in (one, other))
+    first, second = (
+        binding(SealBinding(route, origin), slot) for route, origin, slot in (one, other)
+    )
     assert (first == second) == (one == other)

@@ -7,7 +7,7 @@ import pytest
 from proxy.config.secret import SecretSettings
 from proxy.secrets.file import read_credential, read_file, watched
 from proxy.secrets.resolver import resolve, watched_files
-from proxy.secrets.source import Unusable
+from proxy.secrets.source import SourceError
 
 
 def mounted(folder: Path, version: str, value: bytes) -> None:
@@ -37,7 +37,7 @@ def test_a_mount_that_is_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 def test_links_are_followed_in_mounts_alone(tmp_path: Path) -> None:
     """Elsewhere a link may have been put there by somebody else."""
     mounted(tmp_path, "..2026_01", b"dummy")
-    with pytest.raises(Unusable, match="it is a link"):
+    with pytest.raises(SourceError, match="it is a link"):
         read_file(f"{tmp_path}/key")
 
 
@@ -52,7 +52,7 @@ def test_a_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is looked for where systemd says, and watched there."""
     settings = SecretSettings(references=("credential:key",))
     monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    with pytest.raises(Unusable, match="LoadCredential=key"):
+    with pytest.raises(SourceError, match="LoadCredential=key"):
         read_credential("key")
     assert watched_files(settings) == frozenset()
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))

@@ -19,7 +19,7 @@ from proxy.secrets.keyfile import (
     write_key,
 )
 from proxy.secrets.resolver import watched_files
-from proxy.secrets.sealing import NotOpened, SealingKey
+from proxy.secrets.sealing import SealingKey, UnsealError
 from tests.support.secret_sources import CREATED, PLACE, SLOT, Backend
 
 FIRST, SECOND = (SealingKey.generate(CREATED) for _ in range(2))
@@ -54,10 +54,10 @@ def test_an_added_key_is_the_newest(home: Path) -> None:
     path.write_text(path.read_text().rstrip("\n"))
     add_key(path, SECOND)
     assert [one.key_id for one in read_keys(path).keys] == [FIRST.key_id, SECOND.key_id]
-    with pytest.raises(NotOpened, match="no such file"):
+    with pytest.raises(UnsealError, match="no such file"):
         add_key(home / "none", SECOND)
     path.write_text("dummy")
-    with pytest.raises(NotOpened, match="is no key"):
+    with pytest.raises(UnsealError, match="is no key"):
         add_key(path, SECOND)
 
 
@@ -81,7 +81,7 @@ def test_where_keys_are_looked_for(home: Path, monkeypatch: pytest.MonkeyPatch) 
     assert key_file() == passed / CREDENTIAL
     monkeypatch.setenv(VARIABLE, str(home / "named"))
     assert key_file() == home / "named"
-    with pytest.raises(NotOpened, match="no such file"):
+    with pytest.raises(UnsealError, match="no such file"):
         read_keys()
 
 
@@ -110,7 +110,7 @@ def test_a_file_that_cannot_be_used(home: Path, content: bytes, mode: int, words
     path = home / "keys"
     path.write_bytes(content)
     path.chmod(mode)
-    with pytest.raises(NotOpened, match=words) as caught:
+    with pytest.raises(UnsealError, match=words) as caught:
         read_keys(path)
     assert "dummy" not in str(caught.value)
 

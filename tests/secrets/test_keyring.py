@@ -11,7 +11,7 @@ import pytest
 from keyring.backends.fail import Keyring as NoKeyring
 
 from proxy.secrets.keyring import read_keyring
-from proxy.secrets.source import Unusable
+from proxy.secrets.source import SourceError
 from tests.support.secret_sources import Backend
 
 
@@ -30,7 +30,7 @@ class Asking(Backend):
         super().__init__()
         self.answered = threading.Event()
 
-    def get_password(self, service: str, username: str) -> str | None:
+    def get_password(self, route_service: str, username: str) -> str | None:
         self.answered.wait()
         return None
 
@@ -52,32 +52,34 @@ def test_a_service_may_have_slashes(backend: Backend) -> None:
 
 def test_what_is_missing_can_be_added(backend: Backend) -> None:
     """The remedy is the command that asks for the value."""
-    with pytest.raises(Unusable, match="keyring set acme key "):
+    with pytest.raises(SourceError, match="keyring set acme key "):
         read_keyring("acme/key", 10)
 
 
 def test_a_backend_that_fails(backend: Backend) -> None:
     """Only the kind of the error is told: its text is the backend's."""
-    with pytest.raises(Unusable, match=r"it failed \(OSError\)$") as caught:
+    with pytest.raises(SourceError, match=r"it failed \(OSError\)$") as caught:
         read_keyring("broken/key", 10)
     assert caught.value.__cause__ is None
 
 
 def test_a_keyring_that_waits_for_its_owner(asking: Asking) -> None:
     """Nobody waits with it for longer than was said."""
-    with pytest.raises(Unusable, match=r"the keyring does not answer, .* timed out after 0.05 s"):
+    with pytest.raises(
+        SourceError, match=r"the keyring does not answer, .* timed out after 0.05 s"
+    ):
         read_keyring("acme/key", 0.05)
 
 
 def test_a_system_without_a_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server has none, and is told to use another source."""
     monkeypatch.setattr(keyring.core, "_keyring_backend", NoKeyring())  # type: ignore[no-untyped-call]
-    with pytest.raises(Unusable, match="this system has none"):
+    with pytest.raises(SourceError, match="this system has none"):
         read_keyring("acme/key", 10)
 
 
 def test_the_package_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy is the command that installs it."""
     monkeypatch.setitem(sys.modules, "keyring", None)
-    with pytest.raises(Unusable, match=r"pip install 'keyrelay\[keyring\]'"):
+    with pytest.raises(SourceError, match=r"pip install 'keyrelay\[keyring\]'"):
         read_keyring("acme/key", 10)

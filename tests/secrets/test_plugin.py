@@ -7,7 +7,7 @@ import pytest
 from proxy.config.secret import SecretSettings
 from proxy.secrets.plugin import read_own
 from proxy.secrets.resolver import resolve
-from proxy.secrets.source import Unusable
+from proxy.secrets.source import SourceError
 from tests.support.secret_sources import install
 
 
@@ -17,12 +17,12 @@ def test_the_example_of_the_document(tmp_path: Path, monkeypatch: pytest.MonkeyP
     code = text.partition("```python\n")[2].partition("```")[0]
     install(tmp_path / "site", monkeypatch, "team", code)
     monkeypatch.setenv("TEAM_KEYS", str(tmp_path / "keys.json"))
-    with pytest.raises(Unusable, match="put the keys of the team into"):
+    with pytest.raises(SourceError, match="put the keys of the team into"):
         read_own("team", "acme", 10)
     (tmp_path / "keys.json").write_text('{"acme": "dummy-acme"}')
     secret = SecretSettings(references=("team:acme",))
     assert resolve("key", secret).reveal() == b"dummy-acme"
-    with pytest.raises(Unusable, match="ask the team for the key none"):
+    with pytest.raises(SourceError, match="ask the team for the key none"):
         read_own("team", "none", 10)
 
 
@@ -39,13 +39,13 @@ def test_two_packages_that_want_one_name(tmp_path: Path, monkeypatch: pytest.Mon
     """Neither is taken: which one comes first would be chance."""
     for site in ("one", "two"):
         install(tmp_path / site, monkeypatch, "acme", "def read(name): return b'dummy'")
-    with pytest.raises(Unusable, match="remove one of the packages"):
+    with pytest.raises(SourceError, match="remove one of the packages"):
         read_own("acme", "key", 10)
 
 
 def test_a_package_that_was_removed() -> None:
     """A source that is gone since the configuration was read is asked for."""
-    with pytest.raises(Unusable, match="install the package"):
+    with pytest.raises(SourceError, match="install the package"):
         read_own("acme", "key", 10)
 
 
@@ -64,6 +64,6 @@ def test_a_source_that_is_broken(
 ) -> None:
     """Its route is not ready, and nothing else happens."""
     install(tmp_path / "site", monkeypatch, "acme", code)
-    with pytest.raises(Unusable, match=words) as caught:
+    with pytest.raises(SourceError, match=words) as caught:
         read_own("acme", "key", 0.2)
     assert "dummy" not in caught.value.args[0]

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.secrets.redaction import SHORTEST, Masker, StreamMasker
+from proxy.secrets.redaction import SHORTEST, Redactor, StreamMasker
 
 KEY = b"dummy-key/with+signs=~ and(\xc3\xa9)<&>'\""
 PLAIN = b"dummy-key-0123456789"
@@ -32,8 +32,8 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
     return [text[start:end] for start, end in itertools.pairwise(edges)]
 
 
-def streamed(masker: Masker, chunks: list[bytes]) -> bytes:
-    stream = StreamMasker(masker)
+def streamed(redactor: Redactor, chunks: list[bytes]) -> bytes:
+    stream = StreamMasker(redactor)
     return b"".join([*map(stream.feed, chunks), stream.finish()])
 
 
@@ -67,7 +67,7 @@ def streamed(masker: Masker, chunks: list[bytes]) -> bytes:
 )
 def test_each_form_is_masked(form: bytes) -> None:
     """A form in the middle of a text becomes as many stars, and the rest stays as it is."""
-    masked = Masker([KEY]).mask(b'{"seen": "' + form + b'"}\r\n')
+    masked = Redactor([KEY]).mask(b'{"seen": "' + form + b'"}\r\n')
     assert masked == b'{"seen": "' + b"*" * len(form) + b'"}\r\n'
 
 
@@ -80,7 +80,7 @@ def test_the_value_is_found_inside_base64(
     """At every alignment only digits that a neighbour has a part in are left."""
     value = b"dummy\xfb\xff\xbe-value\xff\xff\xfe"
     digits = encode(before + value + after)
-    masked = Masker([value]).mask(b"[" + digits + b"]")
+    masked = Redactor([value]).mask(b"[" + digits + b"]")
     assert len(masked) == len(digits) + 2
     stars = masked.strip(b"[]")
     # Of six bits each: those that the neighbours own wholly or in part.
@@ -96,54 +96,54 @@ def test_the_value_is_found_inside_base64(
 def test_a_basic_credential_is_masked_whole() -> None:
     """Given as a value of its own, the Basic form leaves nothing to see."""
     basic = base64.b64encode(USER)
-    masker = Masker([PLAIN, basic])
-    assert masker.mask(b"Authorization: Basic " + basic) == (
+    redactor = Redactor([PLAIN, basic])
+    assert redactor.mask(b"Authorization: Basic " + basic) == (
         b"Authorization: Basic " + b"*" * len(basic)
     )
     quoted = quote(basic.decode(), safe="").encode()
-    assert masker.mask(quoted) == b"*" * len(quoted)
+    assert redactor.mask(quoted) == b"*" * len(quoted)
 
 
 def test_every_occurrence_is_masked() -> None:
     """Several values, several times, side by side and overlapping."""
-    masker = Masker([b"dummy-one", b"one-dummy-two", b"ababab"])
-    assert masker.mask(b"dummy-onedummy-one") == b"*" * 18
-    assert masker.mask(b"dummy-one-dummy-two!") == b"*" * 19 + b"!"
-    assert masker.mask(b"xabababababx") == b"x" + b"*" * 10 + b"x"
+    redactor = Redactor([b"dummy-one", b"one-dummy-two", b"ababab"])
+    assert redactor.mask(b"dummy-onedummy-one") == b"*" * 18
+    assert redactor.mask(b"dummy-one-dummy-two!") == b"*" * 19 + b"!"
+    assert redactor.mask(b"xabababababx") == b"x" + b"*" * 10 + b"x"
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n\r\n", PLAIN[:-1], PLAIN[1:] * 3])
 def test_nothing_found_gives_the_same_object(data: bytes) -> None:
     """What holds no occurrence is not even copied."""
-    assert Masker([PLAIN]).mask(data) is data
-    assert Masker([]).mask(data) is data
+    assert Redactor([PLAIN]).mask(data) is data
+    assert Redactor([]).mask(data) is data
 
 
 def test_short_values_are_left_alone() -> None:
     """A value that ordinary text is full of is not masked, and the masker says that it is idle."""
     short = b"x" * (SHORTEST - 1)
-    idle = Masker([short, b""])
+    idle = Redactor([short, b""])
     assert not idle
     assert idle.longest == 0
     assert idle.mask(b"-" + short + b"-") == b"-" + short + b"-"
-    assert Masker([short + b"x"]).mask(b"-xxxxxx-") == b"-******-"
+    assert Redactor([short + b"x"]).mask(b"-xxxxxx-") == b"-******-"
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe\xfd\xfc\xfb\xfa", b"\0\n\r\t\x1b\x7f", b"++//==++//"])
 def test_values_that_are_no_text_are_masked(value: bytes) -> None:
     """Bytes that no coding leaves as they are have their forms as well."""
-    masker = Masker([value])
+    redactor = Redactor([value])
     for form in (value, quote(value, safe="").encode(), base64.b64encode(b"a:" + value)[3:]):
-        masked = masker.mask(b"<" + form + b">")
+        masked = redactor.mask(b"<" + form + b">")
         assert len(masked) == len(form) + 2
         assert masked.count(b"*") >= len(form) - 1
 
 
 def test_longest_is_the_length_of_the_longest_form() -> None:
     """Of a value that needs no escapes that is hex: two digits for each byte."""
-    masker = Masker([PLAIN])
-    assert masker
-    assert masker.longest == 2 * len(PLAIN)
+    redactor = Redactor([PLAIN])
+    assert redactor
+    assert redactor.longest == 2 * len(PLAIN)
 
 
 # Values that overlap themselves and each other, and what gets close to them.
@@ -164,8 +164,8 @@ PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=30)
 @given(text=TEXTS, places=PLACES)
 def test_chunks_make_no_difference(text: bytes, places: list[int]) -> None:
     """However a text is cut, what comes out is the whole text masked."""
-    masker = Masker(OVERLAPPING)
-    assert streamed(masker, cut(text, places)) == masker.mask(text)
+    redactor = Redactor(OVERLAPPING)
+    assert streamed(redactor, cut(text, places)) == redactor.mask(text)
 
 
 @given(
@@ -180,9 +180,9 @@ def test_any_values_are_masked_in_any_chunks(
     text = b"".join(
         part if isinstance(part, bytes) else values[part % len(values)] for part in parts
     )
-    masker = Masker(values)
-    masked = masker.mask(text)
-    assert streamed(masker, cut(text, places)) == masked
+    redactor = Redactor(values)
+    masked = redactor.mask(text)
+    assert streamed(redactor, cut(text, places)) == masked
     assert len(masked) == len(text)
     assert all(new in (old, ord("*")) for old, new in zip(text, masked, strict=True))
     covered = bytearray(len(text))
@@ -197,22 +197,22 @@ def test_any_values_are_masked_in_any_chunks(
 @given(text=TEXTS, places=PLACES)
 def test_little_is_kept_back(text: bytes, places: list[int]) -> None:
     """Never more than may begin an occurrence; an end that begins none is never waited with."""
-    masker = Masker(OVERLAPPING)
-    stream = StreamMasker(masker)
+    redactor = Redactor(OVERLAPPING)
+    stream = StreamMasker(redactor)
     came = left = 0
     for chunk in cut(text, places):
         came += len(chunk)
         left += len(stream.feed(chunk))
-        assert 0 <= came - left < masker.longest
+        assert 0 <= came - left < redactor.longest
         # What is kept is the beginning of a form, so it has none inside that is done with.
-        assert masker.pending(text[left:came]) == 0 or left == came
+        assert redactor.pending(text[left:came]) == 0 or left == came
     left += len(stream.feed(b"\n\n"))
     assert left == came + 2
 
 
 def test_events_leave_at_once() -> None:
     """An event of a stream that holds nothing suspicious goes out as the very object that came."""
-    stream = StreamMasker(Masker([PLAIN, USER]))
+    stream = StreamMasker(Redactor([PLAIN, USER]))
     for number in range(3):
         event = b'data: {"delta": "d%d"}\n\n' % number
         assert stream.feed(event) is event
@@ -221,7 +221,7 @@ def test_events_leave_at_once() -> None:
 
 def test_a_beginning_that_comes_to_nothing_is_let_go() -> None:
     """What was kept leaves unchanged with the byte that clears it, or at the end."""
-    stream = StreamMasker(Masker([PLAIN]))
+    stream = StreamMasker(Redactor([PLAIN]))
     assert stream.feed(b"x" + PLAIN[:-1]) == b"x"
     assert stream.feed(b"!") == PLAIN[:-1] + b"!"
     assert stream.feed(PLAIN[:-1]) == b""
@@ -233,7 +233,7 @@ def test_a_beginning_that_comes_to_nothing_is_let_go() -> None:
 def test_every_cut_of_a_form_is_mended(form: bytes) -> None:
     """Wherever the border falls, even next to the end of the longest form, all of it is masked."""
     for at in range(len(form) + 1):
-        stream = StreamMasker(Masker([PLAIN]))
+        stream = StreamMasker(Redactor([PLAIN]))
         assert stream.feed(b"<" + form[:at]) == b"<" + (b"*" * at if at == len(form) else b"")
         assert stream.feed(form[at:] + b">") == b"*" * (len(form) if at < len(form) else 0) + b">"
 
@@ -241,10 +241,10 @@ def test_every_cut_of_a_form_is_mended(form: bytes) -> None:
 def test_one_byte_at_a_time() -> None:
     """The worst of cuts hides nothing."""
     text = b"a " + PLAIN + b" b " + base64.b64encode(b"user:" + PLAIN) + b" c"
-    masker = Masker([PLAIN])
+    redactor = Redactor([PLAIN])
     chunks = [text[at : at + 1] for at in range(len(text))]
-    assert streamed(masker, chunks) == masker.mask(text)
-    assert PLAIN not in masker.mask(text)
+    assert streamed(redactor, chunks) == redactor.mask(text)
+    assert PLAIN not in redactor.mask(text)
 
 
 @pytest.mark.parametrize(
@@ -252,10 +252,10 @@ def test_one_byte_at_a_time() -> None:
 )
 def test_printing_shows_no_value(shown: Callable[[object], str]) -> None:
     """T37: neither a masker nor a stream that is in the middle of a value shows any of it."""
-    masker = Masker([PLAIN])
-    stream = StreamMasker(masker)
+    redactor = Redactor([PLAIN])
+    stream = StreamMasker(redactor)
     stream.feed(PLAIN[:-1])
-    for text in (shown(masker), shown(stream)):
+    for text in (shown(redactor), shown(stream)):
         assert "dummy" not in text
         assert PLAIN.hex()[:8] not in text
 
@@ -263,8 +263,8 @@ def test_printing_shows_no_value(shown: Callable[[object], str]) -> None:
 @pytest.mark.parametrize("leak", [pickle.dumps, copy.copy, copy.deepcopy, vars, json.dumps])
 def test_maskers_are_not_copied(leak: Callable[[object], object]) -> None:
     """T40: no way to a disk."""
-    masker = Masker([PLAIN])
-    for one in (masker, StreamMasker(masker)):
+    redactor = Redactor([PLAIN])
+    for one in (redactor, StreamMasker(redactor)):
         with pytest.raises(TypeError) as caught:
             leak(one)
         assert "dummy" not in str(caught.value)

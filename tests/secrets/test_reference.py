@@ -3,10 +3,10 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.secret import SecretSettings
-from proxy.secrets.envelope import Envelope, Place
+from proxy.secrets.envelope import Envelope, SealBinding
 from proxy.secrets.reference import parse_reference, shown_reference
 
-SEALED = str(Envelope.of("1a2b3c4d", bytes(60), Place("r", "https://a.dev:443"), "k"))
+SEALED = str(Envelope.of("1a2b3c4d", bytes(60), SealBinding("r", "https://a.dev:443"), "k"))
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from proxy.secrets.envelope import Place, place_of
+from proxy.secrets.envelope import SealBinding, place_of
 from proxy.secrets.keyfile import VARIABLE, write_key
 from proxy.secrets.sealed import read_sealed
 from proxy.secrets.sealing import PublicKey, SealingKey
-from proxy.secrets.source import Unusable
+from proxy.secrets.source import SourceError
 from tests.support.keyrelay import (
     answering,
     client,
@@ -23,7 +23,7 @@ from tests.support.keyrelay import (
 from tests.support.reloading import changing, token_route
 
 VALUE = b"dummy-sealed-key"
-PLACE = Place("acme", "https://api.acme.dev:443")
+PLACE = SealBinding("acme", "https://api.acme.dev:443")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 ASK = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -78,7 +78,7 @@ def test_only_secrets_of_routes_can_be_sealed(public: PublicKey) -> None:
     """What belongs to no route has no origin for which it would open."""
     sealed = str(public.seal(VALUE, PLACE, "key"))
     assert read_sealed(sealed, "key", PLACE) == VALUE
-    with pytest.raises(Unusable, match="only secrets of routes"):
+    with pytest.raises(SourceError, match="only secrets of routes"):
         read_sealed(sealed, "key", None)
 
 

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.secrets.envelope import Envelope, Place, binding, parse_envelope, place_of
-from proxy.secrets.sealing import HEADER, Keys, NotOpened, PublicKey, SealingKey, parse_keys
+from proxy.secrets.envelope import Envelope, SealBinding, binding, parse_envelope, place_of
+from proxy.secrets.sealing import HEADER, Keys, PublicKey, SealingKey, UnsealError, parse_keys
 
 DAY = datetime.date(2026, 11, 21)
 KEY = SealingKey.generate(DAY)
@@ -97,7 +97,7 @@ def private_bytes(key: SealingKey) -> bytes:
 )
 def test_a_value_comes_out_as_it_went_in(value: bytes, route: str, origin: str, slot: str) -> None:
     """Whatever the value and the place are; twice sealed are two texts."""
-    place = Place(route, origin)
+    place = SealBinding(route, origin)
     first, second = (KEY.public.seal(value, place, slot) for _ in range(2))
     assert str(first) != str(second)
     assert KEY.open(parse_envelope(str(first)), place, slot) == value
@@ -113,15 +113,15 @@ def test_a_value_comes_out_as_it_went_in(value: bytes, route: str, origin: str, 
         (PLACE, "secret_key", "for another secret of the route"),
     ],
 )
-def test_a_value_that_was_moved_does_not_open(place: Place, slot: str, words: str) -> None:
+def test_a_value_that_was_moved_does_not_open(place: SealBinding, slot: str, words: str) -> None:
     """It opens for one secret of one route at one origin, and says what differs."""
     envelope = KEY.public.seal(VALUE, PLACE, "api_key")
-    with pytest.raises(NotOpened, match=words) as caught:
+    with pytest.raises(UnsealError, match=words) as caught:
         KEY.open(envelope, place, slot)
     assert VALUE.decode() not in str(caught.value)
     # A claim that lies changes the message, not the outcome.
     forged = Envelope.of(KEY.key_id, envelope.data, place, slot)
-    with pytest.raises(NotOpened, match="changed after it was sealed"):
+    with pytest.raises(UnsealError, match="changed after it was sealed"):
         KEY.open(forged, place, slot)
 
 
@@ -138,7 +138,7 @@ def test_a_key_that_is_not_there_is_named() -> None:
     envelope = other.public.seal(VALUE, PLACE, "api_key")
     assert both.open(envelope, PLACE, "api_key") == VALUE
     assert both.newest is other
-    with pytest.raises(NotOpened, match=f"bring the key {other.key_id}"):
+    with pytest.raises(UnsealError, match=f"bring the key {other.key_id}"):
         Keys((KEY,), "keys").open(envelope, PLACE, "api_key")
 
 
@@ -146,7 +146,7 @@ def test_a_value_under_another_key_s_id_does_not_open() -> None:
     """The id finds a key and proves nothing."""
     other = SealingKey.generate(DAY)
     data = other.public.seal(VALUE, PLACE, "api_key").data
-    with pytest.raises(NotOpened, match="changed"):
+    with pytest.raises(UnsealError, match="changed"):
         KEY.open(Envelope.of(KEY.key_id, data, PLACE, "api_key"), PLACE, "api_key")
 
 

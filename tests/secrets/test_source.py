@@ -8,7 +8,7 @@ import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.secrets.resolver import resolve
-from proxy.secrets.source import Unusable, check, in_time, without_line_end
+from proxy.secrets.source import SourceError, check, in_time, without_line_end
 from tests.support.secret_sources import PLACE, SLOT, WORLDS
 
 
@@ -21,14 +21,14 @@ def test_one_line_end_is_left_out() -> None:
 @pytest.mark.parametrize("value", [b" dummy", b"dummy ", b" "])
 def test_blanks_around_a_value(value: bytes) -> None:
     """A slip while pasting is found before the provider refuses it."""
-    with pytest.raises(Unusable, match="remove the blanks around the value"):
+    with pytest.raises(SourceError, match="remove the blanks around the value"):
         check(value, "the value", multiline=False)
 
 
 def test_what_is_binary_is_no_text_of_several_lines() -> None:
     """A keystore in place of a PEM file is told so."""
     check(b"dummy\n \t\n", "the value", multiline=True)
-    with pytest.raises(Unusable, match="the value is binary"):
+    with pytest.raises(SourceError, match="the value is binary"):
         check(b"dum\0my", "the value", multiline=True)
 
 
@@ -36,7 +36,7 @@ def test_what_takes_too_long_is_left_behind() -> None:
     """The one who waits goes on; the thread does not keep the process from ending."""
     release = threading.Event()
     with pytest.raises(
-        Unusable, match=r"why the vault does not answer, .* timed out after 0\.05 s"
+        SourceError, match=r"why the vault does not answer, .* timed out after 0\.05 s"
     ):
         in_time(release.wait, "the vault", 0.05)
     (left,) = (one for one in threading.enumerate() if one.name == "keyrelay the vault")

@@ -138,7 +138,7 @@ class Stage:
     running: Running
     provider: Provider
     place: RawProvider
-    mint: RawProvider
+    token_source: RawProvider
     clock: ManualClock
     fetched: int
 
@@ -176,17 +176,17 @@ class Stage:
 
     def no_dial(self) -> None:
         """Neither provider nor token endpoint has been asked anything."""
-        assert (self.place.connections, self.mint.connections) == (0, self.fetched)
+        assert (self.place.connections, self.token_source.connections) == (0, self.fetched)
 
     async def dials(self) -> None:
         """The control: a plain request on each route does reach both."""
         await self.reaches(GET)
         await self.reaches(GET.replace(b"/api", b"/minted"))
         assert self.place.connections > 0
-        assert self.mint.connections > self.fetched
+        assert self.token_source.connections > self.fetched
 
 
-def routes(provider: str, mint: str) -> dict[str, dict[str, Any]]:
+def routes(provider: str, token_source: str) -> dict[str, dict[str, Any]]:
     """Both routes, as in YAML. The key goes into ``Authorization``, as most providers want it."""
     return {
         "api": {
@@ -211,7 +211,7 @@ def routes(provider: str, mint: str) -> dict[str, dict[str, Any]]:
                     "name": "token",
                     "token": {
                         "type": "oauth2_client_credentials",
-                        "url": f"{mint}/token",
+                        "url": f"{token_source}/token",
                         "client_id": "{id}",
                         "client_secret": "{secret}",
                     },
@@ -227,7 +227,7 @@ def routes(provider: str, mint: str) -> dict[str, dict[str, Any]]:
 async def stage(
     *,
     api: Mapping[str, Any] | None = None,
-    minted: Mapping[str, Any] | None = None,
+    fetched: Mapping[str, Any] | None = None,
     mint_answer: bytes | None = None,
     fresh: bool = False,
     **settings: Any,
@@ -240,16 +240,16 @@ async def stage(
     provider, clock = Provider(), ManualClock()
     async with (
         raw_provider(provider.serve) as place,
-        raw_provider(answering(mint_answer or token_answer())) as mint,
+        raw_provider(answering(mint_answer or token_answer())) as token_source,
     ):
-        both = routes(place.url, mint.url)
+        both = routes(place.url, token_source.url)
         both["api"].update(api or {})
-        both["minted"].update(minted or {})
+        both["minted"].update(fetched or {})
         async with keyrelay(both, clock=clock, **settings) as running:
             await running.app.settle(5)
             if not fresh:
                 clock.jump(7200)
-            yield Stage(running, provider, place, mint, clock, mint.connections)
+            yield Stage(running, provider, place, token_source, clock, token_source.connections)
 
 
 @asynccontextmanager

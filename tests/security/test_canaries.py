@@ -30,7 +30,7 @@ from proxy.app.app import App
 from proxy.app.status import snapshot
 from proxy.cli.status_table import rendered
 from proxy.config import loader
-from proxy.diagnostics.doctor import Result, examine
+from proxy.diagnostics.doctor import Result, run_checks
 from proxy.diagnostics.explain import explain
 from proxy.observability.metrics import exposition
 from proxy.process.serve import banner
@@ -580,10 +580,10 @@ async def test_changes_say_nothing_of_a_secret(
             others = {name: settings.routes[name] for name in routes if name != "rotated"}
             settings = settings.model_copy(update={"routes": others})
             put(tmp_path / "key", CHANGING["file"])
-            await examine(settings, examined.append)
+            await run_checks(settings, examined.append)
             for path in ("key", "keys"):
                 (tmp_path / path).unlink()
-            await examine(settings, examined.append)
+            await run_checks(settings, examined.append)
             shown += map(repr, examined)
             lines = list(running.said)
             access = "".join(running.lines)

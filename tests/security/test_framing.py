@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 
 from proxy.config.route import RouteSettings
 from proxy.errors import Refusal
-from proxy.forwarding.upstream_request import Outgoing
-from proxy.http import parser as parsers
+from proxy.forwarding.upstream_request import UpstreamRequest
+from proxy.http import parser as http_parser
 from proxy.http.address import LOOPBACK_NAMES
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import Found
-from proxy.routing.router import RouteTable
+from proxy.routing.route_secrets import ResolvedSecrets
+from proxy.routing.router import Router
 from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, check_target
 from tests.support.keyrelay import (
@@ -50,7 +50,7 @@ POISON = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
 SMUGGLED = b"GET /api/smuggled" + HEAD + b"\r\n"
 LAST = b"GET /api/last" + HEAD + b"Connection: close\r\n\r\n"
 
-Request = tuple[bytes, list[tuple[bytes, bytes]], bytes]
+Received = tuple[bytes, list[tuple[bytes, bytes]], bytes]
 
 
 class Strict:
@@ -62,7 +62,7 @@ class Strict:
 
     def __init__(self, answer: Callable[[bytes], bytes | None] = lambda line: OK) -> None:
         self.answer = answer
-        self.requests: list[Request] = []
+        self.requests: list[Received] = []
         self.writers: list[asyncio.StreamWriter] = []
         self.broken = 0
 
@@ -1061,7 +1061,7 @@ def compiled(upstream: str, placement: dict[str, str]) -> Route:
     route = RouteSettings.model_validate(
         {"upstream": upstream, "secrets": {"key": "env:DUMMY_KEY"}, "auth": [placement]}
     )
-    return compile_route("api", route, Found({"key": (Secret("key", SECRET),)}, {}))
+    return compile_route("api", route, ResolvedSecrets({"key": (Secret("key", SECRET),)}, {}))
 
 
 ROUTES = [
@@ -1071,30 +1071,30 @@ ROUTES = [
 ]
 
 
-def sent_for(request: bytes, route: Route) -> tuple[bytes, bytes] | None:
+def sent_for(message: bytes, route: Route) -> tuple[bytes, bytes] | None:
     """What the guard admitted (the target) and what would be sent (the head), None if refused."""
     loop = asyncio.new_event_loop()
     try:
-        messages, _, _ = parsers.request_parser(loop).feed_data(request)
-    except parsers.HttpProcessingError:
+        messages, _, _ = http_parser.request_parser(loop).feed_data(message)
+    except http_parser.HttpProcessingError:
         return None
     finally:
         loop.close()
     if not messages:
         return None
-    incoming = parsers.incoming(messages[0][0])
-    table = RouteTable([route])
+    request = http_parser.request(messages[0][0])
+    table = Router([route])
     try:
-        host, _ = Guard(LOOPBACK_NAMES | table.hosts, frozenset()).admit(incoming)
-        if incoming.target == b"*":
+        host, _ = Guard(LOOPBACK_NAMES | table.hosts, frozenset()).admit(request)
+        if request.target == b"*":
             return None
-        match = table.find(host, incoming)
-        strategy = match.route.admit(incoming, match.rest)
+        match = table.find(host, request)
+        strategy = match.route.admit(request, match.rest)
     except Refusal:
         return None
     injection = strategy.ready(websocket=False)
     assert injection is not None
-    return incoming.target, Outgoing(incoming, match.rest, route.rules).render(injection)
+    return request.target, UpstreamRequest(request, match.rest, route.rules).render(injection)
 
 
 def inspect(target: bytes, head: bytes, route: Route) -> None:
@@ -1116,7 +1116,7 @@ def inspect(target: bytes, head: bytes, route: Route) -> None:
     # What arrives would be admitted as it is: nothing in it means something else than before.
     sent_path = sent.partition(b"?")[0]
     assert not sent_path.startswith(b"//")
-    check_target(Incoming.of("GET", sent.decode("ascii"), []))
+    check_target(Request.of("GET", sent.decode("ascii"), []))
 
 
 def test_ten_thousand_targets_lead_to_the_configured_host() -> None:

@@ -138,10 +138,10 @@ async def test_t42_too_many_at_once(secrets: None) -> None:
         assert (await first.answer())[0] == (await second.answer())[0] == 200
         first.send(SOCKET + b"\r\n")
         second.send(GET + b"\r\n")
-        await until(lambda: running.app.journal.total == 3)
+        await until(lambda: running.app.exchange_log.total == 3)
         first.reset()
         second.reset()
-        await until(lambda: running.app.journal.total == 5)
+        await until(lambda: running.app.exchange_log.total == 5)
         async with raw_client(running.port) as third:
             third.send(GET + b"\r\n")
             before = len(writers)
@@ -341,10 +341,10 @@ async def test_t47_a_token_endpoint_that_misbehaves(
         assert (status(got), problem(got)) == (expected, "no-token")
         assert int(values(got, "Retry-After")[0]) >= 1
         assert one.place.connections == 0
-        assert one.mint.connections == 1
+        assert one.token_source.connections == 1
         assert status(await one.ask(GET)) == 200
     written = got.decode() + "".join(one.running.lines) + caplog.text
-    for secret in (CANARY, CLIENT_SECRET, one.mint.url):
+    for secret in (CANARY, CLIENT_SECRET, one.token_source.url):
         assert secret not in written
     assert sum(" minted " in line for line in "".join(one.running.lines).splitlines()) == 1
 
@@ -368,7 +368,7 @@ async def test_t48_a_provider_that_refuses_every_token(secrets: None) -> None:
         for _ in range(10):
             got = await asyncio.gather(*(one.ask(MINTED) for _ in range(10)))
             assert {status(single) for single in got} == {401}
-        assert one.mint.connections <= 2
+        assert one.token_source.connections <= 2
         # Those that were under way with the first token go out once more with the second.
         assert len(one.provider.heads) <= 110
 
@@ -389,7 +389,7 @@ async def test_t49_a_token_is_its_route_s_alone(secrets: None) -> None:
     seen: dict[str, set[str]] = {}
     asked: list[bytes] = []
 
-    async def mint(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def token_source(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = await read_head(reader)
         body = await reader.readexactly(int(values(head, "Content-Length")[0]))
         asked.append(body)
@@ -407,7 +407,7 @@ async def test_t49_a_token_is_its_route_s_alone(secrets: None) -> None:
             seen.setdefault(place, set()).update(values(head, "Authorization"))
             writer.write(answer())
 
-    async with raw_provider(mint) as tokens, raw_provider(serve) as place:
+    async with raw_provider(token_source) as tokens, raw_provider(serve) as place:
         both = {}
         for scope in ("read", "write"):
             route = json.loads(json.dumps(routes(place.url, tokens.url)["minted"]))

@@ -23,7 +23,7 @@ from proxy.config import loader
 from proxy.config.secret import SecretSettings
 from proxy.errors import ConfigError, SecretUnavailable
 from proxy.observability.metrics import exposition
-from proxy.secrets import resolver as sources
+from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 from tests.security.scene import (
     CLIENT_SECRET,
@@ -344,8 +344,8 @@ async def test_t41_nothing_grows_with_paths(secrets: None) -> None:
                 )
                 for _ in paths:
                     assert (await client.answer())[0] == 200
-        assert one.running.app.journal.total > 1100
-        assert len(one.running.app.journal.recent) == 1000
+        assert one.running.app.exchange_log.total > 1100
+        assert len(one.running.app.exchange_log.recent) == 1000
 
 
 @both_loops
@@ -387,7 +387,7 @@ def secret_file(directory: Path, mode: int = 0o600) -> Path:
 def missing(reference: str) -> str:
     """Why there is no such secret."""
     with pytest.raises(SecretUnavailable) as caught:
-        sources.resolve("key", SecretSettings(references=(reference,)))
+        resolver.resolve("key", SecretSettings(references=(reference,)))
     assert KEY not in str(caught.value)
     return caught.value.remedy
 
@@ -398,7 +398,7 @@ def test_t50_a_secret_that_others_can_read_or_write(tmp_path: Path, mode: int) -
     path = secret_file(tmp_path, mode)
     assert f"chmod 600 {path}" in missing(f"file:{path}")
     path.chmod(0o600)
-    assert sources.resolve("key", SecretSettings(references=(f"file:{path}",))).reveal() == (
+    assert resolver.resolve("key", SecretSettings(references=(f"file:{path}",))).reveal() == (
         KEY.encode()
     )
 

@@ -215,7 +215,7 @@ async def test_t21_the_bytes_that_were_checked_are_sent(open_stage: Stage, targe
 async def test_t21_no_spelling_passes_a_denied_path(secrets: None, path: str) -> None:
     """``deny`` sees through what any server might fold."""
     rules = {"deny": ["/admin/**"]}
-    async with stage(api=rules, minted=rules) as one:
+    async with stage(api=rules, fetched=rules) as one:
         await one.refused(f"GET /api{path} HTTP/1.1\r\n".encode() + HOST, 400, 403)
         await one.dials()
 

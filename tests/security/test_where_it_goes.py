@@ -221,7 +221,7 @@ async def test_t31_a_route_that_leads_back(secrets: None) -> None:
     async with keyrelay(both, listen=[f"127.0.0.1:{port}"]) as running:
         got = await exchange(running.port, GET + b"\r\n")
         assert (status(got), problem(got)) == (508, "provider-failed")
-        assert running.app.journal.total == 1
+        assert running.app.exchange_log.total == 1
 
 
 @pytest.mark.parametrize(

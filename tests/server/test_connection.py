@@ -10,11 +10,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.app.app import Times
+from proxy.app.app import Timeouts
 from proxy.errors import Refusal
 from proxy.http.problem import plain
-from proxy.http.request import Incoming
-from proxy.server.connection import ClientConnection, Entrance
+from proxy.http.request import Request
+from proxy.server.connection import AdmissionPolicy, ClientConnection
 from tests.support.keyrelay import (
     RawClient,
     answering,
@@ -48,29 +48,29 @@ class Taken:
     """An exchange under way, and what the door has told it."""
 
     def __init__(
-        self, incoming: Incoming, client: ClientConnection, body: bytes, ended: bool
+        self, request: Request, client: ClientConnection, body: bytes, ended: bool
     ) -> None:
-        self.incoming = incoming
+        self.request = request
         self.client = client
         self.content = body
         self.ended = ended
         self.lost = False
         self.full = False
 
-    def body(self, data: bytes, *, ended: bool) -> None:
+    def on_request_body(self, data: bytes, *, ended: bool) -> None:
         self.content += data
         self.ended = ended
 
-    def client_lost(self) -> None:
+    def on_client_disconnect(self) -> None:
         self.lost = True
 
     async def until_lost(self) -> None:
         await until(lambda: self.lost)
 
-    def client_full(self) -> None:
+    def on_client_blocked(self) -> None:
         self.full = True
 
-    def client_drained(self) -> None:
+    def on_client_drained(self) -> None:
         self.full = False
 
     def answer(self, data: bytes = OK) -> None:
@@ -90,17 +90,17 @@ class Door:
         self.queue: asyncio.Queue[Taken] = asyncio.Queue()
 
     def handle(
-        self, incoming: Incoming, client: ClientConnection, body: bytes, ended: bool
+        self, request: Request, client: ClientConnection, body: bytes, ended: bool
     ) -> Taken | None:
-        self.paths.append(incoming.path)
-        if incoming.path.startswith(b"/no"):
+        self.paths.append(request.path)
+        if request.path.startswith(b"/no"):
             client.refuse(Refusal(403, "dummy-refusal", "No."))
             return None
-        if incoming.path.startswith(b"/local"):
-            client.write(plain(200, incoming.path, close=client.must_close))
+        if request.path.startswith(b"/local"):
+            client.write(plain(200, request.path, close=client.must_close))
             client.done()
             return None
-        taken = Taken(incoming, client, body, ended)
+        taken = Taken(request, client, body, ended)
         self.queue.put_nowait(taken)
         return taken
 
@@ -125,7 +125,7 @@ async def opened() -> AsyncIterator[tuple[Door, RawClient]]:
     """A door, and a client that has come to it."""
     door = Door()
     loop = asyncio.get_running_loop()
-    times = Times(HEAD_SECONDS, KEEPALIVE_SECONDS)
+    times = Timeouts(HEAD_SECONDS, KEEPALIVE_SECONDS)
     server = await loop.create_server(
         lambda: ClientConnection(door.handle, door.connections, times, loop), "127.0.0.1", 0
     )
@@ -150,7 +150,7 @@ async def test_a_connection_serves_many_requests() -> None:
         for number in range(3):
             client.send(b"GET /%d" % number + HEAD + b"\r\n")
             taken = await door.taken()
-            assert (taken.incoming.path, taken.ended) == (b"/%d" % number, True)
+            assert (taken.request.path, taken.ended) == (b"/%d" % number, True)
             taken.answer()
             assert (await client.answer())[2] == b"ok"
         assert len(door.connections) == 1
@@ -171,7 +171,7 @@ async def test_pipelined_requests_wait_for_their_turn() -> None:
         assert (await client.answer())[0] == 403
         assert (await client.answer())[2] == b"/local/1"
         second = await door.taken()
-        assert second.incoming.path == b"/b"
+        assert second.request.path == b"/b"
         second.answer()
         statuses = [(await client.answer())[0] for _ in range(3)]
         assert statuses == [200, 200, 403]
@@ -206,7 +206,7 @@ async def test_a_request_behind_a_blank_line_that_was_cut(cut: int) -> None:
         client.send(one[-cut:] + two)
         for path in (b"/one", b"/two"):
             taken = await door.taken()
-            assert taken.incoming.path == path
+            assert taken.request.path == path
             taken.answer()
             assert (await client.answer())[0] == 200
 
@@ -309,12 +309,12 @@ async def test_who_is_sent_away_begins_nothing_more() -> None:
     async with opened() as (door, client):
         client.send(b"GET /local" + HEAD + b"\r\n")
         await client.answer()
-        door.connection.send_away()
+        door.connection.close_when_idle()
         assert await client.rest() == b""
     async with opened() as (door, client):
         client.send(b"GET /a" + HEAD + b"\r\nGET /b" + HEAD + b"\r\n")
         taken = await door.taken()
-        taken.client.send_away()
+        taken.client.close_when_idle()
         taken.answer()
         assert (await client.answer())[2] == b"ok"
         assert await client.rest() == b""
@@ -325,7 +325,7 @@ async def test_who_is_sent_away_begins_nothing_more() -> None:
         size = 32 << 20
         taken.client.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % size)
         taken.answer(bytes(size))
-        taken.client.send_away()
+        taken.client.close_when_idle()
         assert len((await client.answer())[2]) == size
         assert await client.rest() == b""
         assert door.paths == [b"/a"]
@@ -543,7 +543,7 @@ async def test_an_early_answer_of_a_provider() -> None:
 
 async def test_a_broken_answer_is_seen_as_broken() -> None:
     """``abort`` resets the connection, because a plain end would look like the end of an answer
-    without length; ``break_off`` still delivers what was written.
+    without length; ``close_after_flush`` still delivers what was written.
     """
     async with opened() as (door, client):
         client.send(b"GET /a HTTP/1.0\r\n\r\n")
@@ -558,7 +558,7 @@ async def test_a_broken_answer_is_seen_as_broken() -> None:
         taken = await door.taken()
         size = 8 << 20
         taken.client.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + bytes(size))
-        taken.client.break_off()
+        taken.client.close_after_flush()
         assert (await client.answer())[0] == 200
         assert len(await client.rest()) == size
 
@@ -716,7 +716,7 @@ async def test_unix_sockets_serve_as_well() -> None:
     near, far = socket.socketpair()
     await loop.connect_accepted_socket(
         lambda: ClientConnection(
-            door.handle, door.connections, Times(HEAD_SECONDS, KEEPALIVE_SECONDS), loop
+            door.handle, door.connections, Timeouts(HEAD_SECONDS, KEEPALIVE_SECONDS), loop
         ),
         far,
     )
@@ -771,13 +771,13 @@ async def test_open_websockets_do_not_count(dummy_key: bytes) -> None:
 
 
 @asynccontextmanager
-async def closed(entrance: Entrance) -> AsyncIterator[Door]:
+async def closed(admission: AdmissionPolicy) -> AsyncIterator[Door]:
     """A door with somebody at it."""
     door = Door()
     loop = asyncio.get_running_loop()
-    times = Times(HEAD_SECONDS, KEEPALIVE_SECONDS)
+    times = Timeouts(HEAD_SECONDS, KEEPALIVE_SECONDS)
     server = await loop.create_server(
-        lambda: ClientConnection(door.handle, door.connections, times, loop, entrance),
+        lambda: ClientConnection(door.handle, door.connections, times, loop, admission),
         "127.0.0.1",
         0,
     )
@@ -786,9 +786,9 @@ async def closed(entrance: Entrance) -> AsyncIterator[Door]:
         yield door
     finally:
         server.close()
-        for connection in [*door.connections, *entrance.turned_away]:
+        for connection in [*door.connections, *admission.turned_away]:
             connection.transport.abort()
-        await until(lambda: not door.connections and not entrance.turned_away)
+        await until(lambda: not door.connections and not admission.turned_away)
 
 
 def never(_transport: asyncio.BaseTransport) -> Refusal:
@@ -797,37 +797,37 @@ def never(_transport: asyncio.BaseTransport) -> Refusal:
 
 async def test_who_is_turned_away_is_not_read() -> None:
     """Whatever it sends, no request begins, and it can take its answer before the end."""
-    entrance = Entrance(9, never)
-    async with closed(entrance) as door, await RawClient.to(door.port) as client:
+    admission = AdmissionPolicy(9, never)
+    async with closed(admission) as door, await RawClient.to(door.port) as client:
         client.send(b"POST /x" + HEAD + b"Content-Length: 200000\r\n\r\n" + b"x" * 100_000)
         assert (await client.answer())[0] == 403
         assert await client.rest() == b""
         client.send(b"x" * 100_000)
         assert (door.paths, door.connections) == ([], set())
-        assert len(entrance.turned_away) == 1
+        assert len(admission.turned_away) == 1
 
 
 async def test_who_is_turned_away_does_not_stay() -> None:
     """A client that does not close is closed after some seconds."""
-    entrance = Entrance(9, never)
-    async with closed(entrance) as door, await RawClient.to(door.port) as client:
+    admission = AdmissionPolicy(9, never)
+    async with closed(admission) as door, await RawClient.to(door.port) as client:
         await client.answer()
-        (one,) = entrance.turned_away
+        (one,) = admission.turned_away
         now = asyncio.get_running_loop().time()
         one.expire(now + 1)
-        assert entrance.turned_away
+        assert admission.turned_away
         one.expire(now + 6)
-        await until(lambda: not entrance.turned_away)
+        await until(lambda: not admission.turned_away)
 
 
 async def test_a_flood_is_not_answered() -> None:
     """Of those turned away some may linger; the rest is reset, and nothing is left behind."""
-    entrance = Entrance(9, never)
-    async with closed(entrance) as door:
+    admission = AdmissionPolicy(9, never)
+    async with closed(admission) as door:
         clients = [await RawClient.to(door.port) for _ in range(80)]
         answers = await asyncio.gather(*(one.rest() for one in clients), return_exceptions=True)
         assert sum(isinstance(one, bytes) and b" 403 " in one for one in answers) == 64
-        assert len(entrance.turned_away) <= 64
+        assert len(admission.turned_away) <= 64
         for one in clients:
             one.reset()
-        await until(lambda: not entrance.turned_away)
+        await until(lambda: not admission.turned_away)

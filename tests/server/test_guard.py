@@ -11,7 +11,7 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.errors import Refusal
 from proxy.http.address import LOOPBACK_NAMES
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, is_preflight
 from proxy.server.inbound_token import InboundToken
@@ -38,10 +38,10 @@ def request(
     version: tuple[int, int] = (1, 1),
     chunked: bool = False,
     websocket: bool = False,
-) -> Incoming:
+) -> Request:
     """A request with these fields and no others, from bytes as a parser would give them."""
     fields = [HOST] if fields is None else fields
-    return Incoming(
+    return Request(
         method,
         target.encode("latin-1"),
         tuple((name.encode(), value.encode()) for name, value in fields),
@@ -52,22 +52,22 @@ def request(
     )
 
 
-def refused(incoming: Incoming) -> Refusal:
+def refused(received: Request) -> Refusal:
     with pytest.raises(Refusal) as caught:
-        GUARD.admit(incoming)
+        GUARD.admit(received)
     return caught.value
 
 
-def status_of(incoming: Incoming) -> int:
+def status_of(received: Request) -> int:
     """200 stands for admitted."""
     try:
-        GUARD.admit(incoming)
+        GUARD.admit(received)
     except Refusal as refusal:
         return refusal.status
     return 200
 
 
-def asking(*fields: tuple[str, str], method: str = "GET") -> Incoming:
+def asking(*fields: tuple[str, str], method: str = "GET") -> Request:
     return request(fields=[HOST, *fields], method=method)
 
 
@@ -107,8 +107,8 @@ def test_ambiguous_framing_is_refused(
     fields: Fields, version: tuple[int, int], status: int
 ) -> None:
     """T23: a body whose end two servers could see in two places is not passed on."""
-    incoming = request(fields=[HOST, *fields], method="POST", version=version, chunked=True)
-    assert refused(incoming).status == status
+    received = request(fields=[HOST, *fields], method="POST", version=version, chunked=True)
+    assert refused(received).status == status
 
 
 @pytest.mark.parametrize("coding", ["chunked", "Chunked"])
@@ -130,11 +130,11 @@ def test_chunks_are_served(coding: str) -> None:
 )
 def test_only_one_expectation_is_known(values: list[str], passes: bool) -> None:
     """RFC 9110 section 10.1.1: 417 for every other expectation."""
-    incoming = asking(*(("Expect", value) for value in values), method="POST")
+    received = asking(*(("Expect", value) for value in values), method="POST")
     if passes:
-        GUARD.admit(incoming)
+        GUARD.admit(received)
     else:
-        assert refused(incoming).status == 417
+        assert refused(received).status == 417
 
 
 @pytest.mark.parametrize(
@@ -227,9 +227,9 @@ def test_paths_that_lead_elsewhere_are_refused(path: str) -> None:
 )
 def test_ordinary_targets_pass_as_they_are(target: str) -> None:
     """Encoded slashes, dots within names, anything printable in a query: all of it is legal."""
-    incoming = request(target)
-    assert GUARD.admit(incoming) == ("localhost", None)
-    assert incoming.target == target.encode()
+    received = request(target)
+    assert GUARD.admit(received) == ("localhost", None)
+    assert received.target == target.encode()
 
 
 @st.composite
@@ -262,13 +262,13 @@ def test_no_encoding_hides_a_dot_segment(path: str) -> None:
 @given(st.text(st.characters(max_codepoint=0xFF), max_size=40))
 def test_any_target_is_admitted_unchanged_or_refused(target: str) -> None:
     """What was checked is what is sent: the guard answers 4xx, or leaves every byte alone."""
-    incoming = request(target)
-    status = status_of(incoming)
+    received = request(target)
+    status = status_of(received)
     assert status in {200, 400, 421}
     if status == 200:
-        assert incoming.target == target.encode("latin-1")
-        assert incoming.path.startswith(b"/")
-        assert not incoming.path.startswith(b"//")
+        assert received.target == target.encode("latin-1")
+        assert received.path.startswith(b"/")
+        assert not received.path.startswith(b"//")
 
 
 def test_options_asterisk_is_for_the_server() -> None:
@@ -392,11 +392,11 @@ def test_no_text_but_a_listed_name_is_a_host(value: str) -> None:
 )
 def test_absolute_form_becomes_origin_form(target: str, expected: str) -> None:
     """T4, RFC 9112 section 3.2.2: accepted where both authorities agree, then forgotten."""
-    incoming = request(target)
-    assert GUARD.admit(incoming) == ("localhost", None)
+    received = request(target)
+    assert GUARD.admit(received) == ("localhost", None)
     path, mark, query = expected.encode().partition(b"?")
-    assert incoming.target == expected.encode()
-    assert (incoming.path, incoming.query) == (path, query if mark else None)
+    assert received.target == expected.encode()
+    assert (received.path, received.query) == (path, query if mark else None)
 
 
 @pytest.mark.parametrize(
@@ -597,15 +597,15 @@ def test_host_comes_before_the_browser_s_marks() -> None:
 def test_a_handshake_passes_the_same_gate() -> None:
     """A program's and a listed page's handshakes are admitted."""
     assert GUARD.admit(request(fields=HANDSHAKE, websocket=True)) == ("localhost", None)
-    incoming = request(fields=[*HANDSHAKE, ("Origin", PAGE)], websocket=True)
-    assert GUARD.admit(incoming) == ("localhost", PAGE)
+    received = request(fields=[*HANDSHAKE, ("Origin", PAGE)], websocket=True)
+    assert GUARD.admit(received) == ("localhost", PAGE)
 
 
 @pytest.mark.parametrize("origin", ["https://evil.test", "null", "http://localhost:8080"])
 def test_other_pages_get_no_socket(origin: str) -> None:
     """T9: cross-site WebSockets are refused like any other request, before anything is dialled."""
-    incoming = request(fields=[*HANDSHAKE, ("Origin", origin)], websocket=True)
-    assert refused(incoming).status == 403
+    received = request(fields=[*HANDSHAKE, ("Origin", origin)], websocket=True)
+    assert refused(received).status == 403
 
 
 def replaced(name: str, *values: str) -> Fields:
@@ -629,10 +629,10 @@ def test_a_broken_handshake_is_refused(
     fields: Fields, method: str, version: tuple[int, int], chunked: bool
 ) -> None:
     """RFC 6455 section 4.2.1: a GET of HTTP/1.1 without a body, with one key of 16 bytes."""
-    incoming = request(
+    received = request(
         fields=fields, method=method, version=version, chunked=chunked, websocket=True
     )
-    refusal = refused(incoming)
+    refusal = refused(received)
     assert (refusal.status, refusal.kind) == (400, "bad-handshake")
 
 
@@ -653,24 +653,24 @@ def test_another_version_is_told_which_one_is_spoken(versions: tuple[str, ...]) 
 
 def test_a_preflight_is_recognised() -> None:
     """T10: OPTIONS with Origin and the method that is asked for, from a listed page."""
-    incoming = asking(
+    received = asking(
         ("Origin", PAGE),
         ("Access-Control-Request-Method", "DELETE"),
         ("Access-Control-Request-Headers", "authorization,content-type"),
         method="OPTIONS",
     )
-    assert GUARD.admit(incoming) == ("localhost", PAGE)
-    assert is_preflight(incoming)
+    assert GUARD.admit(received) == ("localhost", PAGE)
+    assert is_preflight(received)
 
 
 def test_a_stranger_s_preflight_is_refused_as_any_request() -> None:
     """T10: a preflight of an unlisted page gets the same 403."""
-    incoming = asking(
+    received = asking(
         ("Origin", "https://evil.test"),
         ("Access-Control-Request-Method", "DELETE"),
         method="OPTIONS",
     )
-    assert refused(incoming).status == 403
+    assert refused(received).status == 403
 
 
 @pytest.mark.parametrize(
@@ -689,14 +689,14 @@ def test_other_requests_are_no_preflight(method: str, fields: Fields) -> None:
 @pytest.mark.parametrize("names", ["a\r\nX: y", "a:b", '"a"', "é", "a;b", "a/b"])
 def test_a_preflight_asks_for_names_only(names: str) -> None:
     """T10: what would be echoed is a list of field names, or the answer is 400."""
-    incoming = asking(
+    received = asking(
         ("Origin", PAGE),
         ("Access-Control-Request-Method", "GET"),
         ("Access-Control-Request-Headers", names),
         method="OPTIONS",
     )
     with pytest.raises(Refusal) as caught:
-        is_preflight(incoming)
+        is_preflight(received)
     assert caught.value.status == 400
 
 
@@ -713,10 +713,10 @@ LOCKED = Guard(
 PREFLIGHT = [HOST, ("Origin", PAGE), ("Access-Control-Request-Method", "POST")]
 
 
-def locked(incoming: Incoming) -> int:
+def locked(received: Request) -> int:
     """The status; 200 stands for admitted."""
     try:
-        LOCKED.admit(incoming)
+        LOCKED.admit(received)
     except Refusal as refusal:
         return refusal.status
     return 200

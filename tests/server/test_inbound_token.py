@@ -14,7 +14,7 @@ from proxy.errors import KeyrelayError, Refusal
 from proxy.http.headers import CREDENTIAL_HEADERS, CREDENTIAL_SUBPROTOCOLS
 from proxy.http.headers import INBOUND_HEADER as HEADER
 from proxy.http.headers import INBOUND_SUBPROTOCOL as SUBPROTOCOL
-from proxy.http.request import Incoming
+from proxy.http.request import Request
 from proxy.secrets.secret import Secret
 from proxy.server.inbound_token import LEAST_BYTES, InboundToken
 
@@ -26,10 +26,10 @@ def token(value: bytes = VALUE) -> InboundToken:
     return InboundToken(Secret("inbound_token", value))
 
 
-def bringing(*fields: tuple[bytes, bytes], websocket: bool = False) -> Incoming:
+def bringing(*fields: tuple[bytes, bytes], websocket: bool = False) -> Request:
     """A request with these field lines, bytes as they came."""
     headers: CIMultiDict[str] = CIMultiDict()
-    return Incoming("GET", b"/x", fields, CIMultiDictProxy(headers), websocket=websocket)
+    return Request("GET", b"/x", fields, CIMultiDictProxy(headers), websocket=websocket)
 
 
 def refusal(*fields: tuple[bytes, bytes], websocket: bool = False) -> Refusal | None:

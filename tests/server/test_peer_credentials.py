@@ -287,7 +287,7 @@ async def test_a_reload_to_enforce_holds_for_who_is_connected(
             one.send(GET)
             assert (await one.answer())[0] == 200
         busy.send(GET.replace(b"/x", b"/slow") + GET)
-        await until(lambda: len(proxy.app.journal.open) == 1)
+        await until(lambda: len(proxy.app.exchange_log.open) == 1)
         proxy.document["peer_uid"] = "enforce"
         assert not (await proxy.reload_document()).findings
         idle.send(GET)

@@ -16,13 +16,13 @@ from proxy.admin.connections import PeerRefusal
 from proxy.app.app import App
 from proxy.app.status import Reload, snapshot
 from proxy.http.response import ResponseHead
-from proxy.observability.exchange_log import Exchange, Journal
-from proxy.observability.inspector import Watchers
-from proxy.secrets.redaction import Masker
+from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
+from proxy.observability.inspector import InspectorHub
+from proxy.secrets.redaction import Redactor
 from proxy.websocket.frames import masked
 from tests.support.keyrelay import SECRET, preset_keyrelay
 
-MASKER = Masker([SECRET])
+MASKER = Redactor([SECRET])
 
 
 @dataclass
@@ -36,12 +36,12 @@ class Watched:
     report: Reload = field(default_factory=lambda: Reload(1.0, changed=("api has other settings",)))
 
     @property
-    def watchers(self) -> Watchers:
-        return self.app.watchers
+    def inspector_hub(self) -> InspectorHub:
+        return self.app.inspector_hub
 
     @property
-    def journal(self) -> Journal:
-        return self.app.journal
+    def exchange_log(self) -> ExchangeLog:
+        return self.app.exchange_log
 
     async def snapshots(self) -> Sequence[dict[str, Any]]:
         return [snapshot(self.app)]
@@ -50,23 +50,23 @@ class Watched:
         self.app.reloads.note(self.report)
         return self.report
 
-    def begin(self, path: str = "/v1/voices", method: str = "GET", **more: Any) -> Exchange:
-        exchange = Exchange(more.pop("route", "api"), method, path, strategy="key", **more)
-        self.journal.begin(exchange)
-        if self.watchers.active:
-            self.watchers.begun(exchange)
+    def begin(self, path: str = "/v1/voices", method: str = "GET", **more: Any) -> ExchangeRecord:
+        exchange = ExchangeRecord(more.pop("route", "api"), method, path, strategy="key", **more)
+        self.exchange_log.begin(exchange)
+        if self.inspector_hub.active:
+            self.inspector_hub.begun(exchange)
         return exchange
 
-    def answer(self, exchange: Exchange, status: int = 200) -> None:
+    def answer(self, exchange: ExchangeRecord, status: int = 200) -> None:
         exchange.answered(status)
-        if self.watchers.active:
-            self.watchers.answered(exchange)
+        if self.inspector_hub.active:
+            self.inspector_hub.answered(exchange)
 
-    def end(self, exchange: Exchange, outcome: str = "") -> None:
+    def end(self, exchange: ExchangeRecord, outcome: str = "") -> None:
         exchange.outcome = outcome
-        self.journal.note(exchange)
+        self.exchange_log.finish(exchange)
 
-    def serve(self, path: str = "/v1/voices", status: int = 200, **more: Any) -> Exchange:
+    def serve(self, path: str = "/v1/voices", status: int = 200, **more: Any) -> ExchangeRecord:
         """A whole exchange."""
         exchange = self.begin(path, **more)
         self.answer(exchange, status)

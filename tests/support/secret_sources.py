@@ -103,18 +103,18 @@ class Backend(KeyringBackend):
         super().__init__()  # type: ignore[no-untyped-call]
         self.entries: dict[tuple[str, str], str] = {}
 
-    def get_password(self, service: str, username: str) -> str | None:
-        if service == "locked":
+    def get_password(self, route_service: str, username: str) -> str | None:
+        if route_service == "locked":
             raise KeyringLocked("dummy-told-by-the-backend")
-        if service == "broken":
+        if route_service == "broken":
             raise OSError("dummy-told-by-the-backend")
-        return self.entries.get((service, username))
+        return self.entries.get((route_service, username))
 
-    def set_password(self, service: str, username: str, password: str) -> None:
-        self.entries[service, username] = password
+    def set_password(self, route_service: str, username: str, password: str) -> None:
+        self.entries[route_service, username] = password
 
-    def delete_password(self, service: str, username: str) -> None:
-        del self.entries[service, username]
+    def delete_password(self, route_service: str, username: str) -> None:
+        del self.entries[route_service, username]
 
 
 class Keyrings:
@@ -195,14 +195,14 @@ class Own:
 
 OWN_SOURCE = """
 from pathlib import Path
-from proxy.secrets.source import Unusable
+from proxy.secrets.source import SourceError
 
 def read(name):
     if name == "failing":
         raise ZeroDivisionError("dummy-said-by-the-source")
     path = Path({vault!r}, name)
     if not path.exists():
-        raise Unusable("ask the vault's owner for a value")
+        raise SourceError("ask the vault's owner for a value")
     return path.read_bytes()
 """
 

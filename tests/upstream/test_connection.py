@@ -42,25 +42,25 @@ class Answer:
         self.full = False
         self.calls = 0
 
-    def answer_begun(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
+    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         assert self.head is None
         self.head = head
-        self.answer_more(body, ended=ended)
+        self.on_response_body(body, ended=ended)
 
-    def answer_more(self, body: bytes, *, ended: bool) -> None:
+    def on_response_body(self, body: bytes, *, ended: bool) -> None:
         assert not self.over
         self.calls += 1
         self.body += body
         self.ended = ended
 
-    def answer_lost(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure) -> None:
         assert not self.over
         self.failure = failure
 
-    def provider_full(self) -> None:
+    def on_upstream_blocked(self) -> None:
         self.full = True
 
-    def provider_drained(self) -> None:
+    def on_upstream_drained(self) -> None:
         self.full = False
 
     @property
@@ -480,7 +480,7 @@ async def test_a_101_that_was_asked_for() -> None:
         answer = send(connection, upgrading=True)
         await until(lambda: answer.head)
         assert (answer.status, answer.body, answer.ended) == (101, b"early", False)
-        transport = connection.release()
+        transport = connection.detach()
         pool.expire(1e9)
         pool.close()
         assert not transport.is_closing()

@@ -21,7 +21,7 @@ from proxy.http.address import Origin
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.dialer import Dialler, tls_context
 from proxy.upstream.pool import Pool
-from proxy.upstream.prewarm import PoolCounts, Sparing
+from proxy.upstream.prewarm import PoolStats, PrewarmPolicy
 from tests.support.certificates import Authority
 from tests.support.keyrelay import both_loops, raw_provider, read_head, until
 from tests.upstream.test_connection import OK, REQUEST, Answer, send
@@ -131,7 +131,7 @@ class Bench:
         loop: Ahead,
         *,
         https: bool,
-        spares: int,
+        prewarmed: int,
         idle_seconds: float,
         spare_seconds: float,
     ) -> None:
@@ -148,9 +148,9 @@ class Bench:
             cast(asyncio.AbstractEventLoop, loop),
             idle_seconds=idle_seconds,
             silence_seconds=600,
-            sparing=Sparing(
+            prewarm_policy=PrewarmPolicy(
                 self._spawn,
-                spares=spares,
+                prewarmed=prewarmed,
                 in_use_seconds=spare_seconds,
                 idle_seconds=idle_seconds,
                 jitter=lambda: 1.0,
@@ -178,7 +178,7 @@ class Bench:
         """Open a WebSocket that stays; the number of its connection."""
         answer, connection = await self.begin(UPGRADE)
         await until(lambda: answer.status == 101)
-        self._websockets.append(connection.release())
+        self._websockets.append(connection.detach())
         return self.provider.served[-1]
 
     def close(self) -> None:
@@ -219,7 +219,7 @@ def tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
 async def bench(
     tls: Authority | None = None,
     *,
-    spares: int = 1,
+    prewarmed: int = 1,
     idle_seconds: float = 50,
     spare_seconds: float = 300,
 ) -> AsyncIterator[Bench]:
@@ -233,7 +233,7 @@ async def bench(
             provider,
             loop,
             https=bool(tls),
-            spares=spares,
+            prewarmed=prewarmed,
             idle_seconds=idle_seconds,
             spare_seconds=spare_seconds,
         )
@@ -242,7 +242,7 @@ async def bench(
         finally:
             one.close()
             await until(lambda: not (one.dials or one.pool.open or provider.standing))
-            assert (one.pool.idle, one.pool.spares) == (0, 0)
+            assert (one.pool.idle, one.pool.prewarmed) == (0, 0)
 
 
 # -- after a pause -----------------------------------------------------------------------------
@@ -280,7 +280,7 @@ async def test_a_websocket_is_followed_by_a_spare_at_once(tls: Authority) -> Non
         for count in range(3):
             await one.websocket()
             await one.settled()
-            assert (one.pool.idle, one.pool.spares, one.pool.open) == (0, 1, 1)
+            assert (one.pool.idle, one.pool.prewarmed, one.pool.open) == (0, 1, 1)
             assert one.provider.accepted == count + 2
             assert one.pool.counts.spared == count
 
@@ -293,7 +293,7 @@ async def test_a_spare_that_is_taken_is_replaced_at_once() -> None:
         one.provider.may_answer.clear()
         answer, _ = await one.begin()
         await one.settled()
-        assert (one.pool.spares, one.pool.counts.spared) == (1, 1)
+        assert (one.pool.prewarmed, one.pool.counts.spared) == (1, 1)
         one.provider.may_answer.set()
         await answer.until_over()
 
@@ -306,7 +306,7 @@ async def test_there_is_never_a_gap(tls: Authority) -> None:
         await one.get()
         for _ in range(250):
             await one.passes(1)
-            assert one.pool.idle + one.pool.spares >= 1
+            assert one.pool.idle + one.pool.prewarmed >= 1
         assert one.provider.least >= 1
         assert one.provider.ages
         assert all(44 <= age <= 50 for age in one.provider.ages)
@@ -326,27 +326,27 @@ async def test_idle_connections_count_as_spares() -> None:
 
 async def test_a_long_answer_leaves_spares() -> None:
     """While every connection is busy, the next requests find some too."""
-    async with bench(spares=2) as one:
+    async with bench(prewarmed=2) as one:
         one.provider.may_answer.clear()
         busy, _ = await one.begin()
         await one.passes(2)
-        assert (one.pool.spares, one.pool.open) == (2, 3)
+        assert (one.pool.prewarmed, one.pool.open) == (2, 3)
         one.provider.may_answer.set()
         await busy.until_over()
 
 
 async def test_idle_connections_come_before_spares() -> None:
     """A spare is kept for when nothing is idle."""
-    async with bench(spares=2) as one:
+    async with bench(prewarmed=2) as one:
         answer, used = await one.begin()
         await answer.until_over()
         await one.passes(1)
-        assert (one.pool.idle, one.pool.spares) == (1, 1)
+        assert (one.pool.idle, one.pool.prewarmed) == (1, 1)
         assert one.pool.take() is used
         spare = one.pool.take()
         assert spare not in {None, used}
         assert one.pool.take() is None
-        assert one.pool.counts == PoolCounts(reused=1, spared=1, dialled=1, spare_dials=1)
+        assert one.pool.counts == PoolStats(reused=1, spared=1, dialled=1, spare_dials=1)
 
 
 async def test_a_spare_is_treated_as_a_kept_connection() -> None:
@@ -388,7 +388,7 @@ async def test_a_quiet_route_has_none(tls: Authority) -> None:
     async with bench(tls, spare_seconds=100) as one:
         await one.get()
         await one.passes(99)
-        assert one.pool.spares == 1
+        assert one.pool.prewarmed == 1
         await one.passes(3)
         assert one.pool.open == 0
         before = one.provider.accepted
@@ -396,7 +396,7 @@ async def test_a_quiet_route_has_none(tls: Authority) -> None:
         assert one.provider.accepted == before
         await one.get()
         await one.passes(46)
-        assert (one.pool.idle, one.pool.spares) == (1, 1)
+        assert (one.pool.idle, one.pool.prewarmed) == (1, 1)
         assert one.pool.counts.dialled == 2
 
 
@@ -414,7 +414,7 @@ async def test_providers_that_hang_up_on_spares(
         await one.websocket()
         one.provider.hangs_up_after = seconds
         await one.passes(seconds + 1)
-        assert one.pool.spares == 1
+        assert one.pool.prewarmed == 1
         assert (one.provider.hung_up, one.pool.counts.spare_failures) == (1, 1)
         before = one.provider.accepted
         one.provider.least = 99
@@ -445,10 +445,10 @@ async def test_a_spare_that_served_ends_the_spacing() -> None:
             one.provider.hangs_up_after = 0
             await one.websocket()
             await one.settled()
-            assert one.pool.spares == 0
+            assert one.pool.prewarmed == 0
             one.provider.hangs_up_after = float("inf")
             await one.passes(2)
-            assert one.pool.spares == 1
+            assert one.pool.prewarmed == 1
 
 
 async def test_a_provider_that_is_down() -> None:
@@ -462,7 +462,7 @@ async def test_a_provider_that_is_down() -> None:
             provider,
             loop,
             https=False,
-            spares=4,
+            prewarmed=4,
             idle_seconds=50,
             spare_seconds=1000,
         )
@@ -475,7 +475,7 @@ async def test_a_provider_that_is_down() -> None:
         assert 10 <= counts.spare_failures <= 4 + 10
         server = await asyncio.start_server(provider.serve, sock=taken)
         await one.passes(70)
-        assert one.pool.spares == 4
+        assert one.pool.prewarmed == 4
         stood = provider.accepted
         assert await one.get() <= stood
         one.close()
@@ -501,7 +501,7 @@ async def test_no_more_dials_than_spares(tls: Authority) -> None:
             Provider(loop),
             loop,
             https=True,
-            spares=3,
+            prewarmed=3,
             idle_seconds=50,
             spare_seconds=300,
         )
@@ -514,7 +514,7 @@ async def test_no_more_dials_than_spares(tls: Authority) -> None:
         one.close()
         await until(lambda: ended == 3)
         assert not one.dials
-        assert (one.pool.open, one.pool.spares) == (0, 0)
+        assert (one.pool.open, one.pool.prewarmed) == (0, 0)
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -532,7 +532,7 @@ async def test_bytes_on_a_spare_close_it(told: bool) -> None:
             assert one.pool.take() is None
         await one.settled()
         assert one.pool.counts.spare_failures == 1
-        assert one.pool.spares == 1
+        assert one.pool.prewarmed == 1
         assert await one.get() == 3
 
 
@@ -543,13 +543,13 @@ async def test_a_retired_pool_serves_what_is_under_way(tls: Authority) -> None:
     """What waits is closed at once, what serves when its answer has ended, and nothing is dialled
     but by a request that found the pool before.
     """
-    async with bench(tls, spares=2) as one:
+    async with bench(tls, prewarmed=2) as one:
         one.provider.may_answer.clear()
         busy, _ = await one.begin()
         await one.passes(1)
-        assert (one.pool.spares, one.pool.open) == (2, 3)
+        assert (one.pool.prewarmed, one.pool.open) == (2, 3)
         one.pool.retire()
-        assert (one.pool.idle, one.pool.spares) == (0, 0)
+        assert (one.pool.idle, one.pool.prewarmed) == (0, 0)
         assert one.pool.take() is None
         await one.passes(100)
         assert (one.pool.open, one.pool.counts.spare_dials) == (1, 2)
@@ -571,4 +571,4 @@ async def test_retiring_ends_dials_and_idle_connections() -> None:
         assert len(one.dials) == 1
         one.pool.retire()
         await one.settled()
-        assert (one.pool.open, one.pool.spares, one.pool.idle) == (0, 0, 0)
+        assert (one.pool.open, one.pool.prewarmed, one.pool.idle) == (0, 0, 0)

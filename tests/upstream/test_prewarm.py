@@ -9,18 +9,20 @@ from typing import Any
 
 import pytest
 
-from proxy.upstream.prewarm import Sparing
+from proxy.upstream.prewarm import PrewarmPolicy
 
 
 def unused(coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
     raise AssertionError("nothing is started here")
 
 
-def sparing(*, spares: int = 1, idle_seconds: float = 50, jitter: float = 1) -> Sparing:
+def prewarm_policy(
+    *, prewarmed: int = 1, idle_seconds: float = 50, jitter: float = 1
+) -> PrewarmPolicy:
     """In use since 0, for 300 s."""
-    made = Sparing(
+    made = PrewarmPolicy(
         unused,
-        spares=spares,
+        prewarmed=prewarmed,
         in_use_seconds=300,
         idle_seconds=idle_seconds,
         jitter=lambda: jitter,
@@ -30,7 +32,7 @@ def sparing(*, spares: int = 1, idle_seconds: float = 50, jitter: float = 1) -> 
     return made
 
 
-def failing(one: Sparing, seconds: float) -> list[float]:
+def failing(one: PrewarmPolicy, seconds: float) -> list[float]:
     """The moments, on a tick each tenth of a second, at which spares that all fail are dialled."""
     attempts = []
     for tenth in range(int(seconds * 10)):
@@ -43,7 +45,7 @@ def failing(one: Sparing, seconds: float) -> list[float]:
 
 def test_nothing_is_wanted_before_the_first_request() -> None:
     """A route that nobody has asked for anything has no spares."""
-    quiet = Sparing(unused, spares=1, in_use_seconds=300, idle_seconds=50)
+    quiet = PrewarmPolicy(unused, prewarmed=1, in_use_seconds=300, idle_seconds=50)
     quiet.tick(1000)
     assert not quiet.wanted
     assert quiet.missing(0, 0, 1000) == 0
@@ -51,7 +53,7 @@ def test_nothing_is_wanted_before_the_first_request() -> None:
 
 def test_a_route_is_in_use_for_a_while_after_each_request() -> None:
     """Sparing goes on for its time after the last request, not after the first, and then stops."""
-    one = sparing()
+    one = prewarm_policy()
     one.tick(299)
     assert one.missing(0, 0, 299) == 1
     one.used = True
@@ -68,38 +70,38 @@ def test_a_route_is_in_use_for_a_while_after_each_request() -> None:
     ("spares", "ready", "dialling", "missing"),
     [(1, 0, 0, 1), (1, 1, 0, 0), (1, 0, 1, 0), (4, 1, 1, 2), (2, 5, 0, 0), (2, 2, 2, 0)],
 )
-def test_what_is_missing(spares: int, ready: int, dialling: int, missing: int) -> None:
+def test_what_is_missing(prewarmed: int, ready: int, dialling: int, missing: int) -> None:
     """What is ready or being dialled is not dialled again."""
-    assert sparing(spares=spares).missing(ready, dialling, 1) == missing
+    assert prewarm_policy(prewarmed=prewarmed).missing(ready, dialling, 1) == missing
 
 
 @pytest.mark.parametrize(("idle_seconds", "possible"), [(0, False), (3.9, False), (4, True)])
 def test_no_spares_where_none_could_stand(idle_seconds: float, possible: bool) -> None:
     """Where connections may hardly stand unused, spares would only be dialled and closed."""
-    assert sparing(idle_seconds=idle_seconds).wanted is possible
+    assert prewarm_policy(idle_seconds=idle_seconds).wanted is possible
 
 
 @pytest.mark.parametrize(("limit", "lead"), [(4, 2), (10, 2), (20, 4), (25, 5), (50, 5), (3600, 5)])
 def test_renewal_begins_some_seconds_before_the_end(limit: float, lead: float) -> None:
     """There is time for a dial, and most of the time that a spare may stand is used."""
-    assert sparing(idle_seconds=limit).lead_seconds == lead
+    assert prewarm_policy(idle_seconds=limit).lead_seconds == lead
 
 
 def test_failures_are_spaced_ever_wider() -> None:
     """A provider that is down sees ever fewer attempts, one a minute in the end."""
-    assert failing(sparing(), 200) == [0, 1, 3, 7, 15, 31, 63, 123, 183]
+    assert failing(prewarm_policy(), 200) == [0, 1, 3, 7, 15, 31, 63, 123, 183]
 
 
 def test_the_spacing_is_random_but_never_nothing() -> None:
     """Full jitter, with a floor."""
-    attempts = failing(sparing(jitter=0), 1)
+    attempts = failing(prewarm_policy(jitter=0), 1)
     assert all(later - earlier > 0.09 for earlier, later in itertools.pairwise(attempts))
-    assert failing(sparing(jitter=0.5), 8) == [0, 0.5, 1.5, 3.5, 7.5]
+    assert failing(prewarm_policy(jitter=0.5), 8) == [0, 0.5, 1.5, 3.5, 7.5]
 
 
 def test_failures_at_the_same_time_count_once() -> None:
     """Four spares that fail together are one failure."""
-    one = sparing(spares=4)
+    one = prewarm_policy(prewarmed=4)
     for _ in range(4):
         one.failed(0)
     assert one.missing(0, 0, 0.9) == 0
@@ -110,7 +112,7 @@ def test_failures_at_the_same_time_count_once() -> None:
 @pytest.mark.parametrize("proof", ["served", "stood"])
 def test_a_spare_that_was_of_use_ends_the_spacing(proof: str) -> None:
     """After a success all spares are dialled again, and the next failure is the first."""
-    one = sparing(spares=4)
+    one = prewarm_policy(prewarmed=4)
     failing(one, 10)
     if proof == "served":
         one.served()
@@ -125,7 +127,7 @@ def test_a_spare_that_was_of_use_ends_the_spacing(proof: str) -> None:
 
 def test_a_provider_shows_how_long_spares_may_stand() -> None:
     """A spare that is closed early shortens the time of the next, never lengthens it."""
-    one = sparing()
+    one = prewarm_policy()
     one.lost(8, 8)
     assert (one.limit_seconds, one.lead_seconds) == (8, 2)
     assert one.missing(0, 0, 8) == 1, "it is replaced at once"
@@ -135,7 +137,7 @@ def test_a_provider_shows_how_long_spares_may_stand() -> None:
 
 def test_spares_are_not_renewed_all_the_time() -> None:
     """Closed sooner than a renewal every 2 s could prevent, they are failures instead."""
-    one = sparing()
+    one = prewarm_policy()
     now = 0.0
     for seconds in (0, 0.5, 2, 3.9):
         one.lost(seconds, now)
@@ -148,7 +150,7 @@ def test_spares_are_not_renewed_all_the_time() -> None:
 
 def test_a_quiet_route_forgets_what_it_learnt() -> None:
     """An accident of the past does not cost for ever."""
-    one = sparing()
+    one = prewarm_policy()
     one.lost(5, 5)
     failing(one, 20)
     one.tick(301)

@@ -18,7 +18,7 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.frames import Frame, Opcode
 
-from proxy.websocket.closing import Farewell
+from proxy.websocket.closing import GracefulClose
 from proxy.websocket.relay import Relay
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
@@ -58,11 +58,11 @@ def relays(running: Running) -> set[Relay]:
     return running.app._around.relays
 
 
-def say_goodbye(running: Running, seconds: float = 5) -> None:
+def close_gracefully(running: Running, seconds: float = 5) -> None:
     """As keyrelay does when it is told to stop."""
     assert relays(running)
     for relay in relays(running):
-        relay.say_goodbye(seconds)
+        relay.close_gracefully(seconds)
 
 
 @asynccontextmanager
@@ -108,7 +108,7 @@ async def test_an_idle_session(
         await session.send("hello")
         assert await client.recv() == "hello"
         begun = time.monotonic()
-        say_goodbye(running, 20)
+        close_gracefully(running, 20)
         await both_see_1001(running, client, session)
         await gone(running, begun, 2)
 
@@ -162,7 +162,7 @@ async def test_audio_both_ways(
                 tasks.create_task(stream(peer, size, pause))
             heard = [tasks.create_task(listen(peer)) for peer in (client, session)]
             await asyncio.sleep(0.1)
-            say_goodbye(running)
+            close_gracefully(running)
         await both_see_1001(running, client, session)
         assert all(task.result() for task in heard)
 
@@ -194,7 +194,7 @@ async def test_amid_a_large_frame_to_the_client(
         running.websocket("/api/chat", compression=None) as client,
     ):
         await until(lambda: [one for one in relays(running) if one._provider.moved])
-        say_goodbye(running)
+        close_gracefully(running)
         go_on.set()
         assert await client.recv() == LARGE
         await client.wait_closed()
@@ -218,7 +218,7 @@ async def test_amid_a_large_frame_to_the_provider(
         session = await provider.session()
         client.send(frame[:HALF])
         await until(lambda: [one for one in relays(running) if one._client.moved])
-        say_goodbye(running)
+        close_gracefully(running)
         await in_pieces(client.writer, frame[HALF:])
         assert await session.recv() == LARGE
         assert await client.exactly(4) == GOING_AWAY
@@ -253,7 +253,7 @@ async def test_a_peer_that_does_not_read(dummy_key: bytes) -> None:
     ):
         client.send(HANDSHAKE)
         await client.head()
-        say_goodbye(running)
+        close_gracefully(running)
         # Much longer than silence has to last.
         await asyncio.sleep(0.2)
         assert await client.exactly(len(head) + size) == head + bytes(size)
@@ -285,7 +285,7 @@ async def test_one_that_never_pauses(dummy_key: bytes) -> None:
         client.send(HANDSHAKE)
         await client.head()
         begun = time.monotonic()
-        say_goodbye(running, 0.4)
+        close_gracefully(running, 0.4)
         assert GOING_AWAY in await client.rest()
         await gone(running, begun, 2)
         assert time.monotonic() - begun > 0.2
@@ -315,7 +315,7 @@ async def test_nobody_answers(dummy_key: bytes, trusted: Authority, secure: bool
         client.send(HANDSHAKE)
         await client.head()
         begun = time.monotonic()
-        say_goodbye(running, 0.3)
+        close_gracefully(running, 0.3)
         assert await client.rest() == GOING_AWAY
         assert time.monotonic() - begun > 0.29
         await gone(running, begun, 2)
@@ -346,7 +346,7 @@ async def test_what_comes_after_does_not_cross(dummy_key: bytes) -> None:
     ):
         client.send(HANDSHAKE)
         await client.head()
-        say_goodbye(running, 0.3)
+        close_gracefully(running, 0.3)
         assert await client.exactly(4) == GOING_AWAY
         await both.wait()
         client.send(ping * 3)
@@ -362,7 +362,7 @@ async def test_one_is_lost_meanwhile(dummy_key: bytes, side: str) -> None:
         near: Peer = client if side == "client" else session
         far = session if side == "client" else client
         begun = time.monotonic()
-        say_goodbye(running, 20)
+        close_gracefully(running, 20)
         near.transport.abort()
         await far.wait_closed()
         assert far.close_code == 1001
@@ -378,7 +378,7 @@ async def test_one_closes_by_itself(
     async with open_session(None, trusted if secure else None) as (running, client, session):
         near: Peer = client if side == "client" else session
         far = session if side == "client" else client
-        say_goodbye(running)
+        close_gracefully(running)
         await near.close(4321, "enough")
         await far.wait_closed()
         assert (near.close_code, far.close_code) == (4321, 4321)
@@ -389,17 +389,17 @@ async def test_a_session_that_has_ended_already(dummy_key: bytes) -> None:
     """Saying goodbye twice, or to a session that is just being lost, changes nothing."""
     async with open_session() as (running, client, session):
         (relay,) = relays(running)
-        say_goodbye(running)
-        say_goodbye(running)
+        close_gracefully(running)
+        close_gracefully(running)
         await both_see_1001(running, client, session)
-        relay.say_goodbye(1)
-        assert running.app.journal.total == 1
+        relay.close_gracefully(1)
+        assert running.app.exchange_log.total == 1
 
 
 async def test_no_time_at_all(dummy_key: bytes) -> None:
     """Without any time to wait both are still told."""
     async with open_session() as (running, client, session):
-        say_goodbye(running, 0)
+        close_gracefully(running, 0)
         await both_see_1001(running, client, session)
 
 
@@ -422,7 +422,7 @@ async def test_half_a_session(dummy_key: bytes) -> None:
         await client.head()
         assert await client.rest() == b""
         begun = time.monotonic()
-        say_goodbye(running, 0.3)
+        close_gracefully(running, 0.3)
         await until(lambda: len(told) == 8)
         await gone(running, begun, 2)
 
@@ -444,7 +444,7 @@ async def test_without_a_network() -> None:
         client, provider = peers
         relay = Relay(transports[0], transports[1], loop, lambda *_: over.set())
         relay.start(from_client=b"", from_provider=b"")
-        Farewell(relay._client, relay._provider, loop, 20)
+        GracefulClose(relay._client, relay._provider, loop, 20)
         assert await client.exactly(4) == GOING_AWAY
         assert (await provider.exactly(8))[:2] == b"\x88\x82"
         provider.send(GOING_AWAY)
@@ -476,7 +476,7 @@ async def test_many_at_once(dummy_key: bytes, busy: bool) -> None:
                     tasks.create_task(stream(peer, 640, 0.1))
                     tasks.create_task(listen(peer))
                 await asyncio.sleep(0.3)
-            say_goodbye(running, 10)
+            close_gracefully(running, 10)
             for peer in peers:
                 tasks.create_task(peer.wait_closed())
         assert {peer.close_code for peer in peers} == {1001}

@@ -25,9 +25,9 @@ frames = st.one_of(
 )
 
 
-def cut(data: bytes, borders: list[int]) -> list[bytes]:
+def cut(data: bytes, frame_sync: list[int]) -> list[bytes]:
     """The same bytes in pieces, as they might be read."""
-    places = sorted({0, len(data), *(border % (len(data) + 1) for border in borders)})
+    places = sorted({0, len(data), *(border % (len(data) + 1) for border in frame_sync)})
     return [data[begin:end] for begin, end in pairwise(places)]
 
 
@@ -43,11 +43,11 @@ def compressed(frame: bytes) -> bytes:
 
 @given(st.lists(frames, max_size=5), st.lists(st.integers(0)), st.booleans(), st.integers(0, 300))
 def test_frames_come_out_as_they_went_in(
-    sent: list[Foreign], borders: list[int], mask: bool, limit: int
+    sent: list[Foreign], frame_sync: list[int], mask: bool, limit: int
 ) -> None:
     """Whatever the reads, each frame comes once, in order, with as much payload as is kept."""
     reader = FrameReader(mask, limit=limit)
-    pieces = cut(b"".join(written(one, mask=mask) for one in sent), borders)
+    pieces = cut(b"".join(written(one, mask=mask) for one in sent), frame_sync)
     got = [frame for piece in pieces for frame in reader.feed(piece)]
     assert got == [
         Frame(one.opcode, one.fin, one.rsv1, bytes(one.data)[:limit], len(one.data)) for one in sent
@@ -69,11 +69,11 @@ def test_pending_counts_from_the_border(sent: Foreign, mask: bool, data: st.Data
 
 
 @given(st.binary(), st.booleans(), st.lists(st.integers(0), max_size=3))
-def test_any_bytes_can_be_read(data: bytes, mask: bool, borders: list[int]) -> None:
+def test_any_bytes_can_be_read(data: bytes, mask: bool, frame_sync: list[int]) -> None:
     """No bytes make it fail, and how they are read makes no difference."""
     at_once, in_pieces = FrameReader(mask, limit=9), FrameReader(mask, limit=9)
     frames = at_once.feed(data)
-    assert frames == [one for piece in cut(data, borders) for one in in_pieces.feed(piece)]
+    assert frames == [one for piece in cut(data, frame_sync) for one in in_pieces.feed(piece)]
     assert at_once.broken == in_pieces.broken
     if at_once.broken:
         assert at_once.feed(written(Foreign(Opcode.PING, b""), mask=mask)) == []

@@ -66,7 +66,7 @@ def of(content: str | bytes) -> bytes:
 )
 def test_messages_come_out_as_they_went_in(
     sent: list[tuple[str | bytes, int]],
-    borders: list[int],
+    frame_sync: list[int],
     mask: bool,
     deflated: bool,
     forgets: bool,
@@ -80,7 +80,7 @@ def test_messages_come_out_as_they_went_in(
     )
     reader = MessageReader(mask, limit=LIMIT, deflate=deflate if deflated else None)
     data = b"".join(sender.message(content, parts) for content, parts in sent)
-    got = [one for piece in cut(data, borders) for one in reader.feed(piece)]
+    got = [one for piece in cut(data, frame_sync) for one in reader.feed(piece)]
     assert reader.broken == ""
     pings = [one for one in got if one.kind == "ping"]
     assert [one.data for one in pings] == [b"between"] * sum(parts - 1 for _, parts in sent)

@@ -130,7 +130,9 @@ async def relaying(
 
 async def ended(running: Running) -> None:
     """Both connections are gone, and the session is noted."""
-    await until(lambda: not running.app._around.relays and running.app.journal.recent, seconds=2)
+    await until(
+        lambda: not running.app._around.relays and running.app.exchange_log.recent, seconds=2
+    )
 
 
 # -- messages ----------------------------------------------------------------------------------
@@ -353,10 +355,10 @@ async def test_a_session_is_noted(dummy_key: bytes) -> None:
             client.send(HANDSHAKE + FROM_CLIENT)
             await client.rest()
         await ended(running)
-        (noted,) = running.app.journal.recent
+        (noted,) = running.app.exchange_log.recent
         assert (noted.status, noted.websocket, noted.outcome) == (101, True, "")
         assert (noted.sent, noted.received) == (len(FROM_CLIENT), len(FROM_PROVIDER))
-        running.app.journal.flush()
+        running.app.exchange_log.flush()
         (line,) = running.lines
         assert " api WS /chat 101 " in line
 

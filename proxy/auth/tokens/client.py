@@ -19,7 +19,7 @@ from typing import Any
 import aiohttp
 from yarl import URL
 
-from proxy.auth.token_cache import MintFailed
+from proxy.auth.token_cache import TokenError
 from proxy.http.address import Origin, parse_upstream
 from proxy.upstream.address_policy import may_dial
 
@@ -49,7 +49,7 @@ _HOPELESS_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Call:
+class TokenRequest:
     """One request to a token endpoint. Holds secret bytes: never printed."""
 
     method: str
@@ -58,11 +58,11 @@ class Call:
     body: bytes | None = None
 
 
-Ask = Callable[[Call], Awaitable[tuple[Any, float]]]
+Ask = Callable[[TokenRequest], Awaitable[tuple[Any, float]]]
 """Makes a call: the answer's JSON, and when it came, in seconds since the epoch."""
 
 
-class Endpoint:
+class TokenClient:
     """Makes calls on behalf of one strategy. An ``Ask``.
 
     allow_private  as of the route: see ``addresses.may_dial``
@@ -75,13 +75,13 @@ class Endpoint:
         self._wall = wall
         self._allow_private = allow_private
 
-    async def __call__(self, call: Call) -> tuple[Any, float]:
-        """Raises MintFailed. Cancelling closes the connection."""
+    async def __call__(self, call: TokenRequest) -> tuple[Any, float]:
+        """Raises TokenError. Cancelling closes the connection."""
         try:
             origin, _ = parse_upstream(call.url.partition("?")[0])
             sockets = _CheckedSockets(origin, allow_private=self._allow_private)
         except ValueError:
-            raise MintFailed("the token endpoint's URL cannot be used") from None
+            raise TokenError("the token endpoint's URL cannot be used") from None
         try:
             async with (
                 aiohttp.ClientSession(
@@ -103,11 +103,11 @@ class Endpoint:
             ):
                 return _judged(response, await _limited(response)), self._wall()
         except TimeoutError:
-            raise MintFailed("the token endpoint did not answer in time") from None
+            raise TokenError("the token endpoint did not answer in time") from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # What the library says may hold the URL and the headers.
             kind = _FORBIDDEN if sockets.forbidden else _kind(error)
-            raise MintFailed(f"the token endpoint cannot be reached ({kind})") from None
+            raise TokenError(f"the token endpoint cannot be reached ({kind})") from None
 
 
 class _CheckedSockets:
@@ -146,12 +146,12 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
     async for piece in response.content.iter_any():
         body += piece
         if len(body) > _ANSWER_LIMIT:
-            raise MintFailed("the token endpoint's answer is too large", bad_answer=True)
+            raise TokenError("the token endpoint's answer is too large", bad_answer=True)
     return bytes(body)
 
 
 def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
-    """The JSON of an answer that can be used. Raises MintFailed for any other."""
+    """The JSON of an answer that can be used. Raises TokenError for any other."""
     status = response.status
     document: Any = None
     is_json = re.fullmatch(r"application/(?:[\w.+-]+\+)?json", response.content_type)
@@ -161,19 +161,19 @@ def _judged(response: aiohttp.ClientResponse, body: bytes) -> Any:
         except (ValueError, RecursionError):
             is_json = None
     if 300 <= status < 400:
-        raise MintFailed(
+        raise TokenError(
             f"the token endpoint redirects ({status}), which is not followed", bad_answer=True
         )
     if status >= 400:
         said = document.get("error") if isinstance(document, dict) else None
         code = f", {said}" if isinstance(said, str) and said in _ERRORS else ""
         least = _HOPELESS_SECONDS if status in {400, 401, 403} else 0.0
-        raise MintFailed(
+        raise TokenError(
             f"the token endpoint answered {status}{code}",
             pause_seconds=max(least, _retry_after(response)),
         )
     if not is_json:
-        raise MintFailed("the token endpoint's answer is not JSON", bad_answer=True)
+        raise TokenError("the token endpoint's answer is not JSON", bad_answer=True)
     return document
 
 

@@ -11,8 +11,8 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from proxy.auth.token_cache import Minted, MintFailed
-from proxy.auth.tokens.response import Fields, read_token
+from proxy.auth.token_cache import FetchedToken, TokenError
+from proxy.auth.tokens.response import TokenFields, read_token
 from proxy.clock import Clock
 from proxy.secrets.resolver import environment_without
 
@@ -21,7 +21,7 @@ _OUTPUT_LIMIT = 64 * 1024
 _KILL_SECONDS = 1.0
 
 
-class CommandMint:
+class CommandTokenSource:
     """Runs a program without a shell and reads a token from what it prints.
 
     JSON, or the token alone. What it says on stderr is not repeated: it may quote a secret. It
@@ -31,7 +31,7 @@ class CommandMint:
     def __init__(
         self,
         command: Sequence[str],
-        fields: Fields,
+        fields: TokenFields,
         clock: Clock,
         *,
         timeout_seconds: float,
@@ -43,7 +43,7 @@ class CommandMint:
         self._timeout_seconds = timeout_seconds
         self._hidden = hidden
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         output = await self._run()
         text = output.decode("utf-8", "replace").strip()
         document: Any
@@ -71,16 +71,16 @@ class CommandMint:
                 env=environment_without(self._hidden()),
             )
         except FileNotFoundError:
-            raise MintFailed(f"there is no command {name}") from None
+            raise TokenError(f"there is no command {name}") from None
         except OSError as error:
-            raise MintFailed(f"the command {name} cannot be run ({type(error).__name__})") from None
+            raise TokenError(f"the command {name} cannot be run ({type(error).__name__})") from None
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await program.closed
                 if len(program.output) <= _OUTPUT_LIMIT:
                     await program.exited
         except TimeoutError:
-            raise MintFailed(f"the command {name} did not end in time") from None
+            raise TokenError(f"the command {name} did not end in time") from None
         finally:
             if not program.exited.done():
                 # Not permitted for sudo and the like.
@@ -89,9 +89,9 @@ class CommandMint:
                 await asyncio.wait({program.exited}, timeout=_KILL_SECONDS)
             transport.close()
         if len(program.output) > _OUTPUT_LIMIT:
-            raise MintFailed(f"the command {name} printed too much", bad_answer=True)
+            raise TokenError(f"the command {name} printed too much", bad_answer=True)
         if (status := transport.get_returncode()) != 0:
-            raise MintFailed(f"the command {name} failed with exit code {status}")
+            raise TokenError(f"the command {name} failed with exit code {status}")
         return bytes(program.output)
 
 

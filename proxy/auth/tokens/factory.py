@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote_from_bytes, urlencode
 
-from proxy.auth.strategy import Means
-from proxy.auth.token_cache import Mint
-from proxy.auth.tokens.client import Ask, Call, Endpoint
-from proxy.auth.tokens.command import CommandMint
+from proxy.auth.strategy import AuthContext
+from proxy.auth.token_cache import TokenSource
+from proxy.auth.tokens.client import Ask, TokenClient, TokenRequest
+from proxy.auth.tokens.command import CommandTokenSource
 from proxy.auth.tokens.inworld import session_call, split_portal_string
-from proxy.auth.tokens.oauth2 import CallMint, oauth2_call, oauth2_fields
-from proxy.auth.tokens.refresh_token import RefreshTokenMint
-from proxy.auth.tokens.response import Fields
+from proxy.auth.tokens.oauth2 import RequestTokenSource, oauth2_call, oauth2_fields
+from proxy.auth.tokens.refresh_token import RefreshTokenSource
+from proxy.auth.tokens.response import TokenFields
 from proxy.config.template import Template, parse_template
 from proxy.config.token import (
     Assertion,
@@ -43,16 +43,16 @@ _SPELLED = {name.lower(): name for name in ("Accept", "Accept-Encoding", "Conten
 
 
 def make_mint(
-    settings: TokenSettings, values: Values, base: str, means: Means, *, allow_private: bool
-) -> Mint:
+    settings: TokenSettings, values: Values, base: str, means: AuthContext, *, allow_private: bool
+) -> TokenSource:
     """The mint for ``settings``. ``values`` are the secrets; ``base`` is the route's upstream.
 
     Raises ValueError, without a value, if a secret is not what the type needs.
     """
-    mint = _make(settings, values, base, means, allow_private=allow_private)
+    token_source = _make(settings, values, base, means, allow_private=allow_private)
     if means.share is None:
-        return mint
-    return means.share(_identity(settings, values, base, allow_private=allow_private), mint)
+        return token_source
+    return means.share(_identity(settings, values, base, allow_private=allow_private), token_source)
 
 
 def _identity(settings: TokenSettings, values: Values, base: str, *, allow_private: bool) -> str:
@@ -67,18 +67,18 @@ def _identity(settings: TokenSettings, values: Values, base: str, *, allow_priva
 
 
 def _make(
-    settings: TokenSettings, values: Values, base: str, means: Means, *, allow_private: bool
-) -> Mint:
-    ask = Endpoint(means.tls, means.clock.wall, allow_private=allow_private)
+    settings: TokenSettings, values: Values, base: str, means: AuthContext, *, allow_private: bool
+) -> TokenSource:
+    ask = TokenClient(means.tls, means.clock.wall, allow_private=allow_private)
     match settings:
         case ClientCredentials():
             return _client_credentials(settings, values, base, ask)
         case RefreshToken():
             return _refresh_token(settings, values, base, ask)
         case Jwt():
-            from proxy.auth.tokens.jwt import JwtMint
+            from proxy.auth.tokens.jwt import JwtTokenSource
 
-            return JwtMint(_signer(settings, values, means))
+            return JwtTokenSource(_signer(settings, values, means))
         case JwtBearer():
             return _jwt_bearer(settings, values, base, ask, means)
         case Request():
@@ -86,10 +86,10 @@ def _make(
         case Inworld():
             return _inworld(settings, values, base, ask, means)
         case Exec():
-            fields = Fields(
+            fields = TokenFields(
                 settings.token, (settings.expiry,), settings.lifetime_seconds, bearer=False
             )
-            return CommandMint(
+            return CommandTokenSource(
                 settings.command,
                 fields,
                 means.clock,
@@ -100,7 +100,7 @@ def _make(
 
 def _client_credentials(
     settings: ClientCredentials, values: Values, base: str, ask: Ask
-) -> CallMint:
+) -> RequestTokenSource:
     """RFC 6749 section 4.4."""
     call = oauth2_call(
         _url(settings.url, values, base),
@@ -113,17 +113,19 @@ def _client_credentials(
         client_id=_render(settings.client_id, values),
         client_secret=_render(settings.client_secret, values),
     )
-    return CallMint(ask, lambda: call, oauth2_fields(settings.lifetime_seconds))
+    return RequestTokenSource(ask, lambda: call, oauth2_fields(settings.lifetime_seconds))
 
 
-def _refresh_token(settings: RefreshToken, values: Values, base: str, ask: Ask) -> RefreshTokenMint:
+def _refresh_token(
+    settings: RefreshToken, values: Values, base: str, ask: Ask
+) -> RefreshTokenSource:
     """RFC 6749 section 6."""
     url = _url(settings.url, values, base)
     scope = _optional(settings.scope, values)
     client_id = _render(settings.client_id, values)
     client_secret = _optional(settings.client_secret, values)
 
-    def make(refresh_token: bytes) -> Call:
+    def make(refresh_token: bytes) -> TokenRequest:
         return oauth2_call(
             url,
             {"grant_type": b"refresh_token", "refresh_token": refresh_token, "scope": scope},
@@ -132,7 +134,7 @@ def _refresh_token(settings: RefreshToken, values: Values, base: str, ask: Ask) 
             client_secret=client_secret,
         )
 
-    return RefreshTokenMint(
+    return RefreshTokenSource(
         ask,
         make,
         oauth2_fields(settings.lifetime_seconds),
@@ -141,27 +143,31 @@ def _refresh_token(settings: RefreshToken, values: Values, base: str, ask: Ask) 
     )
 
 
-def _jwt_bearer(settings: JwtBearer, values: Values, base: str, ask: Ask, means: Means) -> CallMint:
+def _jwt_bearer(
+    settings: JwtBearer, values: Values, base: str, ask: Ask, means: AuthContext
+) -> RequestTokenSource:
     """RFC 7523 section 2.1."""
     url = _url(settings.url, values, base)
     scope = _optional(settings.scope, values)
     signer = _signer(settings, values, means)
 
-    def make() -> Call:
+    def make() -> TokenRequest:
         form = {"grant_type": _JWT_BEARER, "assertion": signer.sign()}
         if scope is not None:
             form["scope"] = scope
         content_type = {"Content-Type": "application/x-www-form-urlencoded"}
-        return Call("POST", url, content_type, urlencode(form).encode("ascii"))
+        return TokenRequest("POST", url, content_type, urlencode(form).encode("ascii"))
 
-    return CallMint(ask, make, oauth2_fields(settings.lifetime_seconds))
+    return RequestTokenSource(ask, make, oauth2_fields(settings.lifetime_seconds))
 
 
-def _request(settings: Request, values: Values, base: str, ask: Ask, means: Means) -> CallMint:
+def _request(
+    settings: Request, values: Values, base: str, ask: Ask, means: AuthContext
+) -> RequestTokenSource:
     url = _url(settings.url, values, base)
     signer = None if settings.assertion is None else _signer(settings.assertion, values, means)
 
-    def make() -> Call:
+    def make() -> TokenRequest:
         given = values if signer is None else {**values, "jwt": signer.sign()}
         headers = {
             _SPELLED.get(name.lower(), name): _field(name, value, given)
@@ -175,14 +181,18 @@ def _request(settings: Request, values: Values, base: str, ask: Ask, means: Mean
         elif settings.json_body is not None:
             headers.setdefault("Content-Type", "application/json")
             body = json.dumps(_filled(settings.json_body, given), allow_nan=False).encode()
-        return Call(settings.method, url, headers, body)
+        return TokenRequest(settings.method, url, headers, body)
 
     make()  # what cannot be rendered is found when the route is built
-    fields = Fields(settings.token, (settings.expiry,), settings.lifetime_seconds, bearer=False)
-    return CallMint(ask, make, fields)
+    fields = TokenFields(
+        settings.token, (settings.expiry,), settings.lifetime_seconds, bearer=False
+    )
+    return RequestTokenSource(ask, make, fields)
 
 
-def _inworld(settings: Inworld, values: Values, base: str, ask: Ask, means: Means) -> CallMint:
+def _inworld(
+    settings: Inworld, values: Values, base: str, ask: Ask, means: AuthContext
+) -> RequestTokenSource:
     if settings.portal is not None:
         key, secret = split_portal_string(_render(settings.portal, values))
     else:
@@ -191,13 +201,15 @@ def _inworld(settings: Inworld, values: Values, base: str, ask: Ask, means: Mean
         key, secret = _render(settings.key, values), _render(settings.secret, values)
     workspace = None if settings.workspace is None else _text(settings.workspace, values)
 
-    def make() -> Call:
+    def make() -> TokenRequest:
         return session_call(base, settings.variant, key, secret, workspace, means.clock.wall)
 
-    return CallMint(ask, make, Fields("token", ("expirationTime",), settings.lifetime_seconds))
+    return RequestTokenSource(
+        ask, make, TokenFields("token", ("expirationTime",), settings.lifetime_seconds)
+    )
 
 
-def _signer(settings: Assertion | Jwt | JwtBearer, values: Values, means: Means) -> Signer:
+def _signer(settings: Assertion | Jwt | JwtBearer, values: Values, means: AuthContext) -> Signer:
     # PyJWT and cryptography take 9 MB, which routes that sign nothing do without.
     from proxy.auth.tokens.jwt import Signer
 

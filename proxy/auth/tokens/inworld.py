@@ -17,8 +17,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from proxy.auth.token_cache import MintFailed
-from proxy.auth.tokens.client import Call
+from proxy.auth.token_cache import TokenError
+from proxy.auth.tokens.client import TokenRequest
 
 # The first hex digits of a nonce; the sample application takes eleven.
 _NONCE_DIGITS = 11
@@ -75,10 +75,10 @@ def authorization(
 ) -> str:
     """The value of ``Authorization`` for a call at ``now``, seconds since the epoch.
 
-    Raises MintFailed for a key that cannot be in it.
+    Raises TokenError for a key that cannot be in it.
     """
     if _KEY.fullmatch(key) is None:
-        raise MintFailed("the key's id has characters that it cannot have")
+        raise TokenError("the key's id has characters that it cannot have")
     moment = datetime.fromtimestamp(now, UTC).strftime("%Y%m%d%H%M%S")
     nonce = nonce or secrets.token_hex(_NONCE_DIGITS)[:_NONCE_DIGITS]
     signed = signature(secret, [moment, variant.host, variant.method, nonce])
@@ -95,8 +95,8 @@ def session_call(
     secret: bytes,
     workspace: str | None,
     wall: Callable[[], float],
-) -> Call:
-    """The call for one session token. ``base`` is the route's upstream. Raises MintFailed."""
+) -> TokenRequest:
+    """The call for one session token. ``base`` is the route's upstream. Raises TokenError."""
     variant = VARIANTS[variant_name]
     signed = authorization(key, secret, variant, now=wall())
     document = (
@@ -104,7 +104,7 @@ def session_call(
         if variant_name == "session"
         else {"key": key.decode("ascii"), "resources": [workspace] if workspace else []}
     )
-    return Call(
+    return TokenRequest(
         "POST",
         base + variant.path,
         {"Authorization": signed, "Content-Type": "application/json"},

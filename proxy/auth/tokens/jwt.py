@@ -11,7 +11,7 @@ from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from proxy.auth.token_cache import Minted
+from proxy.auth.token_cache import FetchedToken
 from proxy.clock import Clock
 
 # A JWT made by a clock that is a little fast must not come from the future (seconds).
@@ -66,15 +66,15 @@ class Signer:
         return self._valid_seconds
 
 
-class JwtMint:
+class JwtTokenSource:
     """The signed JWT is itself the token."""
 
     def __init__(self, signer: Signer) -> None:
         self._signer = signer
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         # Its end is cut to a whole second.
-        return Minted(self._signer.sign(), max(self._signer.valid_seconds - 1, 0.5))
+        return FetchedToken(self._signer.sign(), max(self._signer.valid_seconds - 1, 0.5))
 
 
 def _fitting(algorithm: str, key: bytes) -> Any:

@@ -6,17 +6,17 @@ import base64
 from collections.abc import Callable, Mapping
 from urllib.parse import quote_plus, urlencode
 
-from proxy.auth.token_cache import Minted
-from proxy.auth.tokens.client import Ask, Call
-from proxy.auth.tokens.response import Fields, read_token
+from proxy.auth.token_cache import FetchedToken
+from proxy.auth.tokens.client import Ask, TokenRequest
+from proxy.auth.tokens.response import TokenFields, read_token
 
 _EXPIRY = ("expires_in", "expires_at")
 _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
-def oauth2_fields(lifetime_seconds: float) -> Fields:
+def oauth2_fields(lifetime_seconds: float) -> TokenFields:
     """Where an OAuth 2.0 answer has what matters (RFC 6749 section 5.1)."""
-    return Fields("access_token", _EXPIRY, lifetime_seconds)
+    return TokenFields("access_token", _EXPIRY, lifetime_seconds)
 
 
 def oauth2_call(
@@ -26,7 +26,7 @@ def oauth2_call(
     client_auth: str,
     client_id: bytes,
     client_secret: bytes | None,
-) -> Call:
+) -> TokenRequest:
     """A request to a token endpoint. ``form`` without the client's credentials; None is left out.
 
     Basic authorization carries id and secret form-encoded, which RFC 6749 section 2.3.1 wants and
@@ -41,17 +41,17 @@ def oauth2_call(
         fields["client_id"] = client_id
         if client_secret is not None:
             fields["client_secret"] = client_secret
-    return Call("POST", url, headers, urlencode(fields).encode("ascii"))
+    return TokenRequest("POST", url, headers, urlencode(fields).encode("ascii"))
 
 
-class CallMint:
+class RequestTokenSource:
     """The same call each time: client credentials, or whatever else needs nothing new."""
 
-    def __init__(self, ask: Ask, make: Callable[[], Call], fields: Fields) -> None:
+    def __init__(self, ask: Ask, make: Callable[[], TokenRequest], fields: TokenFields) -> None:
         self._ask = ask
         self._make = make
         self._fields = fields
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         answer, now = await self._ask(self._make())
         return read_token(answer, self._fields, now)

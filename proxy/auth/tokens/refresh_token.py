@@ -13,9 +13,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from proxy.auth.token_cache import Minted, MintFailed
-from proxy.auth.tokens.client import Ask, Call
-from proxy.auth.tokens.response import Fields, read_token
+from proxy.auth.token_cache import FetchedToken, TokenError
+from proxy.auth.tokens.client import Ask, TokenRequest
+from proxy.auth.tokens.response import TokenFields, read_token
 
 # Another process holds the lock for one call at most; whoever holds it longer is stuck (seconds).
 _LOCK_SECONDS = 30.0
@@ -27,7 +27,7 @@ class RefreshTokenStore:
 
     first  the refresh token of the configuration, from which the kept one must descend
 
-    All methods raise MintFailed.
+    All methods raise TokenError.
     """
 
     def __init__(self, path: Path, first: bytes) -> None:
@@ -47,7 +47,7 @@ class RefreshTokenStore:
                 0o600,
             )
         except OSError as error:
-            raise MintFailed(f"the store cannot be used: {error.strerror}") from None
+            raise TokenError(f"the store cannot be used: {error.strerror}") from None
         with ExitStack() as undo:
             undo.callback(os.close, descriptor)
             try:
@@ -55,9 +55,9 @@ class RefreshTokenStore:
                     while not _locked(descriptor):  # noqa: ASYNC110  other processes set no event
                         await asyncio.sleep(_LOCK_AGAIN_SECONDS)
             except TimeoutError:
-                raise MintFailed("another process holds the lock of the store") from None
+                raise TokenError("another process holds the lock of the store") from None
             except OSError as error:
-                raise MintFailed(f"the store cannot be locked: {error.strerror}") from None
+                raise TokenError(f"the store cannot be locked: {error.strerror}") from None
             undo.pop_all()
         return descriptor
 
@@ -71,12 +71,12 @@ class RefreshTokenStore:
         except FileNotFoundError:
             return self._first
         except (OSError, ValueError) as error:
-            raise MintFailed(f"the store cannot be read ({type(error).__name__})") from None
+            raise TokenError(f"the store cannot be read ({type(error).__name__})") from None
         if not isinstance(document, dict) or document.get("began") != self._began:
             return self._first
         kept = document.get("refresh_token")
         if not isinstance(kept, str) or not kept.isascii():
-            raise MintFailed("the store holds no refresh token")
+            raise TokenError("the store holds no refresh token")
         return kept.encode("ascii")
 
     def write(self, newest: bytes) -> None:
@@ -98,7 +98,7 @@ class RefreshTokenStore:
             finally:
                 os.close(directory)
         except OSError as error:
-            raise MintFailed(f"the store cannot be written: {error.strerror}") from None
+            raise TokenError(f"the store cannot be written: {error.strerror}") from None
 
 
 def _locked(descriptor: int) -> bool:
@@ -113,7 +113,7 @@ def _locked(descriptor: int) -> bool:
 _REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")
 
 
-class RefreshTokenMint:
+class RefreshTokenSource:
     """Access tokens for a refresh token, which the server may replace with each answer.
 
     make    the call for a refresh token
@@ -128,8 +128,8 @@ class RefreshTokenMint:
     def __init__(
         self,
         ask: Ask,
-        make: Callable[[bytes], Call],
-        fields: Fields,
+        make: Callable[[bytes], TokenRequest],
+        fields: TokenFields,
         *,
         first: bytes,
         store: Path | None,
@@ -142,7 +142,7 @@ class RefreshTokenMint:
         self._outdated: bytes | None = None
         self._store = None if store is None else RefreshTokenStore(store, first)
 
-    async def mint(self) -> Minted:
+    async def token_source(self) -> FetchedToken:
         if self._store is None:
             return await _to_its_end(self._exchange(None))
         lock = await self._store.lock()
@@ -151,7 +151,7 @@ class RefreshTokenMint:
         finally:
             os.close(lock)
 
-    async def _exchange(self, store: RefreshTokenStore | None) -> Minted:
+    async def _exchange(self, store: RefreshTokenStore | None) -> FetchedToken:
         kept = self._newest if store is None else await asyncio.to_thread(store.read)
         if kept != self._outdated:
             self._newest = kept
@@ -166,7 +166,7 @@ class RefreshTokenMint:
         return read_token(answer, self._fields, now)
 
 
-async def _to_its_end(work: Coroutine[Any, Any, Minted]) -> Minted:
+async def _to_its_end(work: Coroutine[Any, Any, FetchedToken]) -> FetchedToken:
     """Await ``work``; when cancelled, wait until it has ended all the same."""
     task = asyncio.ensure_future(work)  # noqa: TID251  awaited here, whatever happens
     cancelled: asyncio.CancelledError | None = None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from proxy.auth.token_cache import Minted, MintFailed
+from proxy.auth.token_cache import FetchedToken, TokenError
 
 # RFC 6750 section 2.1: also keeps a token from ending the header that it is put into.
 _B64TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")
@@ -19,7 +19,7 @@ _LONGEST_SPAN = 1e9
 
 
 @dataclass(frozen=True, slots=True)
-class Fields:
+class TokenFields:
     """Where an answer has what matters. Dots lead into objects: ``client_secret.value``.
 
     token             the token
@@ -34,25 +34,25 @@ class Fields:
     bearer: bool = True
 
 
-def read_token(answer: Any, fields: Fields, now: float) -> Minted:
+def read_token(answer: Any, fields: TokenFields, now: float) -> FetchedToken:
     """The token of an answer and how long it lives; ``now`` in seconds since the epoch.
 
-    Raises MintFailed.
+    Raises TokenError.
     """
     token = _at(answer, fields.token)
     if not isinstance(token, str) or _B64TOKEN.fullmatch(token) is None:
-        raise MintFailed("the answer holds no usable token", bad_answer=True)
+        raise TokenError("the answer holds no usable token", bad_answer=True)
     kind = _at(answer, "token_type")
     if fields.bearer and kind is not None and str(kind).lower() != "bearer":
-        raise MintFailed("the token is of a type that is not bearer", bad_answer=True)
+        raise TokenError("the token is of a type that is not bearer", bad_answer=True)
     lifetime = fields.lifetime_seconds
     for name in fields.expiry:
         if (found := _at(answer, name)) is not None:
             lifetime = lifetime_of(found, now)
             break
     if lifetime <= 0:
-        raise MintFailed("the token had already expired when it came", bad_answer=True)
-    return Minted(token.encode("ascii"), lifetime)
+        raise TokenError("the token had already expired when it came", bad_answer=True)
+    return FetchedToken(token.encode("ascii"), lifetime)
 
 
 def _at(document: Any, path: str) -> Any:
@@ -67,13 +67,13 @@ def _at(document: Any, path: str) -> Any:
 def lifetime_of(said: Any, now: float) -> float:
     """Seconds of life that an answer gives: a span, an epoch time or RFC 3339, number or text.
 
-    A number is a span unless it is too large for one. Raises MintFailed for what cannot be read.
+    A number is a span unless it is too large for one. Raises TokenError for what cannot be read.
     """
     number = _number(said)
     if number is None:
         moment = _moment(said)
         if moment is None:
-            raise MintFailed("the token's lifetime cannot be read", bad_answer=True)
+            raise TokenError("the token's lifetime cannot be read", bad_answer=True)
         return moment - now
     if number > _MILLISECONDS:
         number /= 1000

@@ -18,9 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.auth.token_cache import MintFailed
-from proxy.auth.tokens.client import Call, Endpoint
-from proxy.auth.tokens.response import Fields, lifetime_of, read_token
+from proxy.auth.token_cache import TokenError
+from proxy.auth.tokens.client import TokenClient, TokenRequest
+from proxy.auth.tokens.response import TokenFields, lifetime_of, read_token
 from proxy.upstream.dialer import tls_context
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
@@ -35,15 +35,15 @@ from tests.support.keyrelay import (
 CANARY = "CANARY-dummy-words-of-the-endpoint"
 SECRET = "CANARY-dummy-client-secret"
 NOW = 1_800_000_000.0
-OAUTH = Fields("access_token", ("expires_in", "expires_at"), 300)
+OAUTH = TokenFields("access_token", ("expires_in", "expires_at"), 300)
 
 
-def endpoint(tls: ssl.SSLContext | None = None, *, allow_private: bool = False) -> Endpoint:
-    return Endpoint(tls or tls_context(), lambda: NOW, allow_private=allow_private)
+def endpoint(tls: ssl.SSLContext | None = None, *, allow_private: bool = False) -> TokenClient:
+    return TokenClient(tls or tls_context(), lambda: NOW, allow_private=allow_private)
 
 
-def call(url: str, **more: Any) -> Call:
-    return Call(
+def call(url: str, **more: Any) -> TokenRequest:
+    return TokenRequest(
         "POST",
         url,
         {"Authorization": f"Basic {SECRET}", "Content-Type": "application/json"},
@@ -69,14 +69,14 @@ def says_nothing(error: BaseException) -> None:
         assert secret not in f"{error} {error!r} {vars(error)}"
 
 
-async def failure_of(url: str, **more: Any) -> MintFailed:
-    with pytest.raises(MintFailed) as caught:
+async def failure_of(url: str, **more: Any) -> TokenError:
+    with pytest.raises(TokenError) as caught:
         await endpoint(**more)(call(url))
     says_nothing(caught.value)
     return caught.value
 
 
-async def failure_after(*answers: bytes) -> tuple[MintFailed, RawProvider]:
+async def failure_after(*answers: bytes) -> tuple[TokenError, RawProvider]:
     async with raw_provider(answering(*answers)) as provider:
         return await failure_of(f"{provider.url}/token"), provider
 
@@ -110,7 +110,7 @@ async def test_a_call_may_say_what_it_accepts() -> None:
     """Headers of the call take the place of our own."""
     heads: list[bytes] = []
     async with raw_provider(keeping(heads)) as provider:
-        await endpoint()(Call("GET", provider.url, {"Accept": "application/vnd.api+json"}))
+        await endpoint()(TokenRequest("GET", provider.url, {"Accept": "application/vnd.api+json"}))
     (head,) = heads
     assert head.count(b"Accept:") == 1
     assert b"Accept: application/vnd.api+json\r\n" in head
@@ -268,8 +268,8 @@ async def test_cookies_are_not_kept() -> None:
     heads: list[bytes] = []
     async with raw_provider(keeping(heads, "Set-Cookie: dummy=1; Path=/")) as provider:
         ask = endpoint()
-        await ask(Call("GET", provider.url))
-        await ask(Call("GET", provider.url))
+        await ask(TokenRequest("GET", provider.url))
+        await ask(TokenRequest("GET", provider.url))
     assert (provider.connections, len(heads)) == (2, 2)
     assert b"cookie" not in b"".join(heads).lower()
 
@@ -287,7 +287,7 @@ async def test_the_environment_changes_nothing(
         monkeypatch.setenv("NETRC", str(netrc))
         heads: list[bytes] = []
         async with raw_provider(keeping(heads)) as provider:
-            await endpoint()(Call("GET", provider.url))
+            await endpoint()(TokenRequest("GET", provider.url))
         assert proxy.connections == 0
     assert len(heads) == 1
     assert b"authorization" not in heads[0].lower()
@@ -381,8 +381,8 @@ async def test_a_header_cannot_be_ended(headers: dict[str, str]) -> None:
     """A secret with a line break in it goes nowhere, and is not shown."""
     heads: list[bytes] = []
     async with raw_provider(keeping(heads)) as provider:
-        with pytest.raises(MintFailed) as caught:
-            await endpoint()(Call("GET", provider.url, headers))
+        with pytest.raises(TokenError) as caught:
+            await endpoint()(TokenRequest("GET", provider.url, headers))
     assert not heads
     says_nothing(caught.value)
     assert "cannot be written" in caught.value.reason
@@ -480,13 +480,13 @@ async def test_a_server_without_tls_is_not_spoken_to() -> None:
 # -- answers --------------------------------------------------------------------------------------
 
 
-def token_of(answer: Any, fields: Fields = OAUTH) -> tuple[bytes, float]:
-    minted = read_token(answer, fields, NOW)
-    return minted.value, minted.lifetime_seconds
+def token_of(answer: Any, fields: TokenFields = OAUTH) -> tuple[bytes, float]:
+    fetched = read_token(answer, fields, NOW)
+    return fetched.value, fetched.lifetime_seconds
 
 
-def rejected(answer: Any, fields: Fields = OAUTH) -> str:
-    with pytest.raises(MintFailed) as caught:
+def rejected(answer: Any, fields: TokenFields = OAUTH) -> str:
+    with pytest.raises(TokenError) as caught:
         read_token(answer, fields, NOW)
     assert caught.value.bad_answer
     assert CANARY not in str(caught.value)
@@ -539,7 +539,7 @@ def test_tokens_of_other_types(kind: Any) -> None:
 
 def test_types_may_not_matter() -> None:
     """Where a provider has its own way, ``token_type`` says what it likes."""
-    fields = Fields("t", ("e",), 5, bearer=False)
+    fields = TokenFields("t", ("e",), 5, bearer=False)
     assert token_of({"t": "dummy", "token_type": "api"}, fields) == (b"dummy", 5)
 
 
@@ -622,7 +622,7 @@ def test_numbers_that_only_python_takes_for_json(text: str) -> None:
 
 def test_dots_lead_into_objects() -> None:
     """As in ``client_secret.value`` of ephemeral tokens; a way that ends early leads nowhere."""
-    fields = Fields("client_secret.value", ("client_secret.expires_at",), 300)
+    fields = TokenFields("client_secret.value", ("client_secret.expires_at",), 300)
     inner = {"value": "dummy", "expires_at": NOW + 60}
     assert token_of({"client_secret": inner}, fields) == (b"dummy", 60)
     others: tuple[Any, ...] = (
@@ -636,10 +636,10 @@ def test_dots_lead_into_objects() -> None:
 
 @given(st.recursive(st.none() | st.booleans() | st.floats() | st.integers() | st.text(), st.lists))
 def test_any_lifetime_is_read_or_refused(said: Any) -> None:
-    """Whatever an endpoint says: a finite number of seconds, or MintFailed."""
+    """Whatever an endpoint says: a finite number of seconds, or TokenError."""
     try:
         lifetime = lifetime_of(said, NOW)
-    except MintFailed:
+    except TokenError:
         return
     assert abs(lifetime) < float("inf")
 

@@ -10,33 +10,39 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auth.token_cache import Minted, MintFailed
-from proxy.auth.tokens.command import CommandMint
-from proxy.auth.tokens.response import Fields
+from proxy.auth.token_cache import FetchedToken, TokenError
+from proxy.auth.tokens.command import CommandTokenSource
+from proxy.auth.tokens.response import TokenFields
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import both_loops, until
 
 CANARY = "CANARY-dummy"
 NOW = 1_800_000_000.0
-FIELDS = Fields("token", ("expires_in",), 300, bearer=False)
+FIELDS = TokenFields("token", ("expires_in",), 300, bearer=False)
 
 
-def mint(*command: str, seconds: float = 10, fields: Fields = FIELDS) -> CommandMint:
-    return CommandMint(command, fields, ManualClock(wall=NOW), timeout_seconds=seconds)
+def token_source(
+    *command: str, seconds: float = 10, fields: TokenFields = FIELDS
+) -> CommandTokenSource:
+    return CommandTokenSource(command, fields, ManualClock(wall=NOW), timeout_seconds=seconds)
 
 
-def python(code: str, *arguments: str, seconds: float = 10, fields: Fields = FIELDS) -> CommandMint:
-    return mint(sys.executable, "-IS", "-c", code, *arguments, seconds=seconds, fields=fields)
+def python(
+    code: str, *arguments: str, seconds: float = 10, fields: TokenFields = FIELDS
+) -> CommandTokenSource:
+    return token_source(
+        sys.executable, "-IS", "-c", code, *arguments, seconds=seconds, fields=fields
+    )
 
 
-async def printed(text: str, fields: Fields = FIELDS) -> tuple[bytes, float]:
-    minted = await mint("/usr/bin/printf", "%s", text, fields=fields).mint()
-    return minted.value, minted.lifetime_seconds
+async def printed(text: str, fields: TokenFields = FIELDS) -> tuple[bytes, float]:
+    fetched = await token_source("/usr/bin/printf", "%s", text, fields=fields).token_source()
+    return fetched.value, fetched.lifetime_seconds
 
 
-async def failure_of(one: CommandMint) -> MintFailed:
-    with pytest.raises(MintFailed) as caught:
-        await one.mint()
+async def failure_of(one: CommandTokenSource) -> TokenError:
+    with pytest.raises(TokenError) as caught:
+        await one.token_source()
     assert CANARY not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
     gc.collect()  # nothing is left open
@@ -51,7 +57,7 @@ async def test_a_token_in_json() -> None:
         b"dummy",
         60,
     )
-    nested = Fields("status.token", ("status.expirationTimestamp",), 300, bearer=False)
+    nested = TokenFields("status.token", ("status.expirationTimestamp",), 300, bearer=False)
     text = '{"status": {"token": "dummy", "expirationTimestamp": "2027-01-15T08:01:00Z"}}'
     assert await printed(text, nested) == (b"dummy", 60)
     gc.collect()
@@ -65,7 +71,7 @@ async def test_a_token_alone(text: str) -> None:
 
 async def test_a_token_alone_needs_no_path() -> None:
     """Even where JSON would have it deep inside."""
-    assert await printed("dummy", Fields("a.b.token", ("a.b.end",), 7)) == (b"dummy", 7)
+    assert await printed("dummy", TokenFields("a.b.token", ("a.b.end",), 7)) == (b"dummy", 7)
 
 
 @pytest.mark.parametrize("text", ["12345", "true", "null"])
@@ -101,7 +107,7 @@ async def test_arguments_are_not_expanded(tmp_path: Path) -> None:
     """There is no shell: what would be one's business arrives as it is."""
     odd = "$(touch x)`id`;*'\"{key}"
     code = "import sys; print(sys.argv[1].encode().hex())"
-    assert (await python(code, odd).mint()).value == odd.encode().hex().encode()
+    assert (await python(code, odd).token_source()).value == odd.encode().hex().encode()
 
 
 async def test_the_command_has_nothing_to_read_and_our_environment(
@@ -110,7 +116,7 @@ async def test_the_command_has_nothing_to_read_and_our_environment(
     """Standard input is empty, so that nothing waits for a person."""
     monkeypatch.setenv("DUMMY_VARIABLE", "dummy-value")
     code = "import os, sys; print(sys.stdin.read() + os.environ['DUMMY_VARIABLE'])"
-    assert (await python(code).mint()).value == b"dummy-value"
+    assert (await python(code).token_source()).value == b"dummy-value"
 
 
 @both_loops
@@ -128,11 +134,11 @@ async def test_a_command_that_fails(capfd: pytest.CaptureFixture[str]) -> None:
 @both_loops
 async def test_a_command_that_is_missing(tmp_path: Path) -> None:
     """Its name is said; so it is for one that may not be run, or is no program."""
-    missing = await failure_of(mint("/nowhere/dummy"))
+    missing = await failure_of(token_source("/nowhere/dummy"))
     assert missing.reason == "there is no command /nowhere/dummy"
     file = tmp_path / "file"
     file.write_text("dummy")
-    assert "cannot be run (PermissionError)" in (await failure_of(mint(str(file)))).reason
+    assert "cannot be run (PermissionError)" in (await failure_of(token_source(str(file)))).reason
 
 
 @both_loops
@@ -203,8 +209,8 @@ async def test_a_command_that_does_not_end(code: str, tmp_path: Path) -> None:
 async def test_cancelling_ends_the_command(code: str, tmp_path: Path) -> None:
     """With all that it has started; nothing is left running or open."""
     file = tmp_path / "pid"
-    task: asyncio.Task[Minted] = asyncio.ensure_future(  # noqa: TID251
-        python(code, str(file), SLEEPY).mint()
+    task: asyncio.Task[FetchedToken] = asyncio.ensure_future(  # noqa: TID251
+        python(code, str(file), SLEEPY).token_source()
     )
     await until(file.exists)
     assert alive(file)
@@ -229,9 +235,9 @@ async def test_output_that_is_held_open_by_others(tmp_path: Path) -> None:
 
 async def test_commands_are_never_printed() -> None:
     """Arguments may hold what is not for everybody."""
-    one = mint("/usr/bin/printf", CANARY)
+    one = token_source("/usr/bin/printf", CANARY)
     assert CANARY not in f"{one!r}{one}"
-    assert (await one.mint()).value == CANARY.encode()
+    assert (await one.token_source()).value == CANARY.encode()
 
 
 @both_loops
@@ -241,13 +247,13 @@ async def test_variables_that_are_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setenv("DUMMY_SESSION", "dummy-session")
     script = "echo ${DUMMY_KEY-none}-$DUMMY_SESSION"
     hidden: set[str] = set()
-    one = CommandMint(
+    one = CommandTokenSource(
         ("/bin/sh", "-c", script),
         FIELDS,
         ManualClock(wall=NOW),
         timeout_seconds=10,
         hidden=lambda: hidden,
     )
-    assert (await one.mint()).value == b"dummy-of-another-route-dummy-session"
+    assert (await one.token_source()).value == b"dummy-of-another-route-dummy-session"
     hidden.add("DUMMY_KEY")
-    assert (await one.mint()).value == b"none-dummy-session"
+    assert (await one.token_source()).value == b"none-dummy-session"

@@ -17,8 +17,8 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from proxy.auth.strategy import Means
-from proxy.auth.token_cache import Mint, MintFailed
+from proxy.auth.strategy import AuthContext
+from proxy.auth.token_cache import TokenError, TokenSource
 from proxy.auth.tokens.factory import make_mint
 from proxy.config.route import StrategySettings
 from proxy.upstream.dialer import tls_context
@@ -117,7 +117,7 @@ async def token_server(
 
 def mint_of(
     token: dict[str, Any], values: Mapping[str, bytes], base: str = "https://unused.invalid"
-) -> Mint:
+) -> TokenSource:
     """The mint that these settings make, with these secrets."""
 
     def spawn(_: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -128,7 +128,7 @@ def mint_of(
     )
     assert strategy.token is not None
     assert strategy.secret_names <= values.keys()
-    means = Means(ManualClock(wall=NOW), tls_context(), spawn)
+    means = AuthContext(ManualClock(wall=NOW), tls_context(), spawn)
     return make_mint(strategy.token, values, base, means, allow_private=False)
 
 
@@ -137,8 +137,8 @@ async def call_of(
 ) -> Asked:
     """The one call by which a token is had whose ``url`` is this path of a server's."""
     async with token_server() as server:
-        minted = await mint_of({**token, "url": server.url + path}, values).mint()
-        assert (minted.value, minted.lifetime_seconds) == (b"dummy-token", 60)
+        fetched = await mint_of({**token, "url": server.url + path}, values).token_source()
+        assert (fetched.value, fetched.lifetime_seconds) == (b"dummy-token", 60)
     (asked,) = server.asked
     assert asked.header("host") == server.url.removeprefix("http://")
     return asked
@@ -250,8 +250,8 @@ async def test_replaced_refresh_tokens_are_kept(tmp_path: Path) -> None:
     values = {"refresh": b"dummy-first"}
     async with token_server(answer) as server:
         for _ in range(2):
-            minted = await mint_of({**token, "url": f"{server.url}/"}, values).mint()
-            assert (minted.value, minted.lifetime_seconds) == (b"dummy-token", 300)
+            fetched = await mint_of({**token, "url": f"{server.url}/"}, values).token_source()
+            assert (fetched.value, fetched.lifetime_seconds) == (b"dummy-token", 300)
     assert [asked.form["refresh_token"] for asked in server.asked] == ["dummy-first", "dummy-newer"]
     assert store.stat().st_mode & 0o777 == 0o600
 
@@ -276,8 +276,8 @@ async def test_a_jwt_that_is_the_token(algorithm: str) -> None:
         "valid_seconds": 120,
     }
     key = SHARED if algorithm.startswith("HS") else pem(KEYS[algorithm])
-    minted = await mint_of(token, {"key": key, "name": b"dummy-name"}).mint()
-    header, claims = decoded(minted.value.decode(), algorithm)
+    fetched = await mint_of(token, {"key": key, "name": b"dummy-name"}).token_source()
+    header, claims = decoded(fetched.value.decode(), algorithm)
     assert header == {"alg": algorithm, "typ": "at+jwt", "kid": "kid-dummy-name"}
     assert len(claims.pop("jti")) >= 16
     assert claims == {
@@ -287,13 +287,13 @@ async def test_a_jwt_that_is_the_token(algorithm: str) -> None:
         "iat": NOW - 5,
         "exp": NOW + 120,
     }
-    assert 110 < minted.lifetime_seconds <= 120
+    assert 110 < fetched.lifetime_seconds <= 120
 
 
 async def test_each_jwt_is_another() -> None:
     """Two of one mint differ, so that none is taken for a replay."""
-    mint = mint_of({"type": "jwt", "algorithm": "HS256", "key": "{key}"}, {"key": SHARED})
-    assert (await mint.mint()).value != (await mint.mint()).value
+    token_source = mint_of({"type": "jwt", "algorithm": "HS256", "key": "{key}"}, {"key": SHARED})
+    assert (await token_source.token_source()).value != (await token_source.token_source()).value
 
 
 # -- jwt_bearer -----------------------------------------------------------------------------------
@@ -353,9 +353,9 @@ async def test_an_assertion_with_a_scope() -> None:
 async def test_no_assertion_is_sent_twice() -> None:
     """Each call has one of its own: many servers remember ``jti``."""
     async with token_server() as server:
-        mint = mint_of({**SERVICE_ACCOUNT, "url": server.url}, {"account": ACCOUNT})
-        await mint.mint()
-        await mint.mint()
+        token_source = mint_of({**SERVICE_ACCOUNT, "url": server.url}, {"account": ACCOUNT})
+        await token_source.token_source()
+        await token_source.token_source()
     first, second = [asked.form["assertion"] for asked in server.asked]
     assert first != second
 
@@ -435,10 +435,10 @@ async def test_where_the_answer_has_the_token() -> None:
         "lifetime_seconds": 7,
     }
     async with token_server(answer) as server:
-        minted = await mint_of(token, {}, server.url).mint()
-        assert (minted.value, minted.lifetime_seconds) == (b"ek_dummy", 90)
-        minted = await mint_of({**token, "expiry": "nowhere"}, {}, server.url).mint()
-        assert minted.lifetime_seconds == 7
+        fetched = await mint_of(token, {}, server.url).token_source()
+        assert (fetched.value, fetched.lifetime_seconds) == (b"ek_dummy", 90)
+        fetched = await mint_of({**token, "expiry": "nowhere"}, {}, server.url).token_source()
+        assert fetched.lifetime_seconds == 7
 
 
 async def test_an_app_s_installation() -> None:
@@ -460,8 +460,8 @@ async def test_an_app_s_installation() -> None:
     values = {"key": pem(RSA), "app": b"12345", "installation": b"67890"}
     answer = {"token": "ghs_dummy", "expires_at": "2027-01-15T09:00:00Z"}
     async with token_server(answer, "201 Created") as server:
-        minted = await mint_of(token, values, server.url).mint()
-        assert (minted.value, minted.lifetime_seconds) == (b"ghs_dummy", 3600)
+        fetched = await mint_of(token, values, server.url).token_source()
+        assert (fetched.value, fetched.lifetime_seconds) == (b"ghs_dummy", 3600)
     (asked,) = server.asked
     assert (asked.method, asked.target) == ("POST", "/app/installations/67890/access_tokens")
     assert asked.own == ["authorization", "content-length", "content-type"]
@@ -499,8 +499,8 @@ async def test_inworld_session_tokens(
         token["workspace"] = "workspaces/{w}"
     answer = {"token": "dummy.session", "expirationTime": "2027-01-15T12:00:00Z"}
     async with token_server(answer) as server:
-        minted = await mint_of(token, values, server.url).mint()
-        assert (minted.value, minted.lifetime_seconds) == (b"dummy.session", 4 * 3600)
+        fetched = await mint_of(token, values, server.url).token_source()
+        assert (fetched.value, fetched.lifetime_seconds) == (b"dummy.session", 4 * 3600)
     (asked,) = server.asked
     assert (asked.method, asked.target) == ("POST", path)
     assert asked.own == ["authorization", "content-length", "content-type"]
@@ -522,15 +522,15 @@ async def test_a_command() -> None:
         "expiry": "status.until",
         "timeout_seconds": 5,
     }
-    minted = await mint_of(token, {}).mint()
-    assert (minted.value, minted.lifetime_seconds) == (b"dummy-token", 90)
+    fetched = await mint_of(token, {}).token_source()
+    assert (fetched.value, fetched.lifetime_seconds) == (b"dummy-token", 90)
 
 
 async def test_a_command_gets_no_secret() -> None:
     """Braces in a command are no templates, whatever the route's secrets are called."""
     token = {"type": "exec", "command": ["/usr/bin/printf", "%s", "{key}"]}
-    with pytest.raises(MintFailed, match="no usable token"):
-        await mint_of(token, {"key": b"dummy"}).mint()
+    with pytest.raises(TokenError, match="no usable token"):
+        await mint_of(token, {"key": b"dummy"}).token_source()
 
 
 # -- URLs -----------------------------------------------------------------------------------------
@@ -548,7 +548,7 @@ async def test_a_command_gets_no_secret() -> None:
 async def test_paths_are_at_the_upstream(base: str, url: str, target: str) -> None:
     """Behind its base path, byte for byte."""
     async with token_server() as server:
-        await mint_of({**CLIENT, "url": url}, ODD, server.url + base).mint()
+        await mint_of({**CLIENT, "url": url}, ODD, server.url + base).token_source()
     assert server.asked[0].target == target
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.token_cache import MintFailed
+from proxy.auth.token_cache import TokenError
 from proxy.auth.tokens.inworld import (
     VARIANTS,
     authorization,
@@ -21,7 +21,7 @@ from proxy.auth.tokens.inworld import (
     signature,
     split_portal_string,
 )
-from proxy.auth.tokens.response import Fields, read_token
+from proxy.auth.tokens.response import TokenFields, read_token
 from tests.emulators.signature import DOCUMENTED_MINT, SAMPLE_MINT, SignatureCheck
 
 KEY, SECRET = b"dummy-key", b"dummy-secret"
@@ -106,8 +106,8 @@ def test_the_answer() -> None:
         "expirationTime": "2026-11-21T16:00:00Z",
         "sessionId": "x",
     }
-    minted = read_token(answer, Fields("token", ("expirationTime",), 60), MOMENT)
-    assert (minted.value, minted.lifetime_seconds) == (b"dummy.session.token", 4 * 3600)
+    fetched = read_token(answer, TokenFields("token", ("expirationTime",), 60), MOMENT)
+    assert (fetched.value, fetched.lifetime_seconds) == (b"dummy.session.token", 4 * 3600)
 
 
 def test_the_portal_string_is_key_and_secret() -> None:
@@ -143,6 +143,6 @@ def test_portal_strings_that_are_none(portal: bytes) -> None:
 @pytest.mark.parametrize("variant", ["session", "sample"])
 def test_keys_that_cannot_be_in_the_header(key: bytes, variant: str) -> None:
     """They go nowhere and are not shown."""
-    with pytest.raises(MintFailed) as caught:
+    with pytest.raises(TokenError) as caught:
         session_call("https://x", variant, key, SECRET, None, lambda: MOMENT)
     assert "CANARY" not in f"{caught.value!r}{caught.value.__context__!r}"

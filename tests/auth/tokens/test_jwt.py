@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
 )
 
-from proxy.auth.tokens.jwt import JwtMint, Signer
+from proxy.auth.tokens.jwt import JwtTokenSource, Signer
 from tests.support.clock import ManualClock
 
 SHARED = b"CANARY-dummy-shared-secret-" + b"x" * 40
@@ -147,10 +147,10 @@ def test_times_of_the_settings_do_not_win() -> None:
 async def test_a_jwt_may_itself_be_the_token() -> None:
     """It is kept for less than it is valid, its end being cut to a whole second."""
     clock = ManualClock(wall=1_800_000_000.9)
-    minted = await JwtMint(signer(clock=clock, valid_seconds=60)).mint()
-    assert clock.wall() + minted.lifetime_seconds <= claims_of(minted.value)["exp"]
-    assert minted.lifetime_seconds == 59
-    assert (await JwtMint(signer(valid_seconds=1)).mint()).lifetime_seconds > 0
+    fetched = await JwtTokenSource(signer(clock=clock, valid_seconds=60)).token_source()
+    assert clock.wall() + fetched.lifetime_seconds <= claims_of(fetched.value)["exp"]
+    assert fetched.lifetime_seconds == 59
+    assert (await JwtTokenSource(signer(valid_seconds=1)).token_source()).lifetime_seconds > 0
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
@@ -260,4 +260,4 @@ def test_claims_that_cannot_be_written(claims: dict[str, Any]) -> None:
 def test_signers_are_never_printed() -> None:
     """Neither the key nor a token."""
     one = signer()
-    assert "CANARY" not in f"{one!r}{one}{JwtMint(one)!r}"
+    assert "CANARY" not in f"{one!r}{one}{JwtTokenSource(one)!r}"

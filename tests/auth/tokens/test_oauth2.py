@@ -16,10 +16,10 @@ from urllib.parse import parse_qs, unquote_plus
 
 import pytest
 
-from proxy.auth.token_cache import Minted, MintFailed
-from proxy.auth.tokens.client import Call, Endpoint
-from proxy.auth.tokens.oauth2 import CallMint, oauth2_call, oauth2_fields
-from proxy.auth.tokens.refresh_token import RefreshTokenMint
+from proxy.auth.token_cache import FetchedToken, TokenError
+from proxy.auth.tokens.client import TokenClient, TokenRequest
+from proxy.auth.tokens.oauth2 import RequestTokenSource, oauth2_call, oauth2_fields
+from proxy.auth.tokens.refresh_token import RefreshTokenSource
 from proxy.upstream.dialer import tls_context
 from tests.support.keyrelay import RawProvider, raw_provider, read_head, until
 
@@ -27,7 +27,7 @@ ROOT = Path(__file__).resolve().parents[3]
 FIRST = b"CANARY-first"
 
 
-def form_of(call: Call) -> dict[str, list[str]]:
+def form_of(call: TokenRequest) -> dict[str, list[str]]:
     assert call.body is not None
     return parse_qs(call.body.decode("ascii"), strict_parsing=True, keep_blank_values=True)
 
@@ -87,20 +87,20 @@ def test_public_clients_have_an_id_only(client_auth: str) -> None:
 
 async def test_the_same_call_each_time() -> None:
     """Made anew each time, so that signed ones are never sent twice; its answer is the token."""
-    made: list[Call] = []
+    made: list[TokenRequest] = []
 
-    def make() -> Call:
-        made.append(Call("GET", f"https://x/{len(made)}"))
+    def make() -> TokenRequest:
+        made.append(TokenRequest("GET", f"https://x/{len(made)}"))
         return made[-1]
 
-    async def ask(call: Call) -> tuple[Any, float]:
+    async def ask(call: TokenRequest) -> tuple[Any, float]:
         assert call is made[-1]
         return {"access_token": call.url[-1], "expires_at": 1_800_000_060}, 1_800_000_000.0
 
-    mint = CallMint(ask, make, oauth2_fields(300))
-    assert (await mint.mint()).value == b"0"
-    minted = await mint.mint()
-    assert (minted.value, minted.lifetime_seconds) == (b"1", 60)
+    token_source = RequestTokenSource(ask, make, oauth2_fields(300))
+    assert (await token_source.token_source()).value == b"0"
+    fetched = await token_source.token_source()
+    assert (fetched.value, fetched.lifetime_seconds) == (b"1", 60)
 
 
 # -- refresh tokens -------------------------------------------------------------------------------
@@ -130,12 +130,12 @@ class Family:
             document["refresh_token"] = self.current
         return 200, {**document, **self.more}
 
-    async def ask(self, call: Call) -> tuple[Any, float]:
+    async def ask(self, call: TokenRequest) -> tuple[Any, float]:
         """An ``Ask`` without a network in between."""
         status, document = self.answer(form_of(call)["refresh_token"][0])
         await self.open.wait()
         if status != 200:
-            raise MintFailed("the token endpoint answered 400, invalid_grant")
+            raise TokenError("the token endpoint answered 400, invalid_grant")
         return document, 0.0
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -151,7 +151,7 @@ class Family:
         )
 
 
-def call_for(refresh_token: bytes) -> Call:
+def call_for(refresh_token: bytes) -> TokenRequest:
     return oauth2_call(
         "https://token.example/",
         {"grant_type": b"refresh_token", "refresh_token": refresh_token},
@@ -166,21 +166,21 @@ def refreshing(
     store: Path | None = None,
     *,
     first: bytes = FIRST,
-    make: Callable[[bytes], Call] = call_for,
-) -> RefreshTokenMint:
-    return RefreshTokenMint(family.ask, make, oauth2_fields(300), first=first, store=store)
+    make: Callable[[bytes], TokenRequest] = call_for,
+) -> RefreshTokenSource:
+    return RefreshTokenSource(family.ask, make, oauth2_fields(300), first=first, store=store)
 
 
-async def values(mint: RefreshTokenMint, count: int) -> list[bytes]:
-    return [(await mint.mint()).value for _ in range(count)]
+async def values(token_source: RefreshTokenSource, count: int) -> list[bytes]:
+    return [(await token_source.token_source()).value for _ in range(count)]
 
 
 @pytest.mark.parametrize("stored", [False, True])
 async def test_the_newest_refresh_token_is_sent(stored: bool, tmp_path: Path) -> None:
     """Each answer may replace it; the old one is never seen again."""
     family = Family()
-    mint = refreshing(family, tmp_path / "store" if stored else None)
-    assert await values(mint, 4) == [b"access-1", b"access-2", b"access-3", b"access-4"]
+    token_source = refreshing(family, tmp_path / "store" if stored else None)
+    assert await values(token_source, 4) == [b"access-1", b"access-2", b"access-3", b"access-4"]
     assert len(set(family.seen)) == 4
 
 
@@ -188,8 +188,8 @@ async def test_the_newest_refresh_token_is_sent(stored: bool, tmp_path: Path) ->
 async def test_a_server_that_keeps_refresh_tokens(stored: bool, tmp_path: Path) -> None:
     """The same one is sent again, and nothing is written down."""
     family = Family(rotating=False)
-    mint = refreshing(family, tmp_path / "store" if stored else None)
-    await values(mint, 3)
+    token_source = refreshing(family, tmp_path / "store" if stored else None)
+    await values(token_source, 3)
     assert family.seen == [FIRST.decode()] * 3
     assert not (tmp_path / "store").exists()
 
@@ -210,12 +210,12 @@ async def test_a_bad_access_token_does_not_lose_the_refresh_token(
     """The server has replaced it all the same."""
     family = Family()
     family.more = {"token_type": "mac"}
-    mint = refreshing(family, tmp_path / "store" if stored else None)
+    token_source = refreshing(family, tmp_path / "store" if stored else None)
     for _ in range(2):
-        with pytest.raises(MintFailed, match="not bearer"):
-            await mint.mint()
+        with pytest.raises(TokenError, match="not bearer"):
+            await token_source.token_source()
     family.more = {}
-    assert await values(mint, 1) == [b"access-3"]
+    assert await values(token_source, 1) == [b"access-3"]
     assert not family.burned
 
 
@@ -241,14 +241,14 @@ async def test_what_cannot_be_stored_is_not_forgotten(tmp_path: Path) -> None:
     family, directory = Family(), tmp_path / "directory"
     directory.mkdir()
     blocked = directory / "store.new"
-    mint = refreshing(family, directory / "store")
+    token_source = refreshing(family, directory / "store")
     blocked.mkdir()  # a file cannot be made there
     for _ in range(3):
-        with pytest.raises(MintFailed, match="cannot be written"):
-            await mint.mint()
+        with pytest.raises(TokenError, match="cannot be written"):
+            await token_source.token_source()
     blocked.rmdir()
     family.rotating = False
-    assert await values(mint, 1) == [b"access-4"]
+    assert await values(token_source, 1) == [b"access-4"]
     assert await values(refreshing(family, directory / "store"), 1) == [b"access-5"]
     assert not family.burned
 
@@ -256,9 +256,9 @@ async def test_what_cannot_be_stored_is_not_forgotten(tmp_path: Path) -> None:
 async def test_cancelling_waits_for_what_has_begun(tmp_path: Path) -> None:
     """A refresh token that is on its way is spent: its successor is stored whoever goes away."""
     family = Family()
-    mint = refreshing(family, tmp_path / "store")
+    token_source = refreshing(family, tmp_path / "store")
     family.open.clear()
-    task = asyncio.ensure_future(mint.mint())  # noqa: TID251
+    task = asyncio.ensure_future(token_source.token_source())  # noqa: TID251
     await until(lambda: family.seen)
     for _ in range(3):
         task.cancel()
@@ -278,7 +278,7 @@ async def test_cancelling_a_failing_call_is_quiet(tmp_path: Path) -> None:
     family = Family()
     family.burned = True
     family.open.clear()
-    task = asyncio.ensure_future(refreshing(family, tmp_path / "store").mint())  # noqa: TID251
+    task = asyncio.ensure_future(refreshing(family, tmp_path / "store").token_source())  # noqa: TID251
     await until(lambda: family.seen)
     task.cancel()
     await asyncio.sleep(0)
@@ -294,8 +294,8 @@ async def test_cancelling_a_failing_call_is_quiet(tmp_path: Path) -> None:
 async def test_mints_of_one_process_take_turns(tmp_path: Path) -> None:
     """After a reload the old route and the new one may both be at it."""
     family = Family()
-    mints = [refreshing(family, tmp_path / "store") for _ in range(4)]
-    results = await asyncio.gather(*(values(mint, 3) for mint in mints))
+    token_sources = [refreshing(family, tmp_path / "store") for _ in range(4)]
+    results = await asyncio.gather(*(values(token_source, 3) for token_source in token_sources))
     assert len({value for one in results for value in one}) == 12
     assert not family.burned
 
@@ -304,7 +304,7 @@ PROCESS = """
 import asyncio, sys
 from pathlib import Path
 from proxy.auth.tokens.client import Endpoint
-from proxy.auth.tokens.refresh_token import RefreshTokenMint, oauth2_call, oauth2_fields
+from proxy.auth.tokens.refresh_token import RefreshTokenSource, oauth2_call, oauth2_fields
 from proxy.upstream.dialer import tls_context
 
 async def main(url, store, count):
@@ -312,7 +312,7 @@ async def main(url, store, count):
         form = {"grant_type": b"refresh_token", "refresh_token": token}
         return oauth2_call(url, form, client_auth="form", client_id=b"id", client_secret=None)
     ask = Endpoint(tls_context(), lambda: 0.0, allow_private=False)
-    mint = RefreshTokenMint(
+    mint = RefreshTokenSource(
         ask, make, oauth2_fields(300), first=b"CANARY-first", store=Path(store)
     )
     print("ready", flush=True)
@@ -378,12 +378,12 @@ async def test_refresh_tokens_are_never_printed(
     """Neither they nor what is made of them; the store has the newest and only that."""
     caplog.set_level("DEBUG")
     family = Family()
-    mint = refreshing(family, tmp_path / "store")
-    minted: Minted = await mint.mint()
+    token_source = refreshing(family, tmp_path / "store")
+    fetched: FetchedToken = await token_source.token_source()
     family.burned = True
-    with pytest.raises(MintFailed) as caught:
-        await mint.mint()
-    assert "CANARY" not in f"{mint!r}{mint}{minted!r}{caught.value!r}{caplog.text}"
+    with pytest.raises(TokenError) as caught:
+        await token_source.token_source()
+    assert "CANARY" not in f"{token_source!r}{token_source}{fetched!r}{caught.value!r}{caplog.text}"
     text = (tmp_path / "store").read_text()
     assert FIRST.decode() not in text
     assert hashlib.sha256(FIRST).hexdigest() not in text
@@ -393,9 +393,9 @@ async def test_the_whole_way_over_a_connection() -> None:
     """A real call to a server that replaces refresh tokens, without a store."""
     family = Family()
     async with raw_provider(family.serve) as provider:
-        mint = RefreshTokenMint(
-            Endpoint(tls_context(), lambda: 0.0, allow_private=False),
-            lambda token: Call(
+        token_source = RefreshTokenSource(
+            TokenClient(tls_context(), lambda: 0.0, allow_private=False),
+            lambda token: TokenRequest(
                 "POST",
                 provider.url + "/token",
                 call_for(token).headers,
@@ -405,9 +405,9 @@ async def test_the_whole_way_over_a_connection() -> None:
             first=FIRST,
             store=None,
         )
-        assert await values(mint, 3) == [b"access-1", b"access-2", b"access-3"]
+        assert await values(token_source, 3) == [b"access-1", b"access-2", b"access-3"]
         family.burned = True
-        with pytest.raises(MintFailed) as caught:
-            await mint.mint()
+        with pytest.raises(TokenError) as caught:
+            await token_source.token_source()
     assert caught.value.reason == "the token endpoint answered 400, invalid_grant"
     assert caught.value.pause_seconds == 60

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auth.token_cache import MintFailed
+from proxy.auth.token_cache import TokenError
 from proxy.auth.tokens.refresh_token import RefreshTokenStore
 
 FIRST = b"CANARY-first"
@@ -66,7 +66,7 @@ async def test_links_are_not_followed(tmp_path: Path) -> None:
     store = RefreshTokenStore(tmp_path / "store", FIRST)
     store.write(b"CANARY-2")
     assert aim.read_text() == "precious"
-    with pytest.raises(MintFailed, match="cannot be used"):
+    with pytest.raises(TokenError, match="cannot be used"):
         await store.lock()
     assert not (tmp_path / "made").exists()
 
@@ -89,7 +89,7 @@ def test_a_store_that_is_broken(text: bytes, tmp_path: Path) -> None:
     store.write(b"CANARY-2")
     began = json.dumps(json.loads((tmp_path / "store").read_text())["began"])
     (tmp_path / "store").write_bytes(text.replace(b"BEGAN", began.encode()))
-    with pytest.raises(MintFailed) as caught:
+    with pytest.raises(TokenError) as caught:
         store.read()
     assert "CANARY" not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
@@ -105,12 +105,12 @@ def test_a_store_of_something_else(text: bytes, tmp_path: Path) -> None:
 async def test_a_place_that_cannot_be_used(tmp_path: Path) -> None:
     """A directory that is missing, or in the way."""
     store = RefreshTokenStore(tmp_path / "missing" / "store", FIRST)
-    with pytest.raises(MintFailed, match="No such file"):
+    with pytest.raises(TokenError, match="No such file"):
         await store.lock()
-    with pytest.raises(MintFailed, match="No such file"):
+    with pytest.raises(TokenError, match="No such file"):
         store.write(b"CANARY-2")
     (tmp_path / "store").mkdir()
-    with pytest.raises(MintFailed, match="IsADirectoryError"):
+    with pytest.raises(TokenError, match="IsADirectoryError"):
         RefreshTokenStore(tmp_path / "store", FIRST).read()
 
 
@@ -144,7 +144,7 @@ async def test_a_lock_that_is_never_released(
     waiting = asyncio.ensure_future(store.lock())  # noqa: TID251
     await asyncio.sleep(0.03)
     ahead = 31.0
-    with pytest.raises(MintFailed, match="another process holds the lock"):
+    with pytest.raises(TokenError, match="another process holds the lock"):
         await waiting
     assert open_files() == before
     os.close(held)
