@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ PAGES = [
     *sorted((ROOT / "docs").rglob("*.md")),
 ]
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
-COMMANDS: dict[str, click.Command] = main.main.commands
+COMMANDS: Mapping[str, click.Command] = main.main.commands
 
 
 def code(text: str) -> list[str]:
