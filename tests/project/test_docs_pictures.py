@@ -58,6 +58,13 @@ def test_a_cell_that_is_no_figure_is_refused(cell: str) -> None:
         charts.bar("nginx", cell)
 
 
+def test_the_screenshot_is_small() -> None:
+    """A checkout is not made slow by a picture that a script can take again."""
+    content = (PICTURES / "inspector.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert len(content) < 200_000
+
+
 def test_every_picture_is_well_formed_and_shown() -> None:
     """Each SVG parses, follows the reader's theme, loads nothing, and has a page with a text."""
     shown = {
