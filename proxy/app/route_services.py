@@ -101,7 +101,7 @@ class RouteServices:
             silence_seconds=settings.answer_timeout_seconds,
             prewarm_policy=PrewarmPolicy(
                 self._means.spawn,
-                prewarmed=settings.prewarmed,
+                prewarmed=settings.spares,
                 in_use_seconds=settings.spare_seconds,
                 idle_seconds=settings.idle_seconds,
             ),

@@ -120,7 +120,7 @@ def _row(name: str, route: Mapping[str, Any], counters: Mapping[str, Any]) -> tu
         str(route.get("in_flight", 0)),
         str(route.get("websockets", 0)),
         "-" if mean is None else f"{mean * 1000:.0f} ms",
-        f"{pool['open']}, idle {pool['idle']}, spare {pool['prewarmed']}" if pool else "-",
+        f"{pool['open']}, idle {pool['idle']}, spare {pool['spares']}" if pool else "-",
     )
 
 

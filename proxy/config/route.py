@@ -280,7 +280,7 @@ class RouteSettings(Node):
         description="Seconds that an unused connection to the provider is kept. 50 by default, "
         "below the 60 after which many load balancers hang up. 0 keeps none.",
     )
-    prewarmed: int = Field(
+    spares: int = Field(
         default=1,
         ge=0,
         le=16,
