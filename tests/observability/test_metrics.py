@@ -187,7 +187,7 @@ def test_tokens() -> None:
 
 def test_pools() -> None:
     """How requests got their connections, and what state connections are in."""
-    one = pool(open=6, idle=2, prewarmed=1, reused=7, spared=8, dialled=9)
+    one = pool(open=6, idle=2, spares=1, reused=7, spared=8, dialled=9)
     said = standing(Counters(), pool=one)
     assert samples(said, "keyrelay_pool_connections") == {
         ("api", "busy"): 3,

@@ -369,7 +369,7 @@ async def test_nothing_is_dialled_before_the_first_request() -> None:
         assert one.provider.accepted == 0
 
 
-@pytest.mark.parametrize("options", [{"spares": 0}, {"idle_seconds": 0}, {"idle_seconds": 3.5}])
+@pytest.mark.parametrize("options", [{"prewarmed": 0}, {"idle_seconds": 0}, {"idle_seconds": 3.5}])
 async def test_no_spares_if_none_are_wanted(options: dict[str, Any]) -> None:
     """None if the route says so, or where connections may hardly stand unused."""
     async with bench(**options) as one:
