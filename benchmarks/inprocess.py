@@ -14,7 +14,6 @@ import json
 import os
 import platform
 import socket
-import subprocess
 import sys
 import tempfile
 import time
@@ -43,9 +42,14 @@ EPILOG = """\
 examples:
   python -m benchmarks.inprocess
   python -m benchmarks.inprocess --against ../older-checkout
+  python -m benchmarks.inprocess --against ../older-checkout --instructions
 
-With --against the figures of both checkouts are measured in processes of their own, in turns, with
-this interpreter; the other checkout's own benchmarks/inprocess.py is used if it has one.
+With --against both checkouts are measured in processes of their own, with this interpreter, run by
+run in turns: the ratio is the median over pairs of runs, here to there, with its standard error.
+The other checkout's own benchmarks/inprocess.py is used if it has one.
+
+On a machine with other load the microseconds change with its speed; ratios may be some per cent
+wrong. --instructions does not depend on load: it takes minutes, and repeats within one per cent.
 """
 
 TITLES = {
@@ -54,7 +58,6 @@ TITLES = {
     "websocket_opening": "WebSocket opening",
 }
 _SLICE = 50  # requests between two looks at the clock
-_ROUNDS = 10  # processes per checkout with --against
 _LOG_SECONDS = 10.0  # within which the access log has to have every exchange
 _MOST_TURNS = 1000  # of the loop, within which a WebSocket has to be open
 
@@ -99,6 +102,9 @@ SWITCHING = (
     b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
     b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"
 )
+
+
+_REQUESTS = {"get": GET, "post": POST}
 
 
 class MeasurementError(Exception):
@@ -277,6 +283,9 @@ class Bench:
 
     async def __aenter__(self) -> Self:
         await self._app.__aenter__()
+        # As the product does after its start.
+        gc.collect()
+        gc.freeze()
         return self
 
     async def __aexit__(
@@ -289,11 +298,11 @@ class Bench:
         self._log.close()
         self._folder.cleanup()
 
-    async def get(self, count: int) -> list[int]:
-        return await self._requests(GET, count)
-
-    async def post(self, count: int) -> list[int]:
-        return await self._requests(POST, count)
+    async def take(self, name: str, count: int) -> list[int]:
+        """Nanoseconds of CPU of each slice of one run of the figure. Raises MeasurementError."""
+        if name == "websocket_opening":
+            return await self._openings(count)
+        return await self._requests(_REQUESTS[name], count)
 
     async def _requests(self, request: bytes, count: int) -> list[int]:
         """Nanoseconds of CPU of each slice of ``count`` requests on one connection.
@@ -339,7 +348,7 @@ class Bench:
                 return
         raise MeasurementError("no response came")
 
-    async def websocket_opening(self, count: int) -> list[int]:
+    async def _openings(self, count: int) -> list[int]:
         """The same for ``count`` openings, each on a connection of its own; none is logged yet."""
         clients: list[MemoryTransport] = []
         await self._open(clients)
@@ -378,52 +387,30 @@ async def measure(runs: int, count: int) -> dict[str, float]:
 
     Raises MeasurementError.
     """
-    loop = asyncio.get_running_loop()
-    assert isinstance(loop, MemoryLoop)
-    async with Bench(loop) as bench:
-        figures = {name: getattr(bench, name) for name in TITLES}
-        # As the product does after its start.
-        gc.collect()
-        gc.freeze()
-        found: dict[str, list[list[int]]] = {name: [] for name in TITLES}
-        # In turns, so that a slow moment of the machine spoils one run of each.
+    found: dict[str, list[list[int]]] = {name: [] for name in TITLES}
+    async with Bench(_memory_loop()) as bench:
+        # In turns, so that a slow moment of the machine affects one run of each.
         for _ in range(runs):
-            for name, take in figures.items():
-                found[name].append(await take(count))
+            for name, values in found.items():
+                values.append(await bench.take(name, count))
     return {name: undisturbed(values) / count / 1e3 for name, values in found.items()}
 
 
-def measure_checkout(root: Path, runs: int, count: int, seed: int) -> dict[str, float]:
-    """The figures of the checkout at ``root``, in a process of its own. Raises MeasurementError.
+async def measure_on_demand() -> None:
+    """For each line of standard input (a figure, a count) one run: its slices as a line of JSON.
 
-    seed  of string hashes, so that two checkouts are compared with the same
+    Raises MeasurementError.
     """
-    own = root / "benchmarks" / "inprocess.py"
-    script = own if own.exists() else Path(__file__).resolve()
-    # -P: the package comes from the checkout, not from beside the script.
-    done = subprocess.run(
-        [sys.executable, "-P", script, "--json", "--runs", str(runs), "--count", str(count)],
-        cwd=root,
-        env=os.environ | {"PYTHONPATH": str(root), "PYTHONHASHSEED": str(seed)},
-        stdout=subprocess.PIPE,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise MeasurementError(f"{script} failed for {root}")
-    figures: dict[str, float] = json.loads(done.stdout)["microseconds"]
-    return figures
+    async with Bench(_memory_loop()) as bench:
+        while line := sys.stdin.readline():
+            name, count = line.split()
+            print(json.dumps(await bench.take(name, int(count))), flush=True)
 
 
-def compare(here: Path, there: Path, runs: int, count: int) -> list[dict[str, float]]:
-    """The figures of both checkouts, measured in turns. Raises MeasurementError."""
-    rounds = min(_ROUNDS, runs)
-    roots = [here, there]
-    found: dict[Path, list[dict[str, float]]] = {here: [], there: []}
-    for number in range(rounds):
-        for root in roots if number % 2 == 0 else reversed(roots):
-            found[root].append(measure_checkout(root, -(-runs // rounds), count, number))
-    return [{name: min(one[name] for one in found[root]) for name in TITLES} for root in roots]
+def _memory_loop() -> MemoryLoop:
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, MemoryLoop)
+    return loop
 
 
 def positive(text: str) -> int:
@@ -444,36 +431,52 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--runs", type=positive, default=50, help="of each figure (default: 50)")
     parser.add_argument("--count", type=positive, default=1000, help="requests of a run (1000)")
     parser.add_argument("--against", type=Path, metavar="CHECKOUT", help="compare with another")
+    parser.add_argument(
+        "--instructions", action="store_true", help="count instructions instead (needs valgrind)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+    parser.add_argument("--on-demand", action="store_true", help=argparse.SUPPRESS)
     return parser
 
 
 def main() -> None:
     parser = arguments()
     given = parser.parse_args()
-    about = {"runs": given.runs, "count": given.count, "python": platform.python_version()}
-    if given.against is None:
-        with asyncio.Runner(loop_factory=MemoryLoop) as runner:
-            figures = runner.run(measure(given.runs, given.count))
-        if given.json:
-            print(json.dumps(about | {"microseconds": figures}, indent=2))
+    with asyncio.Runner(loop_factory=MemoryLoop) as runner:
+        if given.on_demand:
+            runner.run(measure_on_demand())
             return
-        print(f"{'CPU µs':<22} {'here':>7}")
-        for name, title in TITLES.items():
-            print(f"{title:<22} {figures[name]:7.2f}")
+        if given.against is None and not given.instructions:
+            figures = {"microseconds": runner.run(measure(given.runs, given.count))}
+            show(figures, as_json=given.json, runs=given.runs, count=given.count)
+            return
+    # Not needed where this file alone was copied into an older checkout.
+    from benchmarks import comparing
+
+    roots = [Path(__file__).resolve().parent.parent]
+    if given.against is not None:
+        roots.append(given.against.resolve())
+        if not (roots[1] / "benchmarks").is_dir():
+            parser.error(f"{given.against} is no checkout of keyrelay")
+    try:
+        if given.instructions:
+            show(comparing.instructions(roots, given.count), as_json=given.json, count=given.count)
+        else:
+            found = comparing.compare(roots[0], roots[1], given.runs, given.count)
+            show(found, as_json=given.json, runs=given.runs, count=given.count)
+    except comparing.ComparisonError as error:
+        sys.exit(str(error))
+
+
+def show(figures: dict[str, dict[str, float]], *, as_json: bool, **about: int) -> None:
+    """Print the figures: by what they are of, then by name."""
+    if as_json:
+        print(json.dumps(about | {"python": platform.python_version()} | figures, indent=2))
         return
-    here, there = Path(__file__).resolve().parent.parent, given.against.resolve()
-    if not (there / "benchmarks").is_dir():
-        parser.error(f"{given.against} is no checkout of keyrelay")
-    ours, theirs = compare(here, there, given.runs, given.count)
-    ratios = {name: ours[name] / theirs[name] for name in TITLES}
-    if given.json:
-        both = {"microseconds": ours, "against": theirs, "ratio": ratios}
-        print(json.dumps(about | both, indent=2))
-        return
-    print(f"{'CPU µs':<22} {'here':>7} {'there':>7} {'ratio':>7}")
+    print(f"{'':<22}" + "".join(f" {title:>18}" for title in figures))
     for name, title in TITLES.items():
-        print(f"{title:<22} {ours[name]:7.2f} {theirs[name]:7.2f} {ratios[name]:7.3f}")
+        cells = (f" {values[name]:18,.3f}" for values in figures.values())
+        print(f"{title:<22}" + "".join(cells))
 
 
 if __name__ == "__main__":
