@@ -1,12 +1,12 @@
 // A conversation with Hume's EVI: https://dev.hume.ai/docs/speech-to-speech-evi/overview
 //
-// A browser cannot put a header on a WebSocket. It need not: keyrelay adds the credential.
+// A browser cannot set header fields on a WebSocket. Keyrelay adds the credential.
 
 export class Chat {
   #socket;
-  #waiting = []; // what was said before the socket was open
+  #waiting = []; // messages sent before the socket was open
 
-  // on: functions that are called with what happens: state, message, audio, ended
+  // on: callbacks for events: state, message, audio, ended
   constructor(hume, on) {
     on.state("connecting");
     this.#socket = new WebSocket(`${hume.replace(/^http/, "ws")}/v0/evi/chat`);
@@ -16,7 +16,7 @@ export class Chat {
     };
     this.#socket.onmessage = ({ data }) => this.#heard(JSON.parse(data), on);
     this.#socket.onclose = ({ code, reason }) => {
-      // A refused handshake is 1006 as well; pages are not told why. Keyrelay's log says it.
+      // A refused handshake is 1006 as well; browsers hide the reason. It is in keyrelay's log.
       on.state(`closed (${code}${reason && `: ${reason}`})`);
       on.ended();
     };

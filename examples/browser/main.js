@@ -2,7 +2,7 @@ import { Chat } from "./chat.js";
 import { Player } from "./player.js";
 import { speak } from "./speech.js";
 
-// Where keyrelay listens. Another place: http://localhost:5173/?relay=http://127.0.0.1:9000
+// Keyrelay's address. Another one: http://localhost:5173/?relay=http://127.0.0.1:9000
 const relay = new URLSearchParams(location.search).get("relay") ?? "http://127.0.0.1:8080";
 const hume = `${relay}/hume`;
 
@@ -32,7 +32,7 @@ function connect() {
 
 find("chat").addEventListener("submit", (event) => {
   event.preventDefault();
-  player.resume(); // browsers let a page make sound once somebody has clicked
+  player.resume(); // browsers permit sound only after a click
   chat ??= connect();
   chat.say(event.target.elements.text.value);
 });

@@ -1,4 +1,4 @@
-// Plays one piece of sound behind the other, and draws how loud each of them is.
+// Plays pieces of sound one after the other, and draws the level of each.
 
 const RATE = 48_000;
 

@@ -2,7 +2,7 @@
 
 const VOICE = { name: "Male English Actor", provider: "HUME_AI" };
 
-// Yields 16-bit samples, one channel, 48 kHz (what Hume's "pcm" is). Throws an Error that says why.
+// Yields 16-bit samples, one channel, 48 kHz (Hume's "pcm"). Throws an Error with the reason.
 export async function* speak(hume, text, signal) {
   const answer = await fetch(`${hume}/v0/tts/stream/file`, {
     method: "POST",
@@ -24,7 +24,7 @@ export async function* speak(hume, text, signal) {
   }
 }
 
-// Keyrelay's own refusals are application/problem+json and say what to do.
+// Keyrelay's own responses are application/problem+json with the remedy in advice.
 async function reason(answer) {
   if (!answer.headers.get("Content-Type")?.startsWith("application/problem+json"))
     return `${answer.status} from Hume`;

@@ -1,5 +1,5 @@
-// Hume through keyrelay, without a key: REST, then a conversation. Needs nothing but Node; the
-// WebSocket is there from Node 22 on, before that with `node --experimental-websocket`.
+// Hume through keyrelay, without a key: REST, then a conversation. Needs only Node; the
+// WebSocket is available from Node 22 on, before that with `node --experimental-websocket`.
 const base = process.env.HUME_BASE_URL ?? "http://127.0.0.1:8080/hume";
 
 const answer = await fetch(`${base}/v0/evi/configs?page_size=1`);
