@@ -117,6 +117,9 @@ docs: $(DOCS)/.installed ## build the documentation as a site in build/site, lin
 	@cp -R $(DOCUMENTS) build/docs/
 	@rm -rf build/docs/examples/browser/node_modules build/docs/examples/browser/index.html
 	@$(DOCS)/bin/zensical build --strict --clean
+	@if grep -rlE '(src|href)="(https?:)?//[^"]+[.](js|css|woff2?)"' --include='*.html' build/site; then \
+	  echo "These pages load scripts, styles or fonts from other hosts." >&2; exit 1; \
+	fi
 	@echo "Open build/site/index.html, or run: python3 -m http.server -d build/site"
 
 bench: $(VENV)/.run ## measure keyrelay beside its peers (ARGS="--quick" or "--help")
