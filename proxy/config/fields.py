@@ -90,8 +90,10 @@ def check_verify(text: str) -> None:
 
 def check_base_template(text: str) -> None:
     """A value of `environment:`."""
-    if parse_template(text).names - {"base"}:
-        raise ValueError("only {base} can stand here: the address of the route\nremove the others")
+    if parse_template(text).names - {"base", "ws_base"}:
+        raise ValueError(
+            "only {base} and {ws_base} can stand here: the address of the route\nremove the others"
+        )
 
 
 def check_secret_name(text: str) -> None:

@@ -79,6 +79,7 @@ def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> Rout
     update["secrets"] = {**base.secrets, **route.secrets}
     if route.deny:
         update["deny"] = tuple(dict.fromkeys(base.deny + route.deny))
+    update["withhold"] = tuple(dict.fromkeys(base.withhold + route.withhold))
     update["strip"] = Strip(
         headers=tuple(dict.fromkeys(base.strip.headers + route.strip.headers)),
         query=tuple(dict.fromkeys(base.strip.query + route.strip.query)),

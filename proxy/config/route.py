@@ -161,9 +161,9 @@ class Strip(Node):
 class RouteSettings(Node):
     """One route, or one preset: whatever a route does not say, its provider's preset says.
 
-    Two fields are added to the preset's instead of replacing them, because dropping the preset's by
-    accident would open a hole: `deny` (until it is written as an empty list) and `strip`. Secrets
-    are merged by name.
+    Three fields are added to the preset's instead of replacing them, because dropping the preset's
+    by accident would open a hole: `deny` (until it is written as an empty list), `strip` and
+    `withhold`. Secrets are merged by name.
     """
 
     provider: Line | None = Field(
@@ -312,5 +312,11 @@ class RouteSettings(Node):
     ] = Field(
         default={},
         description="Variables that `keyrelay exec` sets for its command; `{base}` is the address "
-        "of the route.",
+        "of the route, `{ws_base}` the same with `ws://`.",
+    )
+    withhold: tuple[Annotated[str, checked_by(check_env_name)], ...] = Field(
+        default=(),
+        description="Variables with further credentials of the provider, such as administration "
+        "keys, that `keyrelay exec` removes from its command's environment. No secret is read from "
+        "them. Added to the preset's. None by default.",
     )

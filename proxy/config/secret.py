@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
-from proxy.config.fields import Flag, Node, Seconds, checked_by, listed
+from proxy.config.fields import Flag, Line, Node, Seconds, checked_by, listed
 from proxy.secrets.reference import _PROMPT, SOURCES, parse_reference
 
 
@@ -30,9 +30,10 @@ def _long_form(value: Any) -> Any:
     if given == ["references"]:
         return value
     rest = value[given[0]]
-    reference = f"{given[0]}:{rest}" if isinstance(rest, str) else rest
+    names = rest if given == ["env"] and isinstance(rest, list) else [rest]
+    references = tuple(f"{given[0]}:{one}" if isinstance(one, str) else one for one in names)
     others = {key: one for key, one in value.items() if key != given[0]}
-    return {"references": (reference,), **others}
+    return {"references": references, **others}
 
 
 class SecretSettings(Node):
@@ -53,6 +54,12 @@ class SecretSettings(Node):
         default=False,
         description="Whether the value may have several lines: PEM keys and JSON files, from which "
         "tokens are made. False by default, as a key with a line break in it is a mistake.",
+    )
+    placeholder: Annotated[Line, Field(min_length=1)] | None = Field(
+        default="unused",
+        description="Value that `keyrelay exec` gives to the variables of this secret in its "
+        "command's environment, in a form that the provider's SDKs accept as a key. `unused` by "
+        "default; null removes the variables instead.",
     )
     ttl_seconds: Seconds | None = Field(
         default=None,
@@ -110,8 +117,12 @@ AnySecret = Annotated[
                     "type": "object",
                     "properties": {
                         "env": {
-                            "type": "string",
-                            "description": "Name of an environment variable.",
+                            "anyOf": [
+                                {"type": "string"},
+                                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+                            ],
+                            "description": "Name of an environment variable, or a list of the "
+                            "names under which clients know it; the first that is set is used.",
                         },
                         "file": {
                             "type": "string",
@@ -143,6 +154,7 @@ AnySecret = Annotated[
                         },
                         "optional": _described("optional", type="boolean"),
                         "multiline": _described("multiline", type="boolean"),
+                        "placeholder": _described("placeholder", type=["string", "null"]),
                         "ttl_seconds": _described("ttl_seconds", type="number", minimum=1),
                         "timeout_seconds": _described(
                             "timeout_seconds", type="number", exclusiveMinimum=0

@@ -117,14 +117,16 @@ def environment_of(
     environment[URL_VARIABLE] = shared
     # Of two routes that set the same variable the first does.
     for name, route in reversed([*settings.routes.items()]):
-        base = {"base": own.get(name, f"{shared}{route.path or f'/{name}'}").encode("ascii")}
+        base = own.get(name, f"{shared}{route.path or f'/{name}'}").encode("ascii")
+        addresses = {"base": base, "ws_base": base.replace(b"http", b"ws", 1)}
         for variable, template in route.environment.items():
-            environment[variable] = parse_template(template).render(base).decode("ascii")
+            environment[variable] = parse_template(template).render(addresses).decode("ascii")
     return environment
 
 
 def key_variables(settings: Settings, presets: Iterable[RouteSettings] = ()) -> frozenset[str]:
-    """Every variable that a secret may come from, whether another source was first or not.
+    """Every variable that a secret may come from, whether another source was first or not, and
+    those of ``withhold``.
 
     presets  on which routes are built: the providers' own SDKs read the variables that these name,
              also where the route takes its key from elsewhere
@@ -132,9 +134,11 @@ def key_variables(settings: Settings, presets: Iterable[RouteSettings] = ()) -> 
     secrets: list[SecretSettings] = []
     if settings.inbound_token is not None:
         secrets.append(settings.inbound_token)
+    withheld: set[str] = set()
     for route in (*settings.routes.values(), *presets):
         secrets += route.secrets.values()
-    return variables_of(secrets)
+        withheld.update(route.withhold)
+    return variables_of(secrets) | withheld
 
 
 async def _run(

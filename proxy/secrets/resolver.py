@@ -64,12 +64,17 @@ def resolve_all(
     place: SealBinding | None = None,
     hidden: Collection[str] = frozenset(),
 ) -> tuple[Secret, ...]:
-    """As ``resolve``, but every reference that is there, in order: two while a key is rotated."""
+    """As ``resolve``, but every value that is there, in order: two while a key is rotated.
+
+    Of equal values the first is kept: two variables of one key are no rotation.
+    """
     remedies: list[str] = []
-    found = tuple(_usable(name, settings, place, hidden, remedies))
+    found: dict[bytes, Secret] = {}
+    for one in _usable(name, settings, place, hidden, remedies):
+        found.setdefault(one.digest(), one)
     if not found:
         raise SecretUnavailable(name, ", or ".join(remedies))
-    return found
+    return tuple(found.values())
 
 
 def watched_files(settings: SecretSpec) -> frozenset[Path]:

@@ -178,6 +178,7 @@ def test_the_advice_names_the_sources_there_are() -> None:
         ({"verify": "GET /a b"}, "doctor"),
         ({"environment": {"a-b": "x"}}, "name of a variable"),
         ({"environment": {"A": "{api_key}"}}, "only {base}"),
+        ({"withhold": ["a-b"]}, "name of a variable"),
         ({"secrets": {"API": "env:A"}}, "no name for a secret"),
         ({"title": "a\nb"}, "one line"),
         ({"idle_seconds": "5"}, "number"),

@@ -98,7 +98,11 @@ async def test_the_variables_of_the_command() -> None:
         {
             "a": acme(listen="127.0.0.1:0"),
             "b": acme(path="/b/c"),
-            "d": acme(path="/d", environment={"D_URL": "{base}", "D_XET": "1"}),
+            "d": acme(
+                path="/d",
+                environment={"D_URL": "{base}", "D_WS_URL": "{ws_base}/v1", "D_XET": "1"},
+                withhold=["ACME_ADMIN_KEY"],
+            ),
         },
         inbound_token="env:KEYRELAY_TOKEN",
     )
@@ -111,6 +115,7 @@ async def test_the_variables_of_the_command() -> None:
         inherited = {
             "ACME_KEY": "dummy",
             "ACME_NEW_KEY": "dummy",
+            "ACME_ADMIN_KEY": "dummy",
             "KEYRELAY_TOKEN": "dummy",
             "D_URL": "https://elsewhere.example",
             "PATH": "/bin",
@@ -120,6 +125,7 @@ async def test_the_variables_of_the_command() -> None:
             "KEYRELAY_URL": "http://127.0.0.1:1001",
             "ACME_BASE_URL": "http://127.0.0.1:1002/v1",
             "D_URL": "http://127.0.0.1:1001/d",
+            "D_WS_URL": "ws://127.0.0.1:1001/d/v1",
             "D_XET": "1",
         }
 

@@ -7,7 +7,7 @@ import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.errors import SecretUnavailable
-from proxy.secrets.resolver import resolve
+from proxy.secrets.resolver import resolve, resolve_all
 from proxy.secrets.source import LIMIT_BYTES
 
 
@@ -103,6 +103,18 @@ def test_a_file_that_others_may_write_is_refused(
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert resolve("k", secret(f"file:{path}")).reveal() == b"dummy-key"
     assert "chmod 600" in remedy(f"file:{tmp_path}/../{tmp_path.name}/key")
+
+
+def test_equal_values_are_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key under two names is no rotation; two keys are, in the order of the references."""
+    names = ("env:KEYRELAY_TEST_NEW", "env:KEYRELAY_TEST_OLD")
+    monkeypatch.setenv("KEYRELAY_TEST_NEW", "dummy-one")
+    monkeypatch.setenv("KEYRELAY_TEST_OLD", "dummy-one")
+    (found,) = resolve_all("k", secret(*names))
+    assert (found.reveal(), found.reference) == (b"dummy-one", "env:KEYRELAY_TEST_NEW")
+    monkeypatch.setenv("KEYRELAY_TEST_OLD", "dummy-two")
+    values = [one.reveal() for one in resolve_all("k", secret(*names))]
+    assert values == [b"dummy-one", b"dummy-two"]
 
 
 def test_the_first_reference_that_is_there_is_used(
