@@ -4,6 +4,10 @@ VENV := .venv
 CLIENTS := .venv-clients
 DOCS := .venv-docs
 CHARTS := .venv-charts
+CLIENTS_ALL := .venv-clients-all
+NODE := tests/clients/node
+# The clients run in a network namespace of their own; that needs root, or to look like it.
+ISOLATED = $(if $(filter 0,$(shell id -u)),,unshare --user --map-root-user)
 PEERS := .venv-bench
 # Compiling the pinned requirements is the one thing that wants a tool outside the pins.
 LOCK := .venv-lock
@@ -71,12 +75,17 @@ define need_browser
 	exit 1
 endef
 
+define need_npm
+	@command -v npm >/dev/null || { \
+	  echo "The clients of npm need npm. On Debian: apt-get install npm" >&2; exit 1; }
+endef
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-browser fuzz test-clients docs bench bench-peers bench-cold bench-memory bench-inprocess charts schema lock clean
+.PHONY: help run test check format test-long test-browser fuzz test-clients test-clients-ci client-pages docs bench bench-peers bench-cold bench-memory bench-inprocess charts schema lock clean
 
 help: ## show these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
 
 run: $(VENV)/.run ## start the proxy on config/routes.yaml (CONFIG=… for another file)
 	@exec $(BIN)/python -m proxy run --config $(CONFIG) $(ARGS)
@@ -108,8 +117,14 @@ test-browser: $(VENV)/.dev ## drive a real Chromium against the proxy
 fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answers")
 	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz $(ARGS)
 
-test-clients: $(CLIENTS)/.installed ## run the providers' own SDKs against the proxy
-	@$(CLIENTS)/bin/python -m pytest -m clients tests/clients $(ARGS)
+test-clients: $(CLIENTS_ALL)/.installed $(NODE)/node_modules/.all ## run every client of proxy/clients.yaml (ARGS="-k hume")
+	@$(ISOLATED) $(CLIENTS_ALL)/bin/python -m pytest -n auto -m clients tests/clients $(ARGS)
+
+test-clients-ci: $(CLIENTS)/.installed $(NODE)/node_modules/.ci ## run those that continuous integration runs
+	@$(ISOLATED) $(CLIENTS)/bin/python -m pytest -n auto -m "clients and not clients_all" tests/clients $(ARGS)
+
+client-pages: $(VENV)/.dev ## write docs/clients anew from proxy/clients.yaml
+	@$(BIN)/python -m tests.clients.pages
 
 docs: $(DOCS)/.installed ## build the documentation as a site in build/site, links checked
 	@rm -rf build/docs build/site
@@ -149,19 +164,21 @@ lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for ne
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-dev.txt pyproject.toml --group dev
 	$(UV_COMPILE) -c requirements-dev.txt -o requirements.txt pyproject.toml
 	$(UV_COMPILE) -c requirements-dev.txt -o requirements-build.txt --group build
-	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -c requirements.txt -o requirements-clients.txt \
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-clients-all.txt \
+	  pyproject.toml --group clients-all
+	$(UV_COMPILE) -c requirements-clients-all.txt -o requirements-clients.txt \
 	  pyproject.toml --group clients
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-docs.txt --group docs
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-charts.txt --group charts
 
 clean: ## remove what make has made
-	rm -rf $(VENV) $(CLIENTS) $(DOCS) $(CHARTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
+	rm -rf $(VENV) $(CLIENTS) $(CLIENTS_ALL) $(NODE)/node_modules $(DOCS) $(CHARTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
 	rm -rf examples/browser/node_modules examples/browser/dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment whose Python is gone (the system's was replaced) is made anew. Its stamps go first:
 # make looks at them before it gets to the interpreter.
-$(foreach made,$(VENV) $(CLIENTS) $(DOCS) $(CHARTS) $(LOCK),$(shell \
+$(foreach made,$(VENV) $(CLIENTS) $(CLIENTS_ALL) $(DOCS) $(CHARTS) $(LOCK),$(shell \
   test -x $(made)/bin/python || rm -f $(made)/.run $(made)/.dev $(made)/.installed))
 
 $(VENV)/bin/python:
@@ -194,6 +211,9 @@ $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
 	@touch $@
 
+$(CLIENTS_ALL)/bin/python:
+	$(call new_venv,$(CLIENTS_ALL))
+
 $(CLIENTS)/.installed: requirements-clients.txt $(CLIENTS)/bin/python
 	@echo "Installing the providers' SDKs into $(CLIENTS) (once)"
 	@$(CLIENTS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
@@ -204,6 +224,24 @@ $(DOCS)/.installed $(CHARTS)/.installed: .venv-%/.installed: requirements-%.txt 
 	@echo "Installing the tools of requirements-$*.txt into .venv-$* (once)"
 	@.venv-$*/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
 	@touch $@
+
+$(CLIENTS_ALL)/.installed: requirements-clients-all.txt $(CLIENTS_ALL)/bin/python
+	@echo "Installing every client of Python into $(CLIENTS_ALL) (once)"
+	@$(CLIENTS_ALL)/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
+	  -r requirements-clients-all.txt
+	@touch $@
+
+# No script of a package is run. What .ci needs is a part of .all.
+NPM_CI = npm ci --prefix $(NODE) --ignore-scripts --no-audit --no-fund --loglevel=error
+$(NODE)/node_modules/.all: $(NODE)/package-lock.json
+	$(need_npm)
+	@echo "Installing every client of npm into $(NODE) (once)"
+	@$(NPM_CI) && touch $@ $(NODE)/node_modules/.ci
+
+$(NODE)/node_modules/.ci: $(NODE)/package-lock.json
+	$(need_npm)
+	@echo "Installing some clients of npm into $(NODE) (once)"
+	@$(NPM_CI) --omit=dev && touch $@
 
 $(LOCK)/.installed: $(LOCK)/bin/python
 	@echo "Installing the resolver into $(LOCK) (once)"

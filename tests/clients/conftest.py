@@ -7,6 +7,11 @@ from typing import Any
 
 import pytest
 
+from tests.clients import data, namespace
+from tests.clients.credentials import HOSTS
+from tests.clients.stage import Stage
+from tests.clients.stage import stage as set_up
+
 MISSING = "SDKs have an environment of their own: make test-clients"
 PATIENCE_SECONDS = 10.0
 
@@ -34,3 +39,13 @@ def blocking_http() -> Iterator[Any]:
     httpx = pytest.importorskip("httpx", reason=MISSING)
     with httpx.Client(follow_redirects=True, timeout=PATIENCE_SECONDS) as client:
         yield client
+
+
+@pytest.fixture(scope="session")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """Keyrelay and every provider, on a network of their own."""
+    folder = tmp_path_factory.mktemp("stage")
+    namespace.enter(folder, HOSTS)
+    routes = {route: None for client in data.clients() for route in client.routes}
+    with set_up(folder, list(routes)) as one:
+        yield one
