@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
+import wave
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -67,11 +70,22 @@ def _texts(messages: tuple[object, ...]) -> tuple[str | bytes, ...]:
     return tuple(one if isinstance(one, (str, bytes)) else json.dumps(one) for one in messages)
 
 
+def _wav() -> bytes:
+    """A tenth of a second of silence, for clients that decode it."""
+    file = io.BytesIO()
+    with wave.open(file, "wb") as sound:
+        sound.setnchannels(1)
+        sound.setsampwidth(2)
+        sound.setframerate(48000)
+        sound.writeframes(bytes(9600))
+    return file.getvalue()
+
+
 AUDIO: Final = Stream(tuple(bytes([number]) * 2048 for number in range(4)), "audio/mpeg")
 PCM: Final = bytes(3200)
 
 _USAGE = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 2}
-_COMPLETION = {"id": "dummy", "created": 1, "model": "dummy"}
+_COMPLETION = {"id": "dummy", "created": 1, "model": "dummy", "system_fingerprint": "dummy"}
 CHAT: Final = _json(
     {
         **_COMPLETION,
@@ -189,6 +203,10 @@ RESPONSES: Final[Mapping[str, Response]] = {
     ),
     "POST api.hume.ai/v0/tts/file": AUDIO,
     "POST api.hume.ai/v0/tts/stream/file": AUDIO,
+    "POST api.hume.ai/v0/tts/stream/json": Stream(
+        (json.dumps({"type": "audio", "audio": base64.b64encode(_wav()).decode()}).encode(),),
+        "application/json",
+    ),
     "WS api.hume.ai/v0/evi/chat": _session(
         {
             "type": "chat_metadata",
@@ -293,7 +311,7 @@ RESPONSES: Final[Mapping[str, Response]] = {
                 "models": [],
                 "model_info": {},
             },
-            "results": {"channels": []},
+            "results": {"channels": [{"alternatives": [{"transcript": HELLO, "words": []}]}]},
         }
     ),
     "WS api.deepgram.com/v1/listen": _session(
@@ -361,7 +379,13 @@ RESPONSES: Final[Mapping[str, Response]] = {
     ),
     # Hugging Face
     "GET huggingface.co/api/whoami-v2": _json(
-        {"type": "user", "name": "dummy", "id": "0", "orgs": []}
+        {
+            "type": "user",
+            "name": "dummy",
+            "id": "0",
+            "orgs": [],
+            "auth": {"type": "access_token", "accessToken": {"displayName": "x", "role": "read"}},
+        }
     ),
     "GET huggingface.co/api/agent-harnesses": _json([]),
     # Replicate

@@ -219,5 +219,7 @@ def _wait(process: subprocess.Popen[bytes], log: Path) -> None:
 def assert_clean(text: str) -> None:
     """No real key in it, and no traceback of keyrelay's."""
     for name, value in VALUES.items():
+        if name == "TWILIO_ACCOUNT_SID":
+            continue  # no secret: it stands in the path of every request
         assert value not in text, f"the value of {name} is in the output"
     assert "-canary" not in text, "a token is in the output"

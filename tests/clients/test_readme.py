@@ -19,10 +19,10 @@ SENDS = {
     "from hume import": ["GET api.hume.ai/v0/evi/configs"],
     "@aigne/aigne-hub": ["GET hub.aigne.io/__blocklet__.js", "POST hub.aigne.io/api/v2/chat"],
     "from camb.client": ["GET client.camb.ai/apis/list-voices"],
-    "camb.realtime": ["WS realtime.camb.ai/v1/realtime"],
+    "realtime.connect": ["WS realtime.camb.ai/v1/realtime"],
     "8080/inworld/v1": ["POST api.inworld.ai/v1/chat/completions"],
     "InworldTTS": ["POST api.inworld.ai/tts/v1/voice"],
-    'from "hume"': ["GET api.hume.ai/v0/evi/configs"],
+    'from "hume"': ["WS api.hume.ai/v0/evi/chat"],
 }
 """What each program has to send, by a part of its text."""
 
