@@ -45,7 +45,8 @@ VALUES: Final[Mapping[str, str]] = {
 class Expected:
     """What a request has to bring.
 
-    credential      ``header authorization: Bearer …``; None if there is no such provider
+    credential      ``header authorization: Bearer …`` or ``path /…/`` with which the target has to
+                    begin; None if there is no such provider
     harmless        names in a query that are no credential here
     headers         further header fields in which this provider's clients send a key
     token_endpoint  keyrelay's own call for a token
@@ -135,9 +136,10 @@ RULES: Final[Mapping[str, list[_Rule]]] = {
     "tts-rt.soniox.com": _bearer("SONIOX_API_KEY"),
     "accounts.spotify.com": [_Rule("", "/api/token", token_endpoint=True)],
     "api.spotify.com": [_Rule(f"header authorization: Bearer {SPOTIFY_TOKEN}")],
-    "eu.rt.speechmatics.com": _bearer("SPEECHMATICS_API_KEY"),
+    "eu2.rt.speechmatics.com": _bearer("SPEECHMATICS_API_KEY"),
     "asr.api.speechmatics.com": _bearer("SPEECHMATICS_API_KEY"),
     "api.stripe.com": _bearer("STRIPE_API_KEY"),
+    "api.telegram.org": [_Rule("path /bot{TELEGRAM_BOT_TOKEN}/")],
     "api.together.ai": _bearer("TOGETHER_API_KEY"),
     "api.twilio.com": [_Rule(f"header authorization: Basic {_TWILIO}")],
     "api.x.ai": _bearer("XAI_API_KEY"),
@@ -145,7 +147,6 @@ RULES: Final[Mapping[str, list[_Rule]]] = {
 
 # Real names that no route leads to, but that clients dial by themselves.
 ELSEWHERE: Final = (
-    "api.telegram.org",
     "api-inference.together.ai",
     "files.stripe.com",
 )

@@ -24,7 +24,7 @@ BASE = "http://127.0.0.1:8080"
 """The main listener in every snippet, as `keyrelay run` has it by default."""
 
 _CLIENT_KEYS = {
-    "package", "registry", "version", "ci", "routes", "setting", "variables", "notes",
+    "package", "variant", "registry", "version", "ci", "routes", "setting", "variables", "notes",
     "setup", "routed", "plain", "calls", "cannot", "browser", "listen",
 }  # fmt: skip
 _CALL_KEYS = {"write", "sends", "uses", "cannot", "frame", "kind"}
@@ -60,6 +60,7 @@ class Call:
 class Client:
     """One package of PyPI or npm.
 
+    variant    tells entries of one package apart: a provider, or a part of the package
     setup      the program's first part: its imports
     routed     the client with its base URL and a dummy key
     plain      the client as its README writes it: no URL, and the key from the environment
@@ -68,6 +69,7 @@ class Client:
     """
 
     package: str
+    variant: str
     registry: Literal["pypi", "npm"]
     version: str
     ci: bool
@@ -84,7 +86,13 @@ class Client:
     @property
     def slug(self) -> str:
         """The name of its page, and of its tests: ``pypi-hume``, ``npm-camb-ai-sdk``."""
-        return f"{self.registry}-{self.package.lstrip('@').replace('/', '-')}".lower()
+        words = (self.registry, self.package.lstrip("@").replace("/", "-"), self.variant)
+        return "-".join(word for word in words if word).lower()
+
+    @property
+    def name(self) -> str:
+        """The package, and what of it is meant if that has an entry of its own."""
+        return f"{self.package} ({self.variant})" if self.variant else self.package
 
     def program(self, call: Call, *, plain: bool = False) -> str:
         """The whole program of one call."""
@@ -105,6 +113,7 @@ def _client(entry: Mapping[str, Any]) -> Client:
     shared = _failures(entry.get("cannot", {}))
     return Client(
         package=entry["package"],
+        variant=entry.get("variant", ""),
         registry=entry["registry"],
         version=str(entry["version"]),
         ci=entry.get("ci", False),

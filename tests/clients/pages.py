@@ -67,7 +67,7 @@ def pages() -> dict[str, str]:
 def _page(client: Client) -> str:
     routes = ", ".join(f"`{route}`" for route in client.routes)
     lines = [
-        f"# {client.package} ({_REGISTRIES[client.registry]})",
+        f"# {client.name}, {_REGISTRIES[client.registry]}",
         "",
         f"Tried with version {client.version}: `{_INSTALL[client.registry]} {client.package}`.",
         f"Routes: {routes}. Setting: {_code(client.setting)}.",
@@ -109,13 +109,14 @@ def _failures(client: Client, call: Call) -> list[str]:
 
 def _index(known: tuple[Client, ...]) -> str:
     counts = Counter(outcome for client in known for outcome in _call_outcomes(client))
-    registries = Counter(client.registry for client in known)
+    packages = {(client.registry, client.package) for client in known}
+    registries = Counter(registry for registry, _ in packages)
     routes = {route for client in known for route in client.routes}
     modes = [mode for mode in MODES if mode in BUILT]
     works, cannot = counts["works"], counts["cannot"]
     head = f"""# Clients
 
-{len(known)} packages, {registries["pypi"]} of PyPI and {registries["npm"]} of npm, for
+{len(packages)} packages, {registries["pypi"]} of PyPI and {registries["npm"]} of npm, for
 {len(routes)} presets. `make test-clients` runs each call of each package as a program of its own,
 against a recorder of its provider on loopback that takes the one real key at the one right place,
 and nothing of the client's own.
@@ -145,7 +146,7 @@ def _call_outcomes(client: Client) -> Iterator[str]:
 
 def _row(client: Client) -> str:
     cells = [
-        f"[{client.package}]({client.slug}.md)",
+        f"[{client.name}]({client.slug}.md)",
         _REGISTRIES[client.registry],
         client.version,
         ", ".join(f"`{route}`" for route in client.routes),

@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import re
 import ssl
 import threading
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import unquote_plus
 
 from aiohttp import WSMsgType, web
@@ -134,7 +134,10 @@ class Recorder:
             arrival.faults.append("no such provider")
             return
         found = [str(one) for one in _credentials(arrival, wanted)]
-        if wanted.credential is not None and found != [str(wanted.credential)]:
+        kind, _, beginning = (wanted.credential or "").partition(" ")
+        if kind == "path" and arrival.target.startswith(beginning):
+            found.append(f"path {beginning}")
+        if wanted.credential is not None and found != [wanted.credential]:
             arrival.faults.append(f"arrived with {found or 'no credential'}")
         head = [value.decode("latin-1") for _, value in arrival.headers]
         for text in (arrival.target, *head, arrival.body.decode("latin-1")):
@@ -202,25 +205,31 @@ async def _converse(
     socket = web.WebSocketResponse(protocols=offered[:1], max_msg_size=0)
     await socket.prepare(request)
     await _send(socket, session.greeting)
-    replies: tuple[Any, ...] = session.replies
-    if session.closes and not replies:
-        await socket.close()
+    replied = False
     async for message in socket:
         if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
             continue
         arrival.messages.append(message.data)
-        if isinstance(message.data, str) and holds_dummy(message.data):
-            arrival.frames = True
-        await _send(socket, replies)
-        replies = ()
-        if session.closes:
-            await socket.close()
+        text = message.data if isinstance(message.data, str) else ""
+        arrival.frames = arrival.frames or holds_dummy(text)
+        if not replied and session.trigger in text:
+            replied = True
+            await _send(socket, session.replies, _request_id(text))
+            if session.closes:
+                await socket.close()
     return socket
 
 
-async def _send(socket: web.WebSocketResponse, messages: tuple[str | bytes, ...]) -> None:
+async def _send(
+    socket: web.WebSocketResponse, messages: tuple[str | bytes, ...], request: str = ""
+) -> None:
     for message in messages:
         if isinstance(message, str):
-            await socket.send_str(message)
+            await socket.send_str(message.replace("{request}", request))
         else:
             await socket.send_bytes(message)
+
+
+def _request_id(text: str) -> str:
+    found = re.search(r"^X-RequestId:\s*(\S+)", text, re.MULTILINE | re.IGNORECASE)
+    return found[1] if found else ""

@@ -36,11 +36,18 @@ class Stream:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A WebSocket: greeted, answered once, and perhaps closed by the provider."""
+    """A WebSocket.
+
+    greeting  sent at once
+    replies   sent once, after the first message that contains ``trigger``; ``{request}`` in them is
+              that message's X-RequestId
+    closes    whether the provider closes then
+    """
 
     greeting: tuple[str | bytes, ...] = ()
     replies: tuple[str | bytes, ...] = ()
     closes: bool = False
+    trigger: str = ""
 
 
 Response = Body | Stream | Session
@@ -227,7 +234,12 @@ RESPONSES: Final[Mapping[str, Response]] = {
         replies=(
             {
                 "type": "session.created",
-                "session": {"id": "dummy", "mode": "fast", "target_language": "de-DE"},
+                "session": {
+                    "id": "dummy",
+                    "mode": "fast",
+                    "source_language": "en-US",
+                    "target_language": "de-DE",
+                },
             },
         )
     ),
@@ -421,9 +433,56 @@ RESPONSES: Final[Mapping[str, Response]] = {
     # GitHub
     "GET api.github.com/user": _json({"login": "dummy", "id": 1}),
     "POST api.github.com/graphql": _json({"data": {"viewer": {"login": "dummy"}}}),
+    # Azure OpenAI
+    "POST example.openai.azure.com/openai/deployments/*/chat/completions": CHAT,
+    "WS example.openai.azure.com/openai/realtime": REALTIME,
+    # AssemblyAI's sockets
+    "WS streaming.assemblyai.com/v3/ws": _session(
+        {"type": "Begin", "id": "9fc18597-3567-42d5-94d6-935bde84bf2f", "expires_at": 4102444800}
+    ),
+    # Speechmatics
+    "WS eu2.rt.speechmatics.com/v2": _session(
+        replies=({"message": "RecognitionStarted", "id": "dummy"},)
+    ),
+    # Gladia
+    "GET api.gladia.io/v2/pre-recorded": _json(
+        {
+            "first": "https://api.gladia.io/v2/pre-recorded",
+            "current": "https://api.gladia.io/v2/pre-recorded",
+            "next": None,
+            "items": [],
+        }
+    ),
+    "POST api.gladia.io/v2/upload": _json(
+        {
+            "audio_url": "https://api.gladia.io/file/dummy",
+            "audio_metadata": {
+                "id": "dummy",
+                "filename": "dummy.wav",
+                "extension": "wav",
+                "size": 3200,
+                "audio_duration": 1,
+                "number_of_channels": 1,
+                "source": "dummy",
+            },
+        }
+    ),
+    # LMNT
+    "GET api.lmnt.com/v1/ai/voice/list": _json([]),
+    # Telegram
+    "POST api.telegram.org/bot*/getMe": _json(
+        {
+            "ok": True,
+            "result": {"id": 1, "is_bot": True, "first_name": "Dummy", "username": "dummy_bot"},
+        }
+    ),
     # Azure Speech
-    "WS westeurope.tts.speech.microsoft.com/tts/cognitiveservices/websocket/v1": _session(
-        closes=True
+    "WS westeurope.tts.speech.microsoft.com/tts/cognitiveservices/websocket/v1": Session(
+        replies=tuple(
+            f"X-RequestId:{{request}}\r\nContent-Type:application/json\r\nPath:{path}\r\n\r\n{{}}"
+            for path in ("turn.start", "turn.end")
+        ),
+        trigger="Path:ssml",
     ),
 }
 

@@ -11,7 +11,7 @@ from tests.clients import data
 from tests.clients.data import BUILT, ROUTED, Call, Client, Mode
 from tests.clients.stage import Stage, assert_clean
 
-pytestmark = [pytest.mark.clients, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.clients, pytest.mark.timeout(180)]
 
 
 def cases() -> list[Any]:
