@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -97,7 +98,14 @@ class Client:
     def program(self, call: Call, *, plain: bool = False) -> str:
         """The whole program of one call."""
         parts = (self.setup, self.plain if plain else self.routed, call.write)
-        return "\n".join(part.rstrip("\n") + "\n" for part in parts if part)
+        text = ""
+        for part in (part.strip("\n") for part in parts if part):
+            function = r"(async )?def "
+            apart = re.match(function, part) or re.search(
+                rf"^{function}.*\n(\s.*\n)*\Z", text, re.M
+            )
+            text += ("\n\n" if apart else "\n" if text else "") + part + "\n"
+        return text
 
 
 def clients(file: Path = FILE) -> tuple[Client, ...]:
