@@ -97,7 +97,7 @@ def _presets(config: Path | None, settings: Settings) -> Iterator[RouteSettings]
     Raises ConfigError if one cannot be read.
     """
     used = {route.provider for route in settings.routes.values()}
-    yield from (one for name, one in presets().items() if name in used)
+    yield from (presets()[name] for name in presets() if name in used)
     for path in loader.files(config, settings):
         if path.suffix == ".yaml" and path != config and path.stem in used and path.is_file():
             yield read_preset(read_text(path), str(path)).settings

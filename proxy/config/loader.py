@@ -17,7 +17,7 @@ from proxy.config.fields import check_route_name
 from proxy.config.files import read_text
 from proxy.config.messages import suggest
 from proxy.config.placement import PLACEMENTS
-from proxy.config.presets import Preset, merge, read_preset, shipped, validated
+from proxy.config.presets import Preset, ReadOnDemand, merge, read_preset, shipped, validated
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.config.validation import _check_exposure, _check_overlaps, check_auth
@@ -62,7 +62,8 @@ def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
     own, findings = _own_presets(document, settings, folder or Path(file).parent)
     routes: dict[str, RouteSettings] = {}
     if isinstance(named, dict) and named:
-        routes = _routes(document, named, {**shipped(), **own}, findings)
+        known = ReadOnDemand([*own, *shipped()], lambda name: own.get(name) or shipped()[name])
+        routes = _routes(document, named, known, findings)
     elif isinstance(data, dict):
         document.add(
             document.position(("routes",), key=True),

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
@@ -23,6 +22,7 @@ from proxy.errors import ConfigError
 _SHIPPED = Path(__file__).parent.parent / "providers"
 _ROUTE_ONLY = ("provider", "path", "listen")  # what says where a route is, not what a provider is
 _M = TypeVar("_M", bound=Node)
+_V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,19 +88,46 @@ def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> Rout
     return base.model_copy(update=update)
 
 
+class ReadOnDemand(Mapping[str, _V]):
+    """A mapping whose values are made when asked for, once each: a start needs few presets."""
+
+    def __init__(self, names: Iterable[str], read: Callable[[str], _V]) -> None:
+        self._names = dict.fromkeys(names)
+        self._read = functools.cache(read)
+
+    def __getitem__(self, name: str) -> _V:
+        if name not in self._names:
+            raise KeyError(name)
+        return self._read(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._names)
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._names
+
+
+def _read_shipped(name: str) -> Preset:
+    path = _SHIPPED / f"{name}.yaml"
+    preset = read_preset(read_text(path, ours=True), str(path))
+    if preset.document.findings:
+        raise ConfigError(preset.document.findings)
+    return preset
+
+
 @functools.cache
 def shipped() -> Mapping[str, Preset]:
-    """The presets that come with keyrelay, by name. Read once. ConfigError if one is broken."""
-    found = {
-        path.stem: read_preset(read_text(path, ours=True), str(path))
-        for path in sorted(_SHIPPED.glob("*.yaml"))
-    }
-    findings = [finding for preset in found.values() for finding in preset.document.findings]
-    if findings:
-        raise ConfigError(findings)
-    return MappingProxyType(found)
+    """The presets that come with keyrelay, by name. Each is read once, when it is asked for.
+
+    Asking for a broken one raises ConfigError.
+    """
+    return ReadOnDemand(sorted(path.stem for path in _SHIPPED.glob("*.yaml")), _read_shipped)
 
 
+@functools.cache
 def presets() -> Mapping[str, RouteSettings]:
-    """The settings of every shipped preset, by the provider's name."""
-    return MappingProxyType({name: preset.settings for name, preset in shipped().items()})
+    """The settings of every shipped preset, by the provider's name; see ``shipped``."""
+    return ReadOnDemand(shipped(), lambda name: shipped()[name].settings)

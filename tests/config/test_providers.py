@@ -30,7 +30,7 @@ import proxy
 from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
 from proxy.config.placement import BasicPlacement, HeaderPlacement, PathPlacement, QueryPlacement
-from proxy.config.presets import presets, read_preset
+from proxy.config.presets import ReadOnDemand, presets, read_preset
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.token import Inworld
 from proxy.errors import Refusal
@@ -846,3 +846,20 @@ def test_presets_do_not_say_where_a_route_is() -> None:
 def test_a_preset_that_says_nothing_is_a_finding() -> None:
     """Null is no preset."""
     assert "expected a mapping" in str(read_preset("~", "p.yaml").document.findings[0])
+
+
+def test_presets_are_read_when_they_are_asked_for() -> None:
+    """A start with one route reads one preset: their number costs nothing."""
+    read: list[str] = []
+
+    def note(name: str) -> str:
+        read.append(name)
+        return name.upper()
+
+    known = ReadOnDemand(["a", "b"], note)
+    assert (list(known), len(known), "b" in known, "c" in known) == (["a", "b"], 2, True, False)
+    assert read == []
+    assert (known["a"], known["a"], known.get("c")) == ("A", "A", None)
+    assert read == ["a"]
+    with pytest.raises(KeyError):
+        known["c"]
