@@ -5,38 +5,14 @@ from __future__ import annotations
 import asyncio
 import re
 from contextlib import suppress
-from pathlib import Path
-from typing import Any
 
 import pytest
-import yaml
 
 from proxy.config.presets import presets
 from tests.support.keyrelay import preset_keyrelay, raw_provider, read_head
+from tests.support.provider_facts import minting, spellings
 
-MINTING = Path(__file__).parent.parent / "config" / "minting.yaml"
 NOTHING = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
-
-
-def spellings(path: str) -> list[str]:
-    """The path as clients and servers may spell it; each is the same call somewhere."""
-    letter = re.search(r"[a-z](?!.*[a-z])", path)
-    assert letter is not None
-    encoded = f"{path[: letter.start()]}%{ord(letter[0]):02x}{path[letter.end() :]}"
-    first, last = path.find("/", 1), path.rindex("/")
-    return [
-        path,
-        path.upper(),
-        f"{path}/",
-        f"{path}?x=1",
-        f"{path};v=1",
-        f"/{path}",
-        f"{path[:last]}/{path[last:]}",
-        f"{path[:first]}/{path[first:]}" if first > 0 else f"{path}//",
-        f"{path[:last]}%2F{path[last + 1 :]}" if last else f"{path}%2F",
-        encoded,
-        encoded.replace("%", "%25"),
-    ]
 
 
 async def status_of(
@@ -59,7 +35,7 @@ async def test_t51_calls_that_mint_a_credential(monkeypatch: pytest.MonkeyPatch)
     """Every listed call of every preset is refused, however its path is spelled, before the
     request is forwarded; other calls of the same route arrive.
     """
-    entries: dict[str, Any] = yaml.safe_load(MINTING.read_text(encoding="utf-8"))
+    entries = minting()
     for settings in presets().values():
         for secret in settings.secrets.values():
             for reference in secret.references:
@@ -84,7 +60,7 @@ async def test_t51_calls_that_mint_a_credential(monkeypatch: pytest.MonkeyPatch)
             tried = 0
             for name in listed:
                 for method, _, path in (one.partition(" ") for one in entries[name]["calls"]):
-                    for spelled in spellings(path):
+                    for spelled in (*spellings(path), f"{path}?x=1"):
                         status = await status_of(reader, writer, method, f"/{name}{spelled}")
                         refused = {400, 403} if spelled.startswith("//") else {403}
                         assert status in refused, (name, method, spelled)
