@@ -320,7 +320,8 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self.closed = True
             self.deadline = self._loop.time() + self._silence
-            self.transport.close()
+            if not self.transport.is_closing():  # closing it twice would leave ``abort`` no hold
+                self.transport.close()
         if head is None:
             listener.on_response_body(body, ended=True)
         else:

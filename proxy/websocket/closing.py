@@ -57,6 +57,7 @@ class Side(Protocol):
     def far(self) -> Side: ...
     def data_received(self, data: bytes) -> None: ...
     def eof_received(self) -> bool: ...
+    def close(self) -> None: ...
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
     def connection_lost(self, exc: Exception | None) -> None: ...
@@ -98,7 +99,7 @@ class GracefulClose:
             one.look(now, hurry=now >= self._half)
         if now >= self._until:
             for one in self._leaving:
-                one.side.transport.close()
+                one.side.close()
             self._timer = self._loop.call_later(_LAST, self._abort)
             return
         again = min(one.look_again(now) for one in self._leaving)
@@ -249,7 +250,7 @@ class _Leaving(asyncio.Protocol):
     def settle(self) -> None:
         """End the connection of a side that has been told and has answered."""
         if self.closed and self.far.said:
-            self.side.transport.close()
+            self.side.close()
 
     # -- what asyncio says ---------------------------------------------------------------------
 

@@ -85,7 +85,7 @@ class Relay:
         """A connection is gone: so must be the other, in the same manner."""
         if not side.far.lost:
             if exc is None:
-                side.far.transport.close()
+                side.far.close()
                 self.end_soon()
             else:
                 side.far.transport.abort()
@@ -146,6 +146,15 @@ class _Side(asyncio.Protocol):
         self.full = False
         if not self.far.transport.is_closing():
             self.far.transport.resume_reading()
+
+    def close(self) -> None:
+        """End the connection once everything is written.
+
+        At most once: a second ``close`` of asyncio's TLS transports detaches them from their
+        connection, and ``abort`` has no effect afterwards, or raises AttributeError in 3.11.2.
+        """
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.lost = True

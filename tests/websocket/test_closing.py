@@ -11,6 +11,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import cast
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -322,6 +323,35 @@ async def test_nobody_answers(dummy_key: bytes, trusted: Authority, secure: bool
         mask, masked = told[2:6], told[6:]
         assert told[:2] == b"\x88\x82"
         assert bytes(a ^ b for a, b in zip(mask, masked, strict=False)) == b"\x03\xe9"
+
+
+async def test_a_provider_that_keeps_its_connection(dummy_key: bytes, trusted: Authority) -> None:
+    """A provider that answers with a Close frame but never ends TLS is dropped in time."""
+    tls = trusted.server("127.0.0.1")
+    over = asyncio.Event()
+
+    async def keep(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(switching())
+        await reader.readexactly(8)
+        cast(asyncio.Transport, writer.transport).pause_reading()
+        writer.write(GOING_AWAY)
+        await over.wait()
+        writer.transport.abort()
+
+    async with (
+        raw_provider(keep, tls) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        begun = time.monotonic()
+        close_gracefully(running, 0.3)
+        assert await client.exactly(4) == GOING_AWAY
+        client.send(b"\x88\x82\0\0\0\0\x03\xe9")
+        await gone(running, begun, 10)
+        over.set()
 
 
 async def test_what_comes_after_does_not_cross(dummy_key: bytes) -> None:
