@@ -26,6 +26,7 @@ from proxy.errors import Refusal
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.handler import ActiveConfig, RequestHandler
 from proxy.http import parser as http_parser
+from proxy.http import response as http_response
 from proxy.http.address import DEMO_UPSTREAM, ListenAddress
 from proxy.observability import tracing
 from proxy.observability.counters import Counters
@@ -113,6 +114,8 @@ class App:
         self._write_log = write_log
         self._json_log = json_log
         self._warn = warn or (lambda _line: None)
+        if (warning := http_response.self_check()) is not None:
+            self._warn(warning)
         self._look_at_peers = warn is not None
         self._strict = strict
         self._supply = supply or Supply()

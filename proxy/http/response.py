@@ -7,13 +7,19 @@ lenient of the two.
 
 from __future__ import annotations
 
+import platform
 import re
+from collections.abc import Callable
+
+from proxy.errors import KeyrelayError
 
 # RFC 9112 sections 4 and 5, without what is obsolete: no folding, no blank before a colon. What
-# ends a line can be nowhere else; nothing is matched twice, so nothing takes long.
+# ends a line can be nowhere else; nothing is matched twice, so nothing takes long. The repeat of
+# lines is not possessive: CPython before 3.11.5 fails to match a possessive repeat within another
+# (gh-106052). Giving a line back cannot lead to a match either, as the byte after LF decides.
 _PLAIN = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*+)\r"
-    rb"((?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r)*+\n)\r\n"
+    rb"((?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r)*\n)\r\n"
 )
 _BODILESS = frozenset({204, 205, 304})
 _LENGTH = b"\ncontent-length:"
@@ -92,3 +98,44 @@ def parse_simple_head(data: bytes) -> tuple[ResponseHead, int] | None:
 def _value(lower: bytes, at: int, name: bytes) -> bytes:
     begin = at + len(name)
     return lower[begin : lower.index(b"\r", begin)]
+
+
+# Heads of ordinary responses with the number of their fields, and malformed heads: obsolete
+# folding, a space before the colon, a bare LF, a bare CR, NUL (RFC 9112 sections 2.2, 5.1, 5.2).
+_SAMPLES = (
+    (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", 1),
+    (b"HTTP/1.1 503 \r\nDate: today\r\nX:\r\ncontent-length:2\r\nV: \xff \t\r\n\r\n", 4),
+    (b"HTTP/1.1 404 Not Found\r\n" + b"Name: value\r\n" * 99 + b"Content-Length: 2\r\n\r\n", 100),
+)
+_MALFORMED = tuple(
+    b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n" + line + b"\r\n"
+    for line in (b" folded\r\n", b"A : b\r\n", b"A: b\n", b"A: b\rC: d\r\n", b"A: \0\r\n")
+)
+
+
+def self_check(
+    parse: Callable[[bytes], tuple[ResponseHead, int] | None] = parse_simple_head,
+) -> str | None:
+    """A warning if ``parse`` does not read ordinary heads on this interpreter; None if it does.
+
+    It depends on ``re``, which has had faults (see ``_PLAIN``). Without it every response takes the
+    way of the full parser: correct, but slower. Raises KeyrelayError if it takes a malformed head.
+    """
+    running = f"{platform.python_implementation()} {platform.python_version()}"
+    if any(parse(head) is not None for head in _MALFORMED):
+        raise KeyrelayError(
+            f"regular expressions of {running} match what they must not: keyrelay cannot tell "
+            "malformed responses here; use another version of Python"
+        )
+    for head, fields in _SAMPLES:
+        found = parse(head)
+        if (
+            found is None
+            or found[1] != len(head)
+            or (found[0].length, found[0].fields.count(b"\r")) != (2, fields)
+        ):
+            return (
+                f"Regular expressions of {running} do not match what they should: responses are "
+                "read by the slower parser. Use another version of Python."
+            )
+    return None

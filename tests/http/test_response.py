@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import platform
 import time
 from collections.abc import Callable
 from contextlib import closing
@@ -11,8 +12,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from proxy.errors import KeyrelayError
 from proxy.http import parser as http_parser
-from proxy.http.response import ResponseHead, parse_simple_head
+from proxy.http.response import ResponseHead, parse_simple_head, self_check
 
 LINE = b"HTTP/1.1 200 OK\r\n"
 LENGTH = b"Content-Length: 2\r\n"
@@ -274,6 +276,36 @@ def test_what_is_ordinary_is_always_taken(
     lines = [b"%b:%b%b%b\r\n" % field for field in fields]
     lines.append(b"Content-Length: %d\r\n" % length)
     assert same_as_parsed(head(*lines, line=b"HTTP/1.1 %d %b\r\n" % (code, reason)) + b"a" * length)
+
+
+# -- the interpreter ---------------------------------------------------------------------------
+
+
+def test_the_self_check_passes_here() -> None:
+    """This interpreter's regular expressions read heads as intended."""
+    assert self_check() is None
+
+
+@pytest.mark.parametrize("most", [0, 50])
+def test_the_self_check_warns_where_ordinary_heads_are_not_read(most: int) -> None:
+    """None at all, or none of many fields: a warning with the version of Python."""
+
+    def declines(data: bytes) -> tuple[ResponseHead, int] | None:
+        return parse_simple_head(data) if data.count(b"\n") < most else None
+
+    warning = self_check(declines)
+    assert warning is not None
+    assert platform.python_version() in warning
+
+
+def test_the_self_check_refuses_an_interpreter_that_reads_malformed_heads() -> None:
+    """Such a match would be a hole, not a loss of speed."""
+
+    def lenient(data: bytes) -> tuple[ResponseHead, int] | None:
+        return parse_simple_head(data.replace(b" :", b":"))
+
+    with pytest.raises(KeyrelayError, match="malformed"):
+        self_check(lenient)
 
 
 # -- time --------------------------------------------------------------------------------------
