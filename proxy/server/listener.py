@@ -107,10 +107,10 @@ async def serve_at(
         if sock.family != socket.AF_UNIX:
             server = await loop.create_server(accept, sock=sock, backlog=_BACKLOG)
         else:
-            # From 3.13 on asyncio would remove the file, whoever's it is; uvloop does not, and
-            # does not know the word.
+            # From Python 3.13 on asyncio and uvloop would remove the file, also one of a service
+            # manager's. Before that only uvloop has the parameter.
             keep: dict[str, Any] = {}
-            if sys.version_info >= (3, 13) and isinstance(loop, asyncio.SelectorEventLoop):
+            if sys.version_info >= (3, 13) or not isinstance(loop, asyncio.SelectorEventLoop):
                 keep["cleanup_socket"] = False
             server = await loop.create_unix_server(accept, sock=sock, backlog=_BACKLOG, **keep)
     except OSError as error:
