@@ -34,6 +34,8 @@ class Commands(click.Group):
         if os.environ.get("NO_COLOR"):
             ctx.color = False
         try:
+            if "SSLKEYLOGFILE" in os.environ:
+                _refuse_key_log()
             return super().invoke(ctx)
         except ConfigError as error:
             for finding in error.findings:
@@ -45,6 +47,16 @@ class Commands(click.Group):
             for line in str(error).splitlines():
                 click.echo(f"keyrelay: {line}", err=True)
             ctx.exit(1)
+
+
+def _refuse_key_log() -> None:
+    """Raise ConfigError before any command imports aiohttp, which would open that file.
+
+    For every command, also for those that hold no key: they import it as well.
+    """
+    from proxy.process.hardening import check_surroundings
+
+    check_surroundings()
 
 
 @click.group(

@@ -11,8 +11,7 @@ import os
 import re
 import resource
 import sys
-
-import aiohttp
+from importlib.metadata import version
 
 from proxy.errors import ConfigError, Finding, KeyrelayError
 
@@ -30,7 +29,11 @@ def harden(*, debuggable: bool) -> None:
 
 
 def check_surroundings() -> None:
-    """Raise ConfigError, with every finding, if this process would leak what it handles."""
+    """Raise ConfigError, with every finding, if this process would leak what it handles.
+
+    Imports nothing that opens the file of ``SSLKEYLOGFILE``, as aiohttp does when it is imported.
+    """
+    installed = version("aiohttp")
     findings = [
         Finding("environment", 0, 0, message, advice)
         for wrong, message, advice in (
@@ -45,8 +48,8 @@ def check_surroundings() -> None:
                 "unset PYTHONASYNCIODEBUG and PYTHONDEVMODE, and run without -X dev",
             ),
             (
-                _version(aiohttp.__version__) < LEAST_AIOHTTP,
-                f"aiohttp {aiohttp.__version__} has known holes",
+                _version(installed) < LEAST_AIOHTTP,
+                f"aiohttp {installed} has known holes",
                 f"install {'.'.join(map(str, LEAST_AIOHTTP))} or later",
             ),
         )

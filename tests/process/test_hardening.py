@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from proxy.cli.main import main
 from proxy.process.hardening import LEAST_AIOHTTP
 from tests.support.command import CANARY, COMMAND, ROOT, Process, environment, keyrelay, running
 
@@ -42,11 +43,25 @@ def test_what_leaks_is_refused(
     assert "keyrelay 0." not in done.err
 
 
-def test_every_leak_is_said_at_once() -> None:
+def test_every_leak_is_said_at_once(tmp_path: Path) -> None:
     """Two reasons, two findings."""
-    done = keyrelay("demo", *LISTEN, variables={"SSLKEYLOGFILE": "/x", "PYTHONASYNCIODEBUG": "1"})
+    variables = {"SSLKEYLOGFILE": str(tmp_path / "log"), "PYTHONASYNCIODEBUG": "1"}
+    done = keyrelay("demo", *LISTEN, variables=variables)
     assert done.code == 2
     assert "2 findings" in done.err
+
+
+@pytest.mark.parametrize("folder", [".", "missing"])
+@pytest.mark.parametrize("command", sorted(main.commands))
+def test_no_command_opens_the_key_log(tmp_path: Path, command: str, folder: str) -> None:
+    """The variable is judged before anything is imported that opens its file, so that the file is
+    not made, and one that cannot be made is no traceback.
+    """
+    log = tmp_path / folder / "log"
+    done = keyrelay(command, variables={"SSLKEYLOGFILE": str(log)}, cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert "SSLKEYLOGFILE" in done.err
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_development_mode_is_refused() -> None:
@@ -55,7 +70,7 @@ def test_development_mode_is_refused() -> None:
         [COMMAND[0], "-X", "dev", *COMMAND[1:], "demo", *LISTEN],
         env=environment(),
         capture_output=True,
-        timeout=10,
+        timeout=30,
         check=False,
     )
     assert done.returncode == 2
@@ -124,7 +139,7 @@ def test_memory_is_sealed_against_the_same_user() -> None:
         [sys.executable, "-c", code],
         env=environment(),
         capture_output=True,
-        timeout=10,
+        timeout=30,
         check=True,
     )
     assert done.stdout.split() == [b"1", b"0"]
