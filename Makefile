@@ -25,9 +25,25 @@ PYTHON ?=
 PYTHONS := $(PYTHON) python3.13 python3.12 python3.11 python3 python
 
 SUITABLE := import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))
-PIP_FLAGS := --quiet --disable-pip-version-check --no-input
+PIP_FLAGS := --disable-pip-version-check --no-input
 UV_COMPILE = $(LOCK)/bin/uv pip compile --quiet --universal --python-version 3.11 \
 	--generate-hashes --no-header --no-emit-index-url --no-emit-find-links
+
+# $(call pip_install,ENVIRONMENT,ARGUMENTS): the name of each package as pip gets to it, so that
+# minutes on a slow line are not silent; pip's warnings and errors as they are. The last line read
+# is pip's status, which a pipe would swallow.
+define pip_install
+@{ PYTHONUNBUFFERED=1 $(1)/bin/python -m pip install $(PIP_FLAGS) $(2); echo "Status $$?"; } | { \
+  shown=:; while read -r word name rest; do \
+    case "$$word $$name" in \
+      Collecting\ *) shown=echo; printf ' %s' "$${name%%[=<>;@]*}" ;; \
+      Obtaining\ *) shown=echo; printf ' keyrelay' ;; \
+      Installing\ collected) printf ' … writing' ;; \
+      Status\ *) $$shown; exit "$$name" ;; \
+    esac; \
+  done; \
+}
+endef
 
 define new_venv
 	@for candidate in $(PYTHONS); do \
@@ -82,7 +98,8 @@ endef
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test check format test-long test-browser fuzz test-clients test-clients-ci client-pages docs bench bench-peers bench-cold bench-memory bench-inprocess charts schema lock clean
+# Every target that `make help` shows.
+.PHONY: $(shell sed -nE 's/^([a-z-]+):.*\#\# .*/\1/p' Makefile)
 
 help: ## show these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-15s %s\n", $$1, $$2 }' Makefile
@@ -113,6 +130,9 @@ test-long: $(VENV)/.dev ## run the tests in which minutes of real time pass
 test-browser: $(VENV)/.dev ## drive a real Chromium against the proxy
 	$(need_browser)
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
+
+test-wheel: $(VENV)/.dev ## build the wheel and run its commands in an environment of its own
+	@$(BIN)/python -m pytest -m wheel tests/wheel $(ARGS)
 
 fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answers")
 	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz $(ARGS)
@@ -201,14 +221,13 @@ $(LOCK)/bin/python:
 
 $(VENV)/.run: requirements.txt requirements-build.txt pyproject.toml $(VENV)/bin/python
 	@echo "Installing what keyrelay needs into $(VENV) (once)"
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes \
-	  -r requirements-build.txt -r requirements.txt
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --no-deps --no-build-isolation --editable .
+	$(call pip_install,$(VENV),--require-hashes -r requirements-build.txt -r requirements.txt)
+	$(call pip_install,$(VENV),--no-deps --no-build-isolation --editable .)
 	@touch $@
 
 $(VENV)/.dev: requirements-dev.txt $(VENV)/.run
 	@echo "Installing the development tools into $(VENV) (once)"
-	@$(BIN)/python -m pip install $(PIP_FLAGS) --require-hashes -r requirements-dev.txt
+	$(call pip_install,$(VENV),--require-hashes -r requirements-dev.txt)
 	@touch $@
 
 $(CLIENTS_ALL)/bin/python:
@@ -216,19 +235,17 @@ $(CLIENTS_ALL)/bin/python:
 
 $(CLIENTS)/.installed: requirements-clients.txt $(CLIENTS)/bin/python
 	@echo "Installing the providers' SDKs into $(CLIENTS) (once)"
-	@$(CLIENTS)/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
-	  -r requirements-clients.txt
+	$(call pip_install,$(CLIENTS),--require-hashes -r requirements-clients.txt)
 	@touch $@
 
 $(DOCS)/.installed $(CHARTS)/.installed: .venv-%/.installed: requirements-%.txt .venv-%/bin/python
 	@echo "Installing the tools of requirements-$*.txt into .venv-$* (once)"
-	@.venv-$*/bin/python -m pip install $(PIP_FLAGS) --require-hashes -r $<
+	$(call pip_install,.venv-$*,--require-hashes -r $<)
 	@touch $@
 
 $(CLIENTS_ALL)/.installed: requirements-clients-all.txt $(CLIENTS_ALL)/bin/python
 	@echo "Installing every client of Python into $(CLIENTS_ALL) (once)"
-	@$(CLIENTS_ALL)/bin/python -m pip install $(PIP_FLAGS) --require-hashes \
-	  -r requirements-clients-all.txt
+	$(call pip_install,$(CLIENTS_ALL),--require-hashes -r requirements-clients-all.txt)
 	@touch $@
 
 # No script of a package is run. What .ci needs is a part of .all.
@@ -245,5 +262,5 @@ $(NODE)/node_modules/.ci: $(NODE)/package-lock.json
 
 $(LOCK)/.installed: $(LOCK)/bin/python
 	@echo "Installing the resolver into $(LOCK) (once)"
-	@$(LOCK)/bin/python -m pip install $(PIP_FLAGS) uv
+	$(call pip_install,$(LOCK),uv)
 	@touch $@
