@@ -6,11 +6,17 @@ import asyncio
 import os
 from collections.abc import Callable, Mapping
 
+import hypothesis
 import pytest
 import uvloop
 
 from tests.support.command import PREFIXES
 from tests.support.keyrelay import SECRET
+
+# A deadline per example measures how busy the machine is. In CI the examples are the same each
+# time, as in the profile that Hypothesis has for it.
+hypothesis.settings.register_profile("busy", hypothesis.settings.default, deadline=None)
+hypothesis.settings.load_profile("busy")
 
 _LOOPS: Mapping[str, Callable[[], asyncio.AbstractEventLoop]] = {
     "asyncio": asyncio.new_event_loop,

@@ -186,7 +186,7 @@ def on_terminal(columns: int, variables: dict[str, str]) -> str:
         env=environment(**variables),
         stdin=subprocess.DEVNULL,
         capture_output=True,
-        timeout=20,
+        timeout=30,
         check=True,
     )
     return done.stdout.decode()

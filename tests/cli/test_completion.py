@@ -89,7 +89,7 @@ def test_in_bash(tmp_path: Path) -> None:
         env=variables,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=30,
         check=True,
     )
     names, made = done.stdout.splitlines()

@@ -94,7 +94,7 @@ async def test_other_programs_of_the_user_do_not_read_it(tmp_path: Path, debugga
             within=within,
             until="",
         ) as process:
-            await until(lambda: provider.connections > 0, seconds=8)
+            await until(lambda: provider.connections > 0, seconds=30)
             assert readable(Path(f"/proc/{process.pid}/environ"), within) is debuggable
 
 

@@ -49,7 +49,7 @@ def test_the_command_line_is_there_at_once() -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=30,
         check=True,
     )
     assert shown.stdout == "set()\n"
@@ -65,7 +65,7 @@ def test_colours_are_left_out_where_they_are_not_wanted() -> None:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=30,
             check=True,
         ).stdout
         for wanted in ("", "1")

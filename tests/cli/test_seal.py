@@ -38,7 +38,7 @@ def run(*arguments: str, folder: Path, stdin: bytes = b"") -> Done:
         env=variables,
         input=stdin,
         capture_output=True,
-        timeout=20,
+        timeout=30,
         check=False,
     )
     result = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
@@ -173,7 +173,7 @@ def test_a_value_typed_at_a_terminal_is_not_shown(folder: Path) -> None:
         while b"Value of api_key for hume" not in shown:
             shown += os.read(ours, 1024)
         os.write(ours, CANARY.encode() + b"\n")
-        out, _ = process.communicate(timeout=20)
+        out, _ = process.communicate(timeout=30)
     finally:
         process.kill()
         process.wait()

@@ -13,7 +13,7 @@ from tests.clients.stage import Stage
 from tests.clients.stage import stage as set_up
 
 MISSING = "SDKs have an environment of their own: make test-clients"
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 30.0
 
 
 @pytest.fixture(autouse=True)

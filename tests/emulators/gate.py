@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-PATIENCE_SECONDS = 5.0  # far more than loopback needs; only a failing test waits that long
+PATIENCE_SECONDS = 30.0  # far more than loopback needs; only a failing test waits that long
 
 
 class Changes:

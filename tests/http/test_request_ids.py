@@ -94,7 +94,7 @@ def test_two_processes_differ() -> None:
             env=environment(),
             capture_output=True,
             check=True,
-            timeout=20,
+            timeout=30,
         ).stdout
         for _ in range(3)
     }

@@ -231,7 +231,7 @@ def test_input_and_output_are_the_command_s_own() -> None:
         input=data,
         capture_output=True,
         env=environment(),
-        timeout=10,
+        timeout=30,
         check=True,
     )
     assert (done.stdout == data, done.stderr) == (True, b"said\n")
@@ -372,10 +372,10 @@ def test_other_signals_are_as_the_shell_would_set_them() -> None:
         [*COMMAND, "exec", "demo", "--", "sh", "-c", script],
         capture_output=True,
         env=environment(),
-        timeout=10,
+        timeout=30,
         check=True,
     )
-    own = subprocess.run(["sh", "-c", script], capture_output=True, timeout=10, check=True)
+    own = subprocess.run(["sh", "-c", script], capture_output=True, timeout=30, check=True)
     assert done.stdout == own.stdout
 
 
@@ -484,7 +484,7 @@ async def test_keyrelay_ends_with_the_command(tmp_path: Path) -> None:
             stdin=asyncio.subprocess.PIPE,
             env=environment(ACME_KEY=CANARY),
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asked.wait()
             await process.communicate(b"\n")
         assert process.returncode == 0

@@ -350,7 +350,7 @@ async def test_a_changed_key_reaches_all_workers(
 
 async def replaced(app: Supervisor, before: set[int], count: int = 1) -> set[int]:
     """The workers, once there are as many as before and so many of them are new."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         while True:
             now = await pids(app)
             if len(now) == len(before) and len(now - before) == count:
@@ -452,7 +452,7 @@ async def test_no_worker_left_is_the_end(tmp_path: Path) -> None:
         (tmp_path / "broken").touch()
         for pid in await pids(app):
             os.kill(pid, signal.SIGKILL)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             await gone.wait()
         assert "did not start" in str(app.failure)
         assert 5 <= len(said) <= 10

@@ -56,7 +56,7 @@ async def outcome(*command: str, base: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(30):
         out, _ = await client.communicate()
     assert client.returncode is not None
     return client.returncode, out.decode()

@@ -196,7 +196,7 @@ def as_equals() -> tuple[str, ...]:
 
 def readable(path: Path, within: tuple[str, ...]) -> bool:
     """Whether another program of this user can read it. What it reads is shown to nobody."""
-    done = subprocess.run([*within, "cat", str(path)], capture_output=True, check=False, timeout=10)
+    done = subprocess.run([*within, "cat", str(path)], capture_output=True, check=False, timeout=30)
     return done.returncode == 0 and bool(done.stdout)
 
 

@@ -91,7 +91,7 @@ def asked(sockets: str) -> str:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=30,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -150,7 +150,7 @@ def test_a_descriptor_that_is_not_there_is_refused() -> None:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=30,
         check=False,
     )
     assert done.stdout == "refused: the passed socket front: Bad file descriptor\n"
@@ -194,7 +194,7 @@ def test_a_socket_that_nothing_serves_is_no_start() -> None:
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=30,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")

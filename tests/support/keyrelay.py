@@ -62,7 +62,7 @@ class Running:
             compression=compression,
             max_size=None,
             proxy=None,
-            open_timeout=5,
+            open_timeout=30,
             close_timeout=2,
         )
 
@@ -248,7 +248,7 @@ async def exchange(port: int, request: bytes, *, until_close: bool = False) -> b
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             if until_close:
                 return await reader.read()
             head = await read_head(reader)
@@ -277,7 +277,7 @@ def without_request_id(message: bytes) -> bytes:
     return message.replace(request_id_line(message), b"", 1)
 
 
-async def until(condition: Callable[[], object], *, seconds: float = 5) -> None:
+async def until(condition: Callable[[], object], *, seconds: float = 30) -> None:
     """Wait until something holds that tells nobody when it does. TimeoutError if it never does."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  there is no event for it
@@ -305,12 +305,12 @@ class RawClient:
             return await read_head(self._reader)
 
     async def exactly(self, count: int) -> bytes:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await self._reader.readexactly(count)
 
     async def chunk(self) -> bytes:
         """The next chunk of the answer, empty for the last."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             size = int(await self._reader.readuntil(b"\r\n"), 16)
             return (await self._reader.readexactly(size + 2))[:-2]
 
@@ -325,7 +325,7 @@ class RawClient:
 
     async def rest(self) -> bytes:
         """All that comes until the connection ends."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             return await self._reader.read()
 
     async def nothing(self) -> None:

@@ -22,13 +22,13 @@ FIELDS = TokenFields("token", ("expires_in",), 300, bearer=False)
 
 
 def token_source(
-    *command: str, seconds: float = 10, fields: TokenFields = FIELDS
+    *command: str, seconds: float = 30, fields: TokenFields = FIELDS
 ) -> CommandTokenSource:
     return CommandTokenSource(command, fields, ManualClock(wall=NOW), timeout_seconds=seconds)
 
 
 def python(
-    code: str, *arguments: str, seconds: float = 10, fields: TokenFields = FIELDS
+    code: str, *arguments: str, seconds: float = 30, fields: TokenFields = FIELDS
 ) -> CommandTokenSource:
     return token_source(
         sys.executable, "-IS", "-c", code, *arguments, seconds=seconds, fields=fields
@@ -145,7 +145,7 @@ async def test_a_command_that_is_missing(tmp_path: Path) -> None:
 async def test_a_command_that_prints_without_end(tmp_path: Path) -> None:
     """It is stopped early, and not waited for."""
     code = f"import os\nwhile True: os.write(1, b'{CANARY}' * 1000)"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         failure = await failure_of(python(code, seconds=60))
     assert failure.bad_answer
     assert "printed too much" in failure.reason
@@ -154,7 +154,7 @@ async def test_a_command_that_prints_without_end(tmp_path: Path) -> None:
 @both_loops
 async def test_a_command_that_prints_ten_mebibytes_and_ends() -> None:
     """The same, though it ends by itself."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         failure = await failure_of(python("print('x' * 10485760)", seconds=60))
     assert "printed too much" in failure.reason
 
@@ -196,7 +196,7 @@ subprocess.Popen(arguments, start_new_session=True)
 async def test_a_command_that_does_not_end(code: str, tmp_path: Path) -> None:
     """It is killed with all that it has started, and waited for no longer."""
     file = tmp_path / "pid"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         failure = await failure_of(python(code, str(file), SLEEPY, seconds=0.3))
     assert failure.reason.endswith("did not end in time")
     assert not failure.bad_answer
@@ -215,7 +215,7 @@ async def test_cancelling_ends_the_command(code: str, tmp_path: Path) -> None:
     await until(file.exists)
     assert alive(file)
     task.cancel()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         with pytest.raises(asyncio.CancelledError):
             await task
     await until(lambda: not alive(file))
@@ -226,7 +226,7 @@ async def test_cancelling_ends_the_command(code: str, tmp_path: Path) -> None:
 async def test_output_that_is_held_open_by_others(tmp_path: Path) -> None:
     """A command that has ended but left its output to another is not waited for beyond its time."""
     file = tmp_path / "pid"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         failure = await failure_of(python(LEAVING, str(file), SLEEPY, seconds=0.3))
     assert failure.reason.endswith("did not end in time")
     await until(file.exists)

@@ -343,7 +343,7 @@ async def test_processes_that_share_a_store_take_turns(tmp_path: Path) -> None:
     family = Family()
     async with raw_provider(family.serve) as provider:
         both = await asyncio.gather(*(process(provider, tmp_path / "store", 8) for _ in range(2)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(30):
             outputs = await asyncio.gather(*(one.communicate(b"go\n") for one in both))
     assert [stderr for _, stderr in outputs] == [b"", b""]
     assert len({line for stdout, _ in outputs for line in stdout.split()}) == 16
@@ -364,7 +364,7 @@ async def test_a_process_that_is_killed_frees_the_lock(tmp_path: Path) -> None:
         one = await process(provider, tmp_path / "store", 1)
         assert one.stdin is not None
         one.stdin.write(b"go\n")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await asked.wait()
         one.kill()
         await one.communicate()
