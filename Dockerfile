@@ -11,7 +11,7 @@ RUN python -m venv --without-pip /opt/keyrelay
 COPY requirements.txt requirements-build.txt ./
 RUN pip install --require-hashes -r requirements-build.txt \
     && pip --python /opt/keyrelay/bin/python install --require-hashes -r requirements.txt
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE keyrelay.py ./
 COPY proxy ./proxy
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
     && pip --python /opt/keyrelay/bin/python install --no-deps /wheels/*.whl

@@ -113,7 +113,7 @@ test: $(VENV)/.dev ## run the tests
 check: $(VENV)/.dev ## everything a change must pass: format, lint, types, imports, tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
-	$(BIN)/mypy --strict proxy tests
+	$(BIN)/mypy --strict keyrelay.py proxy tests
 	$(BIN)/lint-imports
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n auto $(ARGS)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, complete_providers, load
+from proxy.cli.options import CONFIG, complete_providers, load, named_on_command_line
 from proxy.config import scaffold
 from proxy.config.messages import suggest
 from proxy.config.presets import presets
@@ -35,7 +35,7 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
     """
     from proxy.routing.route_secrets import read_secrets
 
-    if file is not None and config is not None:
+    if file is not None and named_on_command_line(config):
         raise click.UsageError("Name one file, with -c or without.")
     config = file or config
     settings = load(config)

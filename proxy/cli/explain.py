@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, load
+from proxy.cli.options import CONFIG, choose, load
+from proxy.config.presets import presets
 from proxy.errors import Refusal
 
 if TYPE_CHECKING:
+    from proxy.config.settings import Settings
     from proxy.diagnostics.explain import Explanation
 
 # What a client writes: the rest, from the path on, goes out as it is; a fragment stays with it.
@@ -62,10 +64,22 @@ def explain(
         path = target if target.startswith("/") else f"/{target}"
     elif not path.startswith("/") and path != "*":  # that one is of OPTIONS
         raise click.UsageError(f"PATH has to begin with /, or with http://: /{path}")
-    found = explain_request(load(config), method, path, fields, websocket=websocket)
+    found = explain_request(_settings(config, path), method, path, fields, websocket=websocket)
     click.echo(_explained_json(found) if as_json else _explained(found))
     if found.refusal is not None:
         sys.exit(1)
+
+
+def _settings(config: Path | None, path: str) -> Settings:
+    """As ``load``; without a file, a path that begins with a preset's name gets its route.
+
+    Raises ConfigError.
+    """
+    settings = load(config)
+    name = path[1:].partition("/")[0].partition("?")[0]
+    if config is None and name not in settings.routes and name in presets():
+        return choose(None, (name,))
+    return settings
 
 
 def _header(text: str) -> tuple[str, str]:

@@ -23,13 +23,20 @@ CONFIG = click.option(
     "config",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Routes file. Without it: the routes that ship with keyrelay.",
+    envvar="KEYRELAY_CONFIG",
+    help="Routes file. Without it: $KEYRELAY_CONFIG, else the routes that ship with keyrelay.",
 )
 DEBUGGABLE = click.option(
     "--debuggable",
     is_flag=True,
     help="Let debuggers attach and cores be dumped; both show the secrets in memory.",
 )
+
+
+def named_on_command_line(config: Path | None) -> bool:
+    """Whether ``--config`` was written out, and does not come from ``$KEYRELAY_CONFIG``."""
+    source = click.get_current_context().get_parameter_source("config")
+    return config is not None and source is click.core.ParameterSource.COMMANDLINE
 
 
 def checked(parse: Callable[[str], object]) -> Callable[[Any, Any, Any], Any]:

@@ -8,7 +8,15 @@ from pathlib import Path
 import click
 from pydantic import ValidationError
 
-from proxy.cli.options import CONFIG, DEBUGGABLE, checked, complete_providers, load, one_line
+from proxy.cli.options import (
+    CONFIG,
+    DEBUGGABLE,
+    checked,
+    complete_providers,
+    load,
+    named_on_command_line,
+    one_line,
+)
 from proxy.config import loader, scaffold
 from proxy.config.presets import presets
 from proxy.config.settings import AdminSettings, Browsers, Settings
@@ -86,8 +94,10 @@ def run(
     if worker is not None:
         serve_as_worker(worker, debuggable=debuggable)
         return
-    if providers and config:
+    if providers and named_on_command_line(config):
         raise click.UsageError("Name providers or give a file, not both.")
+    if providers:
+        config = None
 
     def read() -> Settings:
         settings = loader.from_providers(providers) if providers else load(config)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, load, one_line
+from proxy.cli.options import CONFIG, choose, load, one_line
 from proxy.config.messages import suggest
 from proxy.errors import KeyrelayError
 from proxy.secrets.envelope import place_of
@@ -93,9 +93,7 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
     """
     from proxy.secrets.sealing import PublicKey
 
-    settings = load(config)
-    if route not in settings.routes:
-        raise click.UsageError(f"There is no route {route}; {suggest(route, settings.routes)}")
+    settings = choose(config, (route,))
     upstream, secrets = settings.routes[route].upstream, settings.routes[route].secrets
     assert upstream is not None, "the loader lets no route without upstream pass"
     if secret not in secrets:

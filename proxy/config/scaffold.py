@@ -5,13 +5,11 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-import sysconfig
 from collections.abc import Mapping
 from pathlib import Path
 
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
-from proxy.errors import KeyrelayError
 
 _HEAD = """\
 # Routes of keyrelay. Each answers at http://127.0.0.1:8080/<name>/… and adds the credential.
@@ -36,15 +34,13 @@ _TAIL = """
 
 
 def shipped_routes() -> Path:
-    """The routes file that ships with keyrelay: of the checkout, else of the installation."""
-    places = (
-        Path(__file__).parent.parent.parent / "config" / "routes.yaml",
-        Path(sysconfig.get_path("data")) / "share" / "keyrelay" / "routes.yaml",
-    )
-    for place in places:
-        if place.is_file():
-            return place
-    raise KeyrelayError("the shipped routes are not installed; give a file with --config")
+    """The routes file that ships with keyrelay: the checkout's, else the package's equal copy."""
+    package = Path(__file__).parent.parent
+    checkout = package.parent / "config" / "routes.yaml"
+    # A directory config/ beside an installed package is not keyrelay's.
+    if checkout.is_file() and (package.parent / "pyproject.toml").is_file():
+        return checkout
+    return package / "routes.yaml"
 
 
 def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
@@ -59,7 +55,7 @@ def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
         if not any(environment.get(one) for one in variables):
             continue
         text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
-        lines = [f"{name}:", f"  provider: {name}   # reads {' and '.join(variables)}"]
+        lines = [f"{name}:", f"  provider: {name}   # reads {_alternatives(preset)}"]
         if preset.upstream is not None:
             used.append(name)
             text += "".join(f"  {line}\n" for line in lines)
@@ -67,6 +63,19 @@ def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
             lines.append("  upstream: https://…   # yours")
             text += "".join(f"  # {line}\n" for line in lines)
     return text + _TAIL, used
+
+
+def _alternatives(preset: RouteSettings) -> str:
+    """The variables, ``or`` between those of one secret, ``and`` between secrets.
+
+    An optional secret's are marked.
+    """
+    secrets = []
+    for secret in preset.secrets.values():
+        names = [one.removeprefix("env:") for one in secret.references if one.startswith("env:")]
+        if names:
+            secrets.append(" or ".join(names) + (" (optional)" if secret.optional else ""))
+    return " and ".join(secrets)
 
 
 def _variables(preset: RouteSettings) -> list[str]:

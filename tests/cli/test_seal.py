@@ -141,7 +141,7 @@ def test_a_value_that_no_secret_can_be(folder: Path, value: bytes, words: str) -
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("humm", "api_key"), 'There is no route humm; did you mean "hume"?'),
+        (("humm", "api_key"), 'There is no route humm in routes.yaml; did you mean "hume"?'),
         (("hume", "api_kee"), 'The route hume has no secret api_kee; did you mean "api_key"?'),
     ],
 )

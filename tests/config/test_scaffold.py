@@ -5,9 +5,11 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
+import proxy
 from proxy.config import loader
 from proxy.config.presets import presets
 from proxy.config.scaffold import _variables, demo_commands, routes_file, shipped_routes
@@ -85,3 +87,10 @@ def test_the_demo_s_commands_survive_a_shell(url: str) -> None:
     assert socket[1] == "-c"
     compile(socket[2], "pasted", "exec")
     assert f'"{base}/demo/ws"' in socket[2]
+
+
+def test_the_package_has_the_shipped_routes() -> None:
+    """The copy that a wheel brings is the checkout's file, byte for byte."""
+    package = Path(proxy.__file__).parent
+    copy = package / "routes.yaml"
+    assert copy.read_bytes() == (package.parent / "config" / "routes.yaml").read_bytes()

@@ -195,7 +195,7 @@ class Own:
 
 OWN_SOURCE = """
 from pathlib import Path
-from proxy.secrets.source import SourceError
+from keyrelay import SourceError
 
 def read(name):
     if name == "failing":
