@@ -13,6 +13,7 @@ import click
 
 from proxy.cli.options import CONFIG, complete_providers, load, named_on_command_line
 from proxy.config import scaffold
+from proxy.config.clients import snippets
 from proxy.config.messages import suggest
 from proxy.config.presets import presets
 from proxy.errors import KeyrelayError
@@ -57,13 +58,18 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
 @click.argument("name", required=False, shell_complete=complete_providers)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def providers(name: str | None, as_json: bool) -> None:
-    """List the providers that keyrelay knows, or show one's preset."""
+    """List the providers that keyrelay knows, or show one's preset.
+
+    Behind the preset, in comments, stands what to write with the packages that were tried.
+    """
     known = presets()
     if name is not None:
         if name not in known:
             raise click.UsageError(f"There is no provider {name}; {suggest(name, known)}")
         file = resources.files("proxy") / "providers" / f"{name}.yaml"
         click.echo(file.read_text(encoding="utf-8").rstrip("\n"))
+        for snippet in snippets(name):
+            click.echo(f"\n{_comment(snippet.title)}\n#\n{_comment(snippet.program)}")
         return
     rows = [
         {
@@ -82,6 +88,11 @@ def providers(name: str | None, as_json: bool) -> None:
     for row in rows:
         secrets = ", ".join(map(str, row["secrets"]))
         click.echo(f"{row['name']:<{width}}  {row['title']:<{titles}}  {secrets}")
+
+
+def _comment(text: str) -> str:
+    """As comments of YAML, so that the output remains a preset."""
+    return "\n".join(f"#   {line}".rstrip() for line in text.splitlines())
 
 
 @click.command(short_help="Write a routes file to begin with.")

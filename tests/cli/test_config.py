@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
+import yaml
 
 from proxy.config.presets import presets
 from tests.support.command import CANARY, ROOT, Done, keyrelay, keys
@@ -244,7 +245,17 @@ def test_providers_are_listed_and_shown() -> None:
     assert "env:HUME_API_KEY" in hume["secrets"]
     for name in ("demo", "hume"):
         preset = (ROOT / "proxy" / "providers" / f"{name}.yaml").read_text()
-        assert keyrelay("providers", name).out == preset
+        shown = keyrelay("providers", name).out
+        assert shown.startswith(preset)
+        assert all(line.startswith("#") for line in shown.removeprefix(preset).split("\n") if line)
+
+
+def test_a_provider_is_shown_with_what_to_write() -> None:
+    """Behind its preset stand the programs of its packages, which leave the output a preset."""
+    shown = keyrelay("providers", "hume").out
+    assert 'client = HumeClient(api_key="unused", base_url="http://127.0.0.1:8080/hume")' in shown
+    assert 'environment: "http://127.0.0.1:8080/hume"' in shown
+    assert yaml.safe_load(shown)["title"] == "Hume AI"
 
 
 def test_init_writes_a_file_that_check_takes(tmp_path: Path) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+
+from proxy.config.clients import join
 
 ROOT = Path(__file__).resolve().parents[2]
 FILE = ROOT / "proxy" / "clients.yaml"
@@ -98,14 +99,7 @@ class Client:
     def program(self, call: Call, *, plain: bool = False) -> str:
         """The whole program of one call."""
         parts = (self.setup, self.plain if plain else self.routed, call.write)
-        text = ""
-        for part in (part.strip("\n") for part in parts if part):
-            function = r"(async )?def "
-            apart = re.match(function, part) or re.search(
-                rf"^{function}.*\n(\s.*\n)*\Z", text, re.M
-            )
-            text += ("\n\n" if apart else "\n" if text else "") + part + "\n"
-        return text
+        return join(parts)
 
 
 def clients(file: Path = FILE) -> tuple[Client, ...]:

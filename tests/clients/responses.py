@@ -254,6 +254,10 @@ RESPONSES: Final[Mapping[str, Response]] = {
     ),
     "GET api.inworld.ai/voices/v1/voices": _json({"voices": []}),
     "POST api.inworld.ai/tts/v1/voice": _json({"audioContent": "AAAA"}),
+    "POST api.inworld.ai/tts/v1/voice:stream": Stream(
+        (json.dumps({"result": {"audioContent": base64.b64encode(_wav()).decode()}}).encode(),),
+        "application/json",
+    ),
     "POST api.inworld.ai/v1/chat/completions": CHAT,
     "WS api.inworld.ai/api/v1/realtime/session": REALTIME,
     # OpenAI and those that are like it
