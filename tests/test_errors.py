@@ -22,9 +22,7 @@ def test_a_finding_is_a_line_that_editors_understand() -> None:
 
 def test_a_finding_without_place_or_advice_is_one_short_line() -> None:
     """A file that is not there has no line, and not everything has a remedy."""
-    assert str(Finding("routes.yaml", 0, 0, "there is no such file")) == (
-        "routes.yaml: there is no such file"
-    )
+    assert str(Finding("routes.yaml", 0, 0, "no such file")) == ("routes.yaml: no such file")
 
 
 def test_all_findings_come_at_once_and_in_order() -> None:

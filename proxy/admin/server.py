@@ -30,7 +30,7 @@ from proxy.http.address import parse_listen
 from proxy.http.problem import PROBLEM, problem_document
 from proxy.observability import metrics
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
-from proxy.observability.inspector import InspectorHub, Subscription, TooManyWatchers
+from proxy.observability.inspector import InspectorHub, Subscription, TooManySubscriptions
 from proxy.observability.library_logging import types_only
 from proxy.server.listener import Listener, listen
 
@@ -125,7 +125,7 @@ class Admin:
         if self._file is not None:
             self._file.remove()
             self._file = None
-        self._app.inspector_hub.rest()
+        self._app.inspector_hub.stop()
         self.listener.close()
         await self._served.cleanup()
 
@@ -272,7 +272,7 @@ class _Pages:
         heard = inspector_hub.conversation(exchange)
         return web.json_response(
             {
-                "exchange": inspector_hub.told(exchange),
+                "exchange": inspector_hub.describe(exchange),
                 "conversation": None if heard is None else heard.as_json(),
             }
         )
@@ -287,14 +287,14 @@ class _Pages:
         known = sorted(self._known(), key=lambda one: one.number)[-_SHOWN:]
         return {
             "total": self._app.exchange_log.total,
-            "exchanges": [self._app.inspector_hub.told(one) for one in known],
+            "exchanges": [self._app.inspector_hub.describe(one) for one in known],
         }
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Server-sent events: first how everything is, then what happens."""
         try:
-            watcher = self._app.inspector_hub.watch()
-        except TooManyWatchers:
+            watcher = self._app.inspector_hub.subscribe()
+        except TooManySubscriptions:
             raise Refusal(
                 503,
                 "too-many-watchers",
@@ -313,7 +313,7 @@ class _Pages:
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._app.inspector_hub.leave(watcher)
+            self._app.inspector_hub.unsubscribe(watcher)
         return answer
 
     async def _tell(self, watcher: Subscription, answer: web.StreamResponse) -> None:

@@ -164,10 +164,10 @@ class App:
         self.exchange_log = ExchangeLog(
             loop, self._write_log, as_json=self._json_log, warn=self._warn
         )
-        self.exchange_log.sinks += [self.counters.feed, self.inspector_hub.ended]
+        self.exchange_log.observers += [self.counters.feed, self.inspector_hub.ended]
         tracer = Tracer(warn=self._warn) if self._settings.tracing else None
         if tracer is not None:
-            self.exchange_log.sinks.append(tracer.end)
+            self.exchange_log.observers.append(tracer.end)
             # Before the journal's flush is, so that it comes after it.
             self._stack.push_async_callback(tracer.close)
         self._stack.callback(self.exchange_log.flush)

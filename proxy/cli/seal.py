@@ -12,8 +12,8 @@ import click
 from proxy.cli.options import CONFIG, choose, load, one_line
 from proxy.config.messages import suggest
 from proxy.errors import KeyrelayError
-from proxy.secrets.envelope import place_of
-from proxy.secrets.source import LIMIT_BYTES, SourceError, check, without_line_end
+from proxy.secrets.envelope import seal_binding
+from proxy.secrets.source import LIMIT_BYTES, SourceError, check, strip_line_end
 
 if TYPE_CHECKING:
     from proxy.secrets.sealing import Keys
@@ -109,7 +109,7 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
         check(value, "the value", multiline=secrets[secret].multiline)
     except SourceError as error:
         raise KeyrelayError(str(error)) from None
-    click.echo(str(public.seal(value, place_of(route, upstream), secret)))
+    click.echo(str(public.seal(value, seal_binding(route, upstream), secret)))
     click.echo(f"Paste it as the secret {secret} of the route {route}.", err=True)
 
 
@@ -117,7 +117,7 @@ def _value(question: str) -> bytes:
     if sys.stdin.isatty():
         return str(click.prompt(question, hide_input=True, err=True)).encode()
     # One byte more than a line end beyond the limit tells that it is too long.
-    return without_line_end(sys.stdin.buffer.read(LIMIT_BYTES + 3))
+    return strip_line_end(sys.stdin.buffer.read(LIMIT_BYTES + 3))
 
 
 @click.command(

@@ -1,1 +1,1 @@
-"""The YAML: models of the settings, presets, loading, validation and its messages."""
+"""Configuration: settings models, presets, loading, validation and its messages."""

@@ -1,7 +1,7 @@
-"""YAML as plain data, with the line and column of every key and value.
+"""Read YAML as plain data, with the line and column of every key and value.
 
-Safe by construction: nothing but mappings, lists and scalars is ever made; no tags, no merge keys,
-no key twice, bounded depth and size, so that a file can neither run code nor grow in memory.
+Safe by construction: constructs only mappings, lists and scalars; refuses tags, merge keys and
+duplicate keys; bounds depth and size. A file can neither run code nor exhaust memory.
 """
 
 from __future__ import annotations
@@ -20,29 +20,29 @@ from yaml.reader import ReaderError
 from proxy.errors import Finding
 
 NODE_LIMIT = 20_000
-"""Keys and values after aliases are expanded: some hundred times what a real file has."""
+"""Maximum keys and values after alias expansion: some hundred times a real file."""
 
 DEPTH_LIMIT = 32
-"""Mappings and lists within each other; the settings need nine."""
+"""Maximum nesting of mappings and lists; the settings need nine levels."""
 
 Path: TypeAlias = tuple[str | int, ...]
 Position: TypeAlias = tuple[int, int]
 
 _TAG = "tag:yaml.org,2002:"
-# A key that may be repeated in a message. Digits are left out: keys of providers have them.
-_SHOWABLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
+# Keys that messages may quote. Without digits: API keys contain digits.
+_DISPLAYABLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
 
 
 def display_key(key: object) -> str:
-    """A key for a message. What might be a secret in the wrong place is not repeated."""
-    return f'"{key}"' if isinstance(key, str) and _SHOWABLE.fullmatch(key) else "this key"
+    """Return a key for a message; "this key" if it may be a misplaced secret."""
+    return f'"{key}"' if isinstance(key, str) and _DISPLAYABLE.fullmatch(key) else "this key"
 
 
 @dataclass(slots=True)
 class Document:
-    """What a file says, and where. ``findings`` is what could not be read; the rest is in ``data``.
+    """The data of a file, the positions of its keys and values, and the findings.
 
-    ``data`` is None, and ``findings`` not empty, if the file could not be read at all.
+    ``data`` holds all that could be read; it is None, with ``findings``, if nothing could be.
     """
 
     file: str
@@ -50,10 +50,10 @@ class Document:
     keys: dict[Path, Position] = field(default_factory=dict)
     values: dict[Path, Position] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
-    _noted: set[Finding] = field(default_factory=set)
+    _added: set[Finding] = field(default_factory=set)
 
     def position(self, path: Path, *, key: bool = False) -> Position:
-        """Line and column of the value at ``path``, or of its key, or of what is nearest above."""
+        """Return line and column of the value at ``path`` or of its key, else of its parent."""
         while path not in self.values:
             if not path:
                 return 1, 1
@@ -61,19 +61,19 @@ class Document:
         return self.keys.get(path, self.values[path]) if key else self.values[path]
 
     def add(self, position: Position, message: str, advice: str = "") -> None:
-        """Note a finding, once: an alias may lead to the same place several times."""
+        """Add a finding once: aliases can reach the same position several times."""
         finding = Finding(self.file, *position, message, advice)
-        if finding not in self._noted:
-            self._noted.add(finding)
+        if finding not in self._added:
+            self._added.add(finding)
             self.findings.append(finding)
 
 
 class _Unreadable(Exception):
-    """The rest of the file makes no sense any more; the finding has been noted."""
+    """The rest of the file cannot be read; the finding has been added."""
 
 
 def read_yaml(text: str, file: str) -> Document:
-    """Read one YAML document. Never raises for what ``text`` says: see ``Document.findings``."""
+    """Read one YAML document. Never raises for any ``text``: see ``Document.findings``."""
     document = Document(file)
     loader: _Loader | None = None
     try:
@@ -88,24 +88,24 @@ def read_yaml(text: str, file: str) -> Document:
     except ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         column = error.position - text.rfind("\n", 0, error.position)
-        document.add((line, column), "there is a control character", "remove it")
+        document.add((line, column), "invalid control character", "remove it")
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         problem = _without_values(error.problem or "")
         document.add(
             _position(mark) if mark else (1, 1),
-            f"this is not YAML: {problem}",
-            "look at the indentation, the blank after each colon, and quotes",
+            f"invalid YAML: {problem}",
+            "check the indentation, the space after each colon, and quotes",
         )
     except (ValueError, OverflowError):
-        # PyYAML lets chr() fail on an escape such as "\Uffffffff".
+        # PyYAML passes on the error of chr() for an escape such as "\Uffffffff".
         position = _position(loader.get_mark()) if loader else (1, 1)
-        document.add(position, "an escape stands for no character", "remove the backslash")
+        document.add(position, "the escape is no valid character", "remove the backslash")
     return document
 
 
 def _without_values(problem: str) -> str:
-    """What PyYAML says, without what it quotes from the file; its own words stand in <>."""
+    """Remove what PyYAML's message quotes from the file; its own terms are in <>."""
     return re.sub(r"'[^']{2,}'", lambda m: m[0] if m[0].startswith("'<") else "…", problem)
 
 
@@ -114,7 +114,7 @@ def _position(mark: Mark) -> Position:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes nodes; refuses tags and depth before anything is built from them."""
+    """Composes nodes; refuses tags, excessive depth and size before construction."""
 
     def __init__(self, text: str, document: Document) -> None:
         super().__init__(text)
@@ -134,14 +134,14 @@ class _Loader(yaml.SafeLoader):
             self._document.add(
                 position,
                 f"the file has more than {NODE_LIMIT} keys and values",
-                "look whether this is the right file",
+                "check that this is the right file",
             )
             raise _Unreadable
         if self._depth >= DEPTH_LIMIT:
             self._document.add(
                 position,
                 f"the file is nested more than {DEPTH_LIMIT} levels deep",
-                "nothing here needs that; look for a bracket too many",
+                "no setting needs that; check for an extra bracket",
             )
             raise _Unreadable
         self._depth += 1
@@ -152,7 +152,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Reader:
-    """Plain data from nodes."""
+    """Constructs plain data from nodes."""
 
     def __init__(self, document: Document) -> None:
         self._document = document
@@ -171,7 +171,7 @@ class _Reader:
         return self._scalar(node)
 
     def _count_one(self, position: Position, path: Path) -> None:
-        """Bound what is read, keys included. An alias may lead to what it stands in: depth too."""
+        """Bound the number of nodes, keys included, and the depth: an alias can be recursive."""
         self._count += 1
         if self._count > NODE_LIMIT or len(path) > DEPTH_LIMIT:
             self._document.add(
@@ -194,7 +194,7 @@ class _Reader:
                 line = self._document.keys[*path, key][0]
                 self._document.add(
                     position,
-                    f"{display_key(key)} stands here twice",
+                    f"duplicate key {display_key(key)}",
                     f"the first is in line {line}",
                 )
                 continue
@@ -208,10 +208,10 @@ class _Reader:
                 position, "merge keys (<<) are not allowed here", "write the values out"
             )
             return None
-        # A timestamp or = is text to us, so only what would be no text at all is refused.
+        # Timestamps and = are read as strings; only numbers, booleans and null are refused.
         key = self._scalar(node) if isinstance(node, ScalarNode) else None
         if not isinstance(key, str):
-            self._document.add(position, "a key has to be a text", "put it in quotes")
+            self._document.add(position, "a key must be a string", "put it in quotes")
             return None
         return key
 
@@ -219,7 +219,7 @@ class _Reader:
         text: str = node.value
         if any("\ud800" <= character <= "\udfff" for character in text):
             self._document.add(
-                _position(node.start_mark), "an escape stands for half a character", "remove it"
+                _position(node.start_mark), "the escape is half a surrogate pair", "remove it"
             )
             return ""
         makers: dict[str, Callable[[ScalarNode], Any]] = {
@@ -234,7 +234,5 @@ class _Reader:
         try:
             return make(node)
         except (ValueError, OverflowError, KeyError, IndexError):
-            self._document.add(
-                _position(node.start_mark), "this number cannot be read", "put it in quotes"
-            )
+            self._document.add(_position(node.start_mark), "invalid number", "put it in quotes")
             return text

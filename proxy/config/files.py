@@ -1,4 +1,4 @@
-"""proxy.config.files."""
+"""Read configuration files: size, encoding and write access by other users are checked."""
 
 from __future__ import annotations
 
@@ -9,39 +9,40 @@ from proxy.errors import ConfigError, Finding
 from proxy.secrets import file_permissions
 
 FILE_LIMIT_BYTES = 1024 * 1024
-"""Largest configuration file: a thousand times a long one."""
+"""Maximum size of a configuration file: a thousand times a long one."""
 
 
 def read_text(path: Path, *, ours: bool = False) -> str:
-    """The text of a configuration file. ConfigError if there is none, or more than 1 MiB.
+    """Return the text of a configuration file.
 
-    Nor may other users be able to change it, unless it is ``ours``: it ships with keyrelay, and
-    whoever can change that can change the code.
+    Raises ConfigError if the file is missing, unreadable, no UTF-8, or larger than 1 MiB, or if
+    other users can change it. The latter is not checked if it is ``ours``: it ships with keyrelay,
+    and write access to it implies write access to the code.
     """
     try:
         with path.open("rb") as file:
-            fault = None
+            exposure = None
             if not ours:
-                fault = file_permissions.writable_by_others(str(path), os.fstat(file.fileno()))
+                exposure = file_permissions.writable_by_others(str(path), os.fstat(file.fileno()))
             raw = file.read(FILE_LIMIT_BYTES + 1)
     except FileNotFoundError:
-        raise _refusal(path, "there is no such file", "name another file") from None
+        raise _refusal(path, "no such file", "name another file") from None
     except IsADirectoryError:
         raise _refusal(path, "this is a directory", "name a file in it") from None
     except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or "the name cannot be used"
+        reason = getattr(error, "strerror", None) or "invalid path"
         raise _refusal(path, f"the file cannot be read: {reason}", "check it") from None
     if len(raw) > FILE_LIMIT_BYTES:
-        raise _refusal(path, "the file is larger than 1 MiB", "is it the right one?")
-    if fault is not None:
-        raise _refusal(path, fault[0], f"run: {fault[1]}")
+        raise _refusal(path, "the file is larger than 1 MiB", "check that this is the right file")
+    if exposure is not None:
+        raise _refusal(path, exposure[0], f"run: {exposure[1]}")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - raw.rfind(b"\n", 0, error.start)
         raise ConfigError(
-            [Finding(str(path), line, column, "this is not UTF-8", "save the file as UTF-8")]
+            [Finding(str(path), line, column, "invalid UTF-8", "save the file as UTF-8")]
         ) from None
 
 

@@ -1,7 +1,7 @@
-"""YAML and presets to ``Settings``, or one ConfigError that has every finding with its place.
+"""Load YAML and presets into ``Settings``, or raise one ConfigError with every finding.
 
-Reads files, and nothing else from outside: whether a secret is there is asked later, of a route
-that is wanted. Blocking; meant for the start and for a reload.
+Reads configuration files only; secrets are resolved later, per route. Blocking; called at start
+and reload.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from proxy.http.address import (
 
 
 def load(path: Path, *, ours: bool = False) -> Settings:
-    """The settings of a routes file; every route complete with what its preset says.
+    """Load a routes file; every route is merged with its preset.
 
-    ``ours`` is for the file that ships: see ``presets.read_text``. Raises ConfigError, and nothing
-    else, whatever the file holds.
+    ``ours`` marks the file that ships with keyrelay: see ``files.read_text``. Raises ConfigError
+    for any invalid file.
     """
     return load_text(read_text(path, ours=ours), str(path), path.parent)
 
 
 def files(path: Path | None, settings: Settings) -> Iterator[Path]:
-    """What was read for the settings of ``path``, by whose change they may be others."""
+    """Yield the files and directories whose change may change the settings of ``path``."""
     if path is None:
         return
     yield path
@@ -48,7 +48,7 @@ def files(path: Path | None, settings: Settings) -> Iterator[Path]:
 
 
 def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
-    """As ``load``, for a text. ``folder``, or else that of ``file``, is where paths begin."""
+    """Load settings from a text. Paths are relative to ``folder``, by default that of ``file``."""
     document = read_yaml(text, file)
     if document.data is None:
         if not document.findings:
@@ -67,7 +67,7 @@ def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
     elif isinstance(data, dict):
         document.add(
             document.position(("routes",), key=True),
-            "there are no routes",
+            "no routes",
             "write routes: and a route, indented below it, such as hume: {provider: hume}",
         )
     usable = settings if "listen" not in broken else None
@@ -80,21 +80,19 @@ def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
 
 
 def from_providers(names: Iterable[str]) -> Settings:
-    """A route for each preset of ``names``, with no file at all: ``keyrelay run hume camb``.
+    """Build settings with one route per preset, without a file: ``keyrelay run hume camb``.
 
-    Raises ConfigError for a name that there is no preset of.
+    Raises ConfigError for an unknown preset, or one without an upstream.
     """
     known = shipped()
     wanted = list(dict.fromkeys(names))
     findings = [
-        Finding(
-            "command line", 0, 0, f"there is no provider {display_key(name)}", suggest(name, known)
-        )
+        Finding("command line", 0, 0, f"unknown provider {display_key(name)}", suggest(name, known))
         for name in wanted
         if name not in known
     ]
     if not wanted:
-        findings.append(Finding("command line", 0, 0, "no provider is named", suggest("", known)))
+        findings.append(Finding("command line", 0, 0, "no provider given", suggest("", known)))
     routes = {
         name: merge(known[name].settings, RouteSettings(), name) for name in wanted if name in known
     }
@@ -103,8 +101,8 @@ def from_providers(names: Iterable[str]) -> Settings:
             "command line",
             0,
             0,
-            f"the provider {display_key(name)} has no upstream of its own",
-            "write a routes file in which the route says upstream:",
+            f"the provider {display_key(name)} has no default upstream",
+            "write a routes file in which the route has upstream:",
         )
         for name, route in routes.items()
         if route.upstream is None
@@ -115,18 +113,18 @@ def from_providers(names: Iterable[str]) -> Settings:
 
 
 def schema() -> dict[str, Any]:
-    """The JSON Schema of a routes file, for editors. Made from the settings' own descriptions."""
-    made = Settings.model_json_schema()
-    parts = made["$defs"]
+    """Return the JSON Schema of a routes file, for editors, generated from the models."""
+    generated = Settings.model_json_schema()
+    parts = generated["$defs"]
     strategy = parts["StrategySettings"]["properties"]
-    for placement in PLACEMENTS.values():  # a strategy may be a placement itself
+    for placement in PLACEMENTS.values():  # a strategy may be written as a placement
         for key, value in parts[placement.__name__]["properties"].items():
             strategy.setdefault(key, value)
-    made["required"] = ["routes"]
-    made["properties"]["routes"]["minProperties"] = 1
+    generated["required"] = ["routes"]
+    generated["properties"]["routes"]["minProperties"] = 1
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
-        **made,
+        **generated,
         "title": "Routes of keyrelay",
     }
 
@@ -134,16 +132,14 @@ def schema() -> dict[str, Any]:
 def _own_presets(
     document: Document, settings: Settings, folder: Path
 ) -> tuple[dict[str, Preset], list[Finding]]:
-    """The user's presets by name, and what is wrong with them."""
+    """Read the user's presets: by name, and the findings in them."""
     found: dict[str, Preset] = {}
     findings: list[Finding] = []
     for index, name in enumerate(settings.providers):
         position = document.position(("providers", index))
         directory = folder / name
         if not directory.is_dir():
-            document.add(
-                position, "there is no such directory", "the path is relative to this file"
-            )
+            document.add(position, "no such directory", "the path is relative to this file")
             continue
         for path in sorted(directory.glob("*.yaml")):
             if path.stem in found:
@@ -168,7 +164,10 @@ def _routes(
     known: Mapping[str, Preset],
     findings: list[Finding],
 ) -> dict[str, RouteSettings]:
-    """Every route, complete. What is wrong is noted in the document; in a preset, in findings."""
+    """Return every route merged with its preset.
+
+    Findings go to the document, those at a preset's position to ``findings``.
+    """
     routes = {}
     for name, data in named.items():
         place: Place = ("routes", name)
@@ -185,7 +184,7 @@ def _routes(
 
 @dataclass(frozen=True, slots=True)
 class _Route:
-    """One route while it is checked: what it says itself, and the preset it is built on."""
+    """One route during validation: its own settings and its preset."""
 
     document: Document
     name: str
@@ -196,12 +195,12 @@ class _Route:
     findings: list[Finding]
 
     def complete(self, known: Mapping[str, Preset]) -> RouteSettings:
-        """The merged settings, after everything that is wrong with them has been noted."""
+        """Return the merged settings; add all findings about them."""
         merged = merge(self.preset.settings if self.preset else None, self.own, self.name)
         if self.own.provider is not None and self.preset is None:
             self.document.add(
                 self.document.position((*self.place, "provider")),
-                f"there is no provider {display_key(self.own.provider)}",
+                f"unknown provider {display_key(self.own.provider)}",
                 suggest(self.own.provider, known),
             )
             return merged
@@ -209,11 +208,11 @@ class _Route:
         check_auth(self.document, self.place, self.own, merged, broken)
         self._check_secrets(merged)
         if merged.upstream is None and not {"upstream", "provider"} & broken:
-            self._add((), "the route says nowhere where it leads", "add upstream: https://…")
+            self._add((), "route has no upstream", "add upstream: https://…")
         if not merged.auth and not {"auth", "provider"} & broken:
             self._add(
                 (),
-                "the route says nowhere how the provider authenticates",
+                "route has no auth",
                 "add provider:, or auth: with a placement",
             )
         self._check_plaintext(merged)
@@ -221,15 +220,15 @@ class _Route:
         if merged.strategy is not None and merged.strategy not in names and "auth" not in broken:
             self._add(
                 ("strategy",),
-                f"there is no strategy {display_key(merged.strategy)}",
+                f"unknown strategy {display_key(merged.strategy)}",
                 suggest(merged.strategy, names) if names else "give the strategy a name:",
             )
         return merged
 
     def _add(self, below: Place, message: str, advice: str) -> None:
-        """Note a finding at a field of the route, or of its preset if that is who said it."""
+        """Add a finding at a field of the route, or of its preset if the field comes from there."""
         if below and below[0] not in self.own.model_fields_set and self.preset is not None:
-            preset = self.preset.document  # shared by loads, so it is not written to
+            preset = self.preset.document  # shared between loads, so not modified
             found = Finding(preset.file, *preset.position(below), message, advice)
             self.findings.extend([found] if found not in self.findings else [])
             return
@@ -238,7 +237,7 @@ class _Route:
         )
 
     def _check_secrets(self, merged: RouteSettings) -> None:
-        """A secret that the preset does not know and nothing uses is a slip of the pen."""
+        """Report secrets that the preset does not define and no strategy uses: typing errors."""
         if self.preset is None or "auth" in self.own.model_fields_set:
             return
         for secret in self.own.secrets:
@@ -257,5 +256,5 @@ class _Route:
             self._add(
                 ("upstream",),
                 "the credential would go over plain http to another machine",
-                "write https://, or allow_plaintext: true if the way there is trusted",
+                "write https://, or allow_plaintext: true if the network path is trusted",
             )

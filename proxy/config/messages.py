@@ -1,6 +1,6 @@
-"""What a validator found, in the words of somebody who writes YAML, with its place in the file.
+"""Translate pydantic's validation errors into findings with a position in the YAML.
 
-A message names keys and what was expected; it never repeats a value, which may be a secret.
+A message names keys and what was expected; it never quotes a value, which may be a secret.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from proxy.config.token import TOKENS, Assertion
 from proxy.secrets.reference import SOURCES
 
 _EXPECTED = {
-    "string_type": "a text",
+    "string_type": "a string",
     "bool_type": "true or false",
     "float_type": "a number",
     "dict_type": "a mapping",
     "mapping_type": "a mapping",
     "model_type": "a mapping",
     "model_attributes_type": "a mapping",
-    "tuple_type": "a list of texts",
+    "tuple_type": "a list of strings",
 }
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
@@ -40,7 +40,7 @@ _BOUNDS = {
 
 
 def suggest(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str:
-    """What was probably meant, or else what there is: the known words first, then further ones."""
+    """Return the known word nearest to ``word``, else a list: ``known`` first, then ``further``."""
     choices = sorted(known)
     choices += sorted(set(further).difference(choices))
     near = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
@@ -52,18 +52,18 @@ def suggest(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str
 def collect_errors(
     document: Document, error: ValidationError, model: type[Node], prefix: Path
 ) -> set[str]:
-    """Add what ``error`` says to the document's findings.
+    """Add the findings of ``error`` to the document.
 
-    ``prefix`` is where in the file the data of ``model`` begins. The answer is the names of the
-    model's fields that cannot be used; it is empty if the whole cannot.
+    ``prefix`` is the path in the file of the data of ``model``. Returns the names of the model's
+    invalid fields; empty if the data is invalid as a whole.
     """
     broken = set()
     for details in error.errors(include_url=False):
         location = details["loc"]
         if details["type"] == "too_short" and details["input"]:
-            continue  # counts only items that were right; the wrong ones are reported themselves
+            continue  # pydantic counts valid items only; the invalid ones have their own errors
         path, key = _locate(document, prefix, location)
-        message, advice = _words(details, model, location)
+        message, advice = _message(details, model, location)
         position = _position(document, path, details["type"], key=key)
         document.add(position, message, advice)
         if location:
@@ -72,10 +72,10 @@ def collect_errors(
 
 
 def _locate(document: Document, prefix: Path, location: Sequence[str | int]) -> tuple[Path, bool]:
-    """The path in the file for a location in the models, and whether its key is meant.
+    """Return the path in the file of a location in the models, and whether it is a key.
 
-    The models have steps that the file need not have (the one item of what may be a list, the kind
-    of a placement): what the file does not have is passed over.
+    Locations have steps that the file lacks (the single item of what may be a list, the tag of a
+    placement); these are skipped.
     """
     path = prefix
     for step in location:
@@ -91,10 +91,10 @@ def _position(document: Document, path: Path, kind: str, *, key: bool) -> Positi
     return document.position(path, key=key or (named and kind in {"extra_forbidden", "missing"}))
 
 
-def _words(
+def _message(
     details: ErrorDetails, model: type[Node], location: Sequence[str | int]
 ) -> tuple[str, str]:
-    """Message and advice for one error."""
+    """Return message and hint for one error."""
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "value_error":
         message, _, advice = str(context["error"]).partition("\n")
@@ -105,16 +105,16 @@ def _words(
         return f'"{location[-1]}" is missing', f"add {location[-1]}: beside the others"
     if kind in {"union_tag_not_found", "union_tag_invalid"} and location[-1] == "token":
         return (
-            "the token does not say of which type it is"
+            "the token has no type, or an unknown one"
             if isinstance(value, dict)
             else f"expected a mapping, got {_kind(value)}",
             f"write type: and one of {', '.join(TOKENS)}",
         )
     if kind == "literal_error":
-        return "this is none of the words that can stand here", f"write {context['expected']}"
+        return "invalid value", f"write {context['expected']}"
     if kind in {"union_tag_not_found", "union_tag_invalid"}:
         return (
-            "the placement does not say where the credential goes"
+            "the placement has no target"
             if isinstance(value, dict)
             else f"expected a placement, got {_kind(value)}",
             'write {header: NAME, value: "{api_key}"}; or basic:, query:, path:, cookie:',
@@ -127,21 +127,21 @@ def _words(
         return f"expected {word} {context[bound]:g}, got another number", advice
     if kind == "string_type" and value is None and "origins" in location:
         return (
-            "null would let pages in that nobody chose",
+            "null would admit any sandboxed page",
             "list the exact origin of your page, such as http://localhost:5173",
         )
     if kind in _EXPECTED:
         expected = _EXPECTED[kind]
         if kind == "tuple_type" and location and location[-1] == "auth":
             expected = "a list of strategies"
-        advice = _how(kind, value, location)
+        advice = _hint(kind, value, location)
         if model is Settings and not location:
             advice = "write routes: and a route, indented below it, such as hume: {provider: hume}"
         return f"expected {expected}, got {_kind(value)}", advice
-    return "this cannot be used here", "see the description of the key in docs or in your editor"
+    return "invalid value", "see the description of the key in the docs or in your editor"
 
 
-def _how(kind: str, value: Any, location: Sequence[str | int]) -> str:
+def _hint(kind: str, value: Any, location: Sequence[str | int]) -> str:
     if kind == "string_type" and isinstance(value, bool | int | float):
         if "listen" in location:
             return "write an address such as 127.0.0.1:8080"
@@ -155,17 +155,17 @@ def _how(kind: str, value: Any, location: Sequence[str | int]) -> str:
     if kind == "tuple_type":
         return "write it as [one, two], or with - in front of each"
     if value is None:
-        return "write something after the colon, or leave the key out"
+        return "write a value after the colon, or leave the key out"
     return ""
 
 
 def _kind(value: Any) -> str:
-    """What a value is, in words."""
+    """Return the type of a YAML value for a message."""
     for kinds, word in (
         (type(None), "nothing"),
         (bool, "true or false"),
         ((int, float), "a number"),
-        (str, "a text"),
+        (str, "a string"),
         ((list, tuple), "a list"),
         (dict, "a mapping"),
     ):
@@ -182,14 +182,14 @@ def _unknown_key(key: str, known: set[str]) -> tuple[str, str]:
                 "move it below http: or websocket:, or remove those",
             )
         return (
-            f'a placement goes to one place, so it has no "{key}" as well',
+            f'a placement has one target, so it cannot have "{key}" as well',
             "write two placements as a list",
         )
-    return f"{display_key(key)} is not known here", suggest(key, known)
+    return f"unknown key {display_key(key)}", suggest(key, known)
 
 
 def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
-    """The keys that could have stood where an unknown one was found."""
+    """Return the valid keys at the location of an unknown one."""
     names = [step for step in location[:-1] if isinstance(step, str)]
     if not names:
         return set(model.model_fields)

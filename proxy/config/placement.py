@@ -1,6 +1,6 @@
-"""Where a credential is put: header, Basic authorization, query parameter, path segment, cookie.
+"""Settings of placements: header, Basic authorization, query parameter, path segment, cookie.
 
-What the YAML may say about it; ``auth`` is what does it. Neither aiohttp nor asyncio.
+``auth.injection`` applies them. Imports neither aiohttp nor asyncio.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from proxy.config.fields import Node, is_framing
 from proxy.config.template import parse_template
 
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""RFC 9110 section 5.6.2: how the name of a header field is spelled."""
+"""Syntax of a field name (``token``, RFC 9110 section 5.6.2)."""
 
 TAG_PREFIX = "placement:"
 
@@ -22,7 +22,7 @@ TAG_PREFIX = "placement:"
 def _template(text: str) -> str:
     parse_template(text)
     if text != text.strip():
-        raise ValueError("the value begins or ends with a blank\nremove it")
+        raise ValueError("the value has a leading or trailing space\nremove it")
     return text
 
 
@@ -30,7 +30,7 @@ def _header_name(text: str) -> str:
     name = text.lower()
     if not TOKEN.fullmatch(text):
         raise ValueError(
-            "this is no header name\nuse letters, digits and -, without a colon or blanks"
+            "invalid header name\nuse letters, digits and -, without a colon or spaces"
         )
     if is_framing(name):
         raise ValueError(
@@ -42,19 +42,19 @@ def _header_name(text: str) -> str:
 
 def _query_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._~$:-]+", text):
-        raise ValueError("this is no query name\nuse letters, digits, _, - and dots")
+        raise ValueError("invalid query parameter name\nuse letters, digits, _, - and dots")
     return text
 
 
 def _cookie_name(text: str) -> str:
     if not TOKEN.fullmatch(text):
-        raise ValueError("this is no cookie name\nuse letters, digits, _ and -")
+        raise ValueError("invalid cookie name\nuse letters, digits, _ and -")
     return text
 
 
 def _cookie_value(text: str) -> str:
     if re.search(r'[ ",;\\]', text):
-        raise ValueError("a cookie cannot hold blanks, quotes, commas or semicolons\nremove them")
+        raise ValueError("a cookie has no spaces, quotes, commas or semicolons\nremove them")
     return text
 
 
@@ -64,8 +64,8 @@ def _path_template(text: str) -> str:
         segment in {".", ".."} for segment in text.split("/")
     ):
         raise ValueError(
-            "a path placement is one or more segments, each after a slash\n"
-            'write for example "/bot{key}", without a slash at the end'
+            "invalid path placement: use segments, each after a slash\n"
+            'write for example "/bot{key}", without a trailing slash'
         )
     return text
 
@@ -73,18 +73,18 @@ def _path_template(text: str) -> str:
 def _user_template(text: str) -> str:
     if ":" in text:
         raise ValueError(
-            "the user name of Basic authorization cannot hold a colon\n"
-            "put what follows it into password: (RFC 7617 section 2)"
+            "the user name of Basic authorization cannot contain a colon\n"
+            "move the part after it to password: (RFC 7617 section 2)"
         )
     return text
 
 
 _Template = Annotated[str, AfterValidator(_template)]
-_NEEDED = "Text with the names of secrets in braces, such as `Bearer {api_key}`."
+_NEEDED = "String with the names of secrets in braces, such as `Bearer {api_key}`."
 
 
 class HeaderPlacement(Node):
-    """The credential is a header field. The usual way, and the one that logs least."""
+    """The credential is a header field: the usual placement, and the one least often logged."""
 
     header: Annotated[str, AfterValidator(_header_name)] = Field(
         description="Name of the header, as the provider's documentation spells it."
@@ -93,12 +93,12 @@ class HeaderPlacement(Node):
 
     @property
     def target(self) -> str:
-        """What only one placement of a strategy may fill."""
+        """The part of the request that only one placement of a strategy may set."""
         return f"header {self.header.lower()}"
 
     @property
     def templates(self) -> dict[tuple[str, ...], str]:
-        """The texts in which secrets are named, by their place in the YAML."""
+        """The templates by their path below the placement in the YAML."""
         return {("value",): self.value}
 
 
@@ -106,7 +106,7 @@ class BasicCredentials(Node):
     """User name and password of Basic authorization (RFC 7617)."""
 
     username: Annotated[str, AfterValidator(_template), AfterValidator(_user_template)] = Field(
-        description="User name; may name secrets in braces. A secret used here has no colon in it."
+        description="User name; may name secrets in braces. Such a secret has no colon in it."
     )
     password: _Template = Field(
         default="", description="Password; may name secrets in braces. Empty by default."
@@ -114,23 +114,23 @@ class BasicCredentials(Node):
 
 
 class BasicPlacement(Node):
-    """The header `Authorization: Basic …`, encoded here from a user name and a password.
+    """The field `Authorization: Basic …`, encoded from a user name and a password.
 
-    Not for a provider whose key is already Base64: that is a header with `Basic {api_key}`.
+    For a key that is Base64 already, use a header placement with `Basic {api_key}`.
     """
 
     basic: BasicCredentials = Field(
-        description="User name and password, to be joined by a colon and Base64-encoded."
+        description="User name and password, which are joined by a colon and Base64-encoded."
     )
 
     @property
     def target(self) -> str:
-        """What only one placement of a strategy may fill."""
+        """The part of the request that only one placement of a strategy may set."""
         return "header authorization"
 
     @property
     def templates(self) -> dict[tuple[str, ...], str]:
-        """The texts in which secrets are named, by their place in the YAML."""
+        """The templates by their path below the placement in the YAML."""
         return {
             ("basic", "username"): self.basic.username,
             ("basic", "password"): self.basic.password,
@@ -140,7 +140,7 @@ class BasicPlacement(Node):
 class QueryPlacement(Node):
     """The credential is a query parameter.
 
-    Only where the provider takes nothing else: URLs are written into logs on their way.
+    Only for providers that accept nothing else: servers and proxies log URLs.
     """
 
     query: Annotated[str, AfterValidator(_query_name)] = Field(
@@ -150,12 +150,12 @@ class QueryPlacement(Node):
 
     @property
     def target(self) -> str:
-        """What only one placement of a strategy may fill."""
+        """The part of the request that only one placement of a strategy may set."""
         return f"query parameter {self.query}"
 
     @property
     def templates(self) -> dict[tuple[str, ...], str]:
-        """The texts in which secrets are named, by their place in the YAML."""
+        """The templates by their path below the placement in the YAML."""
         return {("value",): self.value}
 
 
@@ -168,12 +168,12 @@ class PathPlacement(Node):
 
     @property
     def target(self) -> str:
-        """What only one placement of a strategy may fill."""
+        """The part of the request that only one placement of a strategy may set."""
         return "path"
 
     @property
     def templates(self) -> dict[tuple[str, ...], str]:
-        """The texts in which secrets are named, by their place in the YAML."""
+        """The templates by their path below the placement in the YAML."""
         return {("path",): self.path}
 
 
@@ -185,12 +185,12 @@ class CookiePlacement(Node):
 
     @property
     def target(self) -> str:
-        """What only one placement of a strategy may fill."""
+        """The part of the request that only one placement of a strategy may set."""
         return f"cookie {self.cookie}"
 
     @property
     def templates(self) -> dict[tuple[str, ...], str]:
-        """The texts in which secrets are named, by their place in the YAML."""
+        """The templates by their path below the placement in the YAML."""
         return {("value",): self.value}
 
 

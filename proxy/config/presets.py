@@ -1,4 +1,4 @@
-"""Presets: the YAML files that say how a provider authenticates, and what a route makes of one."""
+"""Presets: YAML files with the settings of a provider, and merging them with a route."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from proxy.config.validation import check_auth
 from proxy.errors import ConfigError
 
 _SHIPPED = Path(__file__).parent.parent / "providers"
-_ROUTE_ONLY = ("provider", "path", "listen")  # what says where a route is, not what a provider is
+_ROUTE_ONLY = ("provider", "path", "listen")  # settings of a route, not of a provider
 _M = TypeVar("_M", bound=Node)
 _V = TypeVar("_V")
 
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """A preset as it was read. ``settings`` has what could be used of it.
+    """A parsed preset. ``settings`` has its valid fields.
 
-    ``broken`` names the fields that could not; they are not missed a second time.
+    ``broken`` names the invalid fields, which are not reported as missing again.
     """
 
     document: Document
@@ -40,9 +40,9 @@ class Preset:
 def validated(
     document: Document, model: type[_M], data: Any, prefix: Place
 ) -> tuple[_M, frozenset[str]]:
-    """As much of ``data`` as the model takes, and the fields that it does not.
+    """Validate ``data``: return a model of its valid fields, and the names of the invalid ones.
 
-    Everything else is noted in the document, so that one wrong value does not hide the next.
+    Adds a finding for each error, so that one invalid value does not hide the next.
     """
     try:
         return model.model_validate(data), frozenset()
@@ -55,7 +55,7 @@ def validated(
 
 
 def read_preset(text: str, file: str) -> Preset:
-    """Read one preset and check what it says by itself."""
+    """Read and check one preset. Findings are in its ``document``."""
     document = read_yaml(text, file)
     if document.data is None:
         if not document.findings:
@@ -65,14 +65,14 @@ def read_preset(text: str, file: str) -> Preset:
     for key in _ROUTE_ONLY:
         if (key,) in document.keys:
             document.add(
-                document.keys[(key,)], f'"{key}" has no place in a preset', "write it at the route"
+                document.keys[(key,)], f'"{key}" is not for presets', "move it to the route"
             )
     check_auth(document, (), settings, settings, broken)
     return Preset(document, settings, broken)
 
 
 def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> RouteSettings:
-    """The complete settings of the route ``name``: its preset's, overlaid with its own."""
+    """Return the settings of the route ``name``: its preset's, overridden by its own."""
     base = preset or RouteSettings()
     update: dict[str, Any] = {key: getattr(route, key) for key in route.model_fields_set}
     update["path"] = route.path or f"/{name}"
@@ -89,7 +89,7 @@ def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> Rout
 
 
 class ReadOnDemand(Mapping[str, _V]):
-    """A mapping whose values are made when asked for, once each: a start needs few presets."""
+    """A mapping that computes each value once, on first access: a start needs few presets."""
 
     def __init__(self, names: Iterable[str], read: Callable[[str], _V]) -> None:
         self._names = dict.fromkeys(names)
@@ -120,14 +120,14 @@ def _read_shipped(name: str) -> Preset:
 
 @functools.cache
 def shipped() -> Mapping[str, Preset]:
-    """The presets that come with keyrelay, by name. Each is read once, when it is asked for.
+    """Return the presets that ship with keyrelay, by name. Each is read once, on access.
 
-    Asking for a broken one raises ConfigError.
+    Accessing an invalid one raises ConfigError.
     """
     return ReadOnDemand(sorted(path.stem for path in _SHIPPED.glob("*.yaml")), _read_shipped)
 
 
 @functools.cache
 def presets() -> Mapping[str, RouteSettings]:
-    """The settings of every shipped preset, by the provider's name; see ``shipped``."""
+    """Return the settings of every shipped preset, by the provider's name; see ``shipped``."""
     return ReadOnDemand(shipped(), lambda name: shipped()[name].settings)

@@ -1,7 +1,7 @@
-"""New keys for the sealed values of a routes file. Everything else of it stays as it is.
+"""Reseal the sealed values of a routes file to another key, and change nothing else.
 
-The YAML is edited as text, at the places that the parser names: comments, quotes, line ends and
-order are the user's. All values or none.
+Edits the YAML as text at the positions of the parsed values: comments, quotes, line ends and order
+are preserved. All values or none.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.config import loader
 from proxy.config.files import read_text
 from proxy.config.settings import Settings
 from proxy.errors import ConfigError, Finding, KeyrelayError
-from proxy.secrets.envelope import SealBinding, parse_envelope, place_of
+from proxy.secrets.envelope import SealBinding, parse_envelope, seal_binding
 from proxy.secrets.sealing import Keys, PublicKey, UnsealError
 
 _SCHEME = "sealed:"
@@ -29,7 +29,7 @@ _BOM = b"\xef\xbb\xbf"
 
 @dataclass(frozen=True, slots=True)
 class Resealed:
-    """How many values are sealed anew, and how many had that key already."""
+    """The number of resealed values, and of those that had the key already."""
 
     changed: int
     kept: int
@@ -37,26 +37,26 @@ class Resealed:
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """A sealed value of the file: its text, where that stands, and what it is used for."""
+    """A sealed value of the file: its text, its node, and its route and secret name."""
 
     text: str
     node: ScalarNode
     route: str
     slot: str
-    prefix: str  # what of the text does not stand there: ``sealed:`` if that is the key
+    prefix: str  # part of the text that is not in the node: ``sealed:`` if that is the key
 
     @property
     def written(self) -> str:
-        """What of the text stands there."""
+        """The part of the text that is in the file."""
         return self.text.removeprefix(self.prefix)
 
 
 def reseal(path: Path, keys: Keys, to: PublicKey) -> Resealed:
     """Open every sealed value of a routes file and seal it to ``to``, in place. Blocking.
 
-    Raises ConfigError with a finding for each that does not open, or for whatever is wrong with the
-    file; then nothing has been written. Raises KeyrelayError if it cannot be written. The file is
-    replaced in one step and keeps its mode and owner; a link to it stays a link.
+    Raises ConfigError with a finding for each value that does not open and each error of the file;
+    nothing is written then. Raises KeyrelayError if the file cannot be written. The replacement is
+    atomic and keeps mode and owner; a symbolic link to the file stays a link.
     """
     text = read_text(path)
     settings = loader.load_text(text, str(path), path.parent)
@@ -66,7 +66,7 @@ def reseal(path: Path, keys: Keys, to: PublicKey) -> Resealed:
     for found in _sealed(text):
         try:
             offset = _offset(found, text)
-            fresh = _fresh(found, settings, keys, to)
+            resealed = _resealed(found, settings, keys, to)
         except UnsealError as error:
             mark = found.node.start_mark
             findings.append(
@@ -74,15 +74,15 @@ def reseal(path: Path, keys: Keys, to: PublicKey) -> Resealed:
                     str(path),
                     mark.line + 1,
                     mark.column + 1,
-                    f'the secret "{found.slot}" of "{found.route}" cannot be sealed anew',
+                    f'the secret "{found.slot}" of "{found.route}" cannot be resealed',
                     str(error),
                 )
             )
             continue
-        if fresh is None:
+        if resealed is None:
             kept.add(offset)
         else:
-            edits[offset] = (len(found.written), fresh.removeprefix(found.prefix))
+            edits[offset] = (len(found.written), resealed.removeprefix(found.prefix))
     if findings:
         raise ConfigError(findings)
     if edits:
@@ -91,34 +91,34 @@ def reseal(path: Path, keys: Keys, to: PublicKey) -> Resealed:
 
 
 def _offset(found: _Found, text: str) -> int:
-    """Where in the file the text begins. Raises UnsealError if YAML has put it together."""
+    """Return the offset of the text in the file. Raises UnsealError for folded or escaped text."""
     offset = text.find(found.written, found.node.start_mark.index, found.node.end_mark.index)
     if offset < 0:
         raise UnsealError("write the sealed value in one line, without escapes")
     return offset
 
 
-def _fresh(found: _Found, settings: Settings, keys: Keys, to: PublicKey) -> str | None:
-    """The value sealed anew; None if it has that key already. Raises UnsealError."""
+def _resealed(found: _Found, settings: Settings, keys: Keys, to: PublicKey) -> str | None:
+    """Return the resealed value; None if it has that key already. Raises UnsealError."""
     route = settings.routes.get(found.route)
     if route is None or route.upstream is None:
         raise UnsealError("use another source here: only secrets of routes can be sealed")
-    place: SealBinding = place_of(found.route, route.upstream)
+    binding: SealBinding = seal_binding(found.route, route.upstream)
     envelope = parse_envelope(found.text)
-    value = keys.open(envelope, place, found.slot)
-    return None if envelope.key_id == to.key_id else str(to.seal(value, place, found.slot))
+    value = keys.open(envelope, binding, found.slot)
+    return None if envelope.key_id == to.key_id else str(to.seal(value, binding, found.slot))
 
 
 def _edited(text: str, edits: dict[int, tuple[int, str]]) -> str:
     pieces, position = [], 0
-    for offset, (length, fresh) in sorted(edits.items()):
-        pieces += [text[position:offset], fresh]
+    for offset, (length, replacement) in sorted(edits.items()):
+        pieces += [text[position:offset], replacement]
         position = offset + length
     return "".join([*pieces, text[position:]])
 
 
 def _sealed(text: str) -> Iterator[_Found]:
-    """Every sealed value of a text that the loader has found no fault with."""
+    """Yield every sealed value of a text that the loader has accepted."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     for key, value in _items(root):
         if key == "inbound_token":
@@ -132,7 +132,7 @@ def _sealed(text: str) -> Iterator[_Found]:
 
 
 def _sealed_in(node: Node, route: str, slot: str, prefix: str = "") -> Iterator[_Found]:
-    """The sealed values among the references of one secret, in any of its forms."""
+    """Yield the sealed values among the references of one secret, in any of its forms."""
     if isinstance(node, ScalarNode):
         text = prefix + node.value
         if text.startswith(_SCHEME):
@@ -153,7 +153,7 @@ def _items(node: Node | None) -> Iterator[tuple[str, Node]]:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Put another text in a file's place, in one step. Raises KeyrelayError."""
+    """Replace the content of a file atomically. Raises KeyrelayError."""
     target = path.resolve()
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC

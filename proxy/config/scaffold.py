@@ -1,4 +1,4 @@
-"""Texts and files to begin with: the shipped routes, a routes file, the demo's tour."""
+"""Starter texts and files: the shipped routes, a generated routes file, the demo's commands."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 
 _HEAD = """\
-# Routes of keyrelay. Each answers at http://127.0.0.1:8080/<name>/… and adds the credential.
+# Routes of keyrelay. Each is served at http://127.0.0.1:8080/<name>/… and adds the credential.
 # Check with: keyrelay check -c FILE. Run with: keyrelay run -c FILE.
-# Secrets never stand here, only where they come from: env:NAME or file:/absolute/path.
+# Never write secrets here, only their sources: env:NAME or file:/absolute/path.
 
 listen: 127.0.0.1:8080
 
-# Pages under development that may use the routes. None by default; exact origins only.
+# Web pages under development that may use the routes. None by default; exact origins only.
 # browsers:
 #   origins: [http://localhost:5173]
 
@@ -34,7 +34,7 @@ _TAIL = """
 
 
 def shipped_routes() -> Path:
-    """The routes file that ships with keyrelay: the checkout's, else the package's equal copy."""
+    """Return the shipped routes file: the checkout's, else the package's equal copy."""
     package = Path(__file__).parent.parent
     checkout = package.parent / "config" / "routes.yaml"
     # A directory config/ beside an installed package is not keyrelay's.
@@ -44,15 +44,15 @@ def shipped_routes() -> Path:
 
 
 def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """A commented routes file for the providers whose variables are set, and their names.
+    """Return a commented routes file for the providers whose variables are set, and their names.
 
-    One that runs in many places gets its route as a comment, with a place to say where.
+    A provider without a default upstream gets its route as a comment, with upstream to fill in.
     """
     used = ["demo"]
     text = _HEAD
     for name, preset in sorted(presets().items()):
         variables = _variables(preset)
-        if not any(environment.get(one) for one in variables):
+        if not any(environment.get(name) for name in variables):
             continue
         text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
         lines = [f"{name}:", f"  provider: {name}   # reads {_alternatives(preset)}"]
@@ -84,7 +84,7 @@ def _variables(preset: RouteSettings) -> list[str]:
 
 
 def demo_commands(url: str) -> str:
-    """Three commands to paste: an HTTP request, a stream of events, a WebSocket."""
+    """Return three commands to paste: an HTTP request, server-sent events, a WebSocket."""
     curl, connector = "curl", ""
     if url.startswith("unix:"):
         path, url = url.removeprefix("unix:"), "http://localhost"
@@ -100,9 +100,9 @@ async def main():
             print(await ws.receive_str())
 asyncio.run(main())"""
     return f"""\
-Paste these into another terminal. None holds a credential; the provider gets one each time.
+Paste these into another terminal. None contains a credential; keyrelay adds one to each request.
 
-  HTTP, showing what reached the provider:
+  HTTP, showing the request as received by the provider:
 {curl} '{url}/demo/echo/hello?from=curl'
 
   Server-sent events, one by one:

@@ -1,7 +1,7 @@
-"""Where secrets come from, as the YAML says it: ``env:NAME``, ``file:/path``. Never a value.
+"""Settings of secrets: references to their sources, such as ``env:NAME`` and ``file:/path``.
 
-Whether an own source exists is the one thing that is asked of the installation here: a word that
-names none could be the beginning of a secret, and the rest of it would be repeated in messages.
+Checks that a plugin source is installed: an unknown source could be the beginning of a secret, and
+messages would quote the rest of it.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from proxy.config.fields import Flag, Line, Node, Seconds, checked_by, listed
-from proxy.secrets.reference import _PROMPT, SOURCES, parse_reference
+from proxy.secrets.reference import LOCAL_SOURCES, SOURCES, parse_reference
 
 
 def _long_form(value: Any) -> Any:
-    """The short forms of a secret, as the long one."""
+    """Convert the short forms of a secret to the long one."""
     if isinstance(value, str | list):
         return {"references": listed(value)}
     if not isinstance(value, dict):
@@ -23,7 +23,7 @@ def _long_form(value: Any) -> Any:
     given = [key for key in (*SOURCES, "references") if key in value]
     if len(given) != 1:
         raise ValueError(
-            ("a secret comes from one source" if given else "the source is missing")
+            ("a secret has one source" if given else "the source is missing")
             + "\nwrite {env: NAME}, {file: /absolute/path}, {exec: command}, or a list "
             "[env:NEW, env:OLD]"
         )
@@ -42,18 +42,18 @@ class SecretSettings(Node):
     references: tuple[Annotated[str, checked_by(parse_reference)], ...] = Field(
         min_length=1,
         description="One or more of `env:NAME`, `file:/absolute/path`, `credential:name`, "
-        "`keyring:service/user`, `exec:command args`, `sealed:…`; the first that is there is used. "
+        "`keyring:service/user`, `exec:command args`, `sealed:…`; the first available one is used. "
         "Several mean rotation: the new one first.",
     )
     optional: Flag = Field(
         default=False,
-        description="Whether the route is ready without it. False by default: a route whose "
-        "secret is missing answers 503 and says what to set.",
+        description="Whether the route is ready without it. False by default: a route whose secret "
+        "is missing responds with 503 and what to set.",
     )
     multiline: Flag = Field(
         default=False,
-        description="Whether the value may have several lines: PEM keys and JSON files, from which "
-        "tokens are made. False by default, as a key with a line break in it is a mistake.",
+        description="Whether the value may have several lines: PEM keys and JSON files, which sign "
+        "for tokens. False by default, as a line break in a key is a mistake.",
     )
     placeholder: Annotated[Line, Field(min_length=1)] | None = Field(
         default="unused",
@@ -65,31 +65,30 @@ class SecretSettings(Node):
         default=None,
         ge=1,
         le=31_536_000,
-        description="Seconds after which `exec:`, `keyring:` or a source of your own is asked "
-        "again. None by default: at the start and at each reload only.",
+        description="Seconds after which `exec:`, `keyring:` or a plugin source is read again. "
+        "None by default: at the start and at each reload only.",
     )
     timeout_seconds: Seconds = Field(
         default=10,
         gt=0,
         le=300,
-        description="Seconds that `exec:`, `keyring:` or a source of your own may take. "
-        "10 by default.",
+        description="Seconds that `exec:`, `keyring:` or a plugin source may take. 10 by default.",
     )
 
     @model_validator(mode="after")
     def _time_matters(self) -> SecretSettings:
         for key in ("ttl_seconds", "timeout_seconds"):
-            if key in self.model_fields_set and not self.asks:
+            if key in self.model_fields_set and not self.external:
                 raise ValueError(
-                    f"{key} is for exec:, keyring: and sources of your own\n"
+                    f"{key} is for exec:, keyring: and plugin sources\n"
                     "remove it: files are read again when they change"
                 )
         return self
 
     @property
-    def asks(self) -> bool:
-        """Whether a program, a keyring or an own source is asked: it may take time, and change."""
-        return any(one.partition(":")[0] not in _PROMPT for one in self.references)
+    def external(self) -> bool:
+        """Whether a source is a program, a keyring or a plugin: it can be slow, and change."""
+        return any(one.partition(":")[0] not in LOCAL_SOURCES for one in self.references)
 
 
 _REFERENCE_SCHEMA = {
@@ -126,8 +125,8 @@ AnySecret = Annotated[
                         },
                         "file": {
                             "type": "string",
-                            "description": "Absolute path of a file; one line end at its end "
-                            "is left out.",
+                            "description": "Absolute path of a file; one trailing line end is "
+                            "removed.",
                         },
                         "credential": {
                             "type": "string",
@@ -135,17 +134,17 @@ AnySecret = Annotated[
                         },
                         "keyring": {
                             "type": "string",
-                            "description": "Service and user of an entry of the system's keyring: "
+                            "description": "Service and user of an entry of the system keyring: "
                             "`service/user`.",
                         },
                         "exec": {
                             "type": "string",
                             "description": "A command, run without a shell, that prints the "
-                            "value. Never write a secret into it: others can see commands.",
+                            "value. Never write a secret into it: commands are visible to others.",
                         },
                         "sealed": {
                             "type": "string",
-                            "description": "What `keyrelay seal` printed, without `sealed:`.",
+                            "description": "The output of `keyrelay seal`, without `sealed:`.",
                         },
                         "references": {
                             "type": "array",

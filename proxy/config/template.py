@@ -1,8 +1,8 @@
-"""Texts with secrets in them: ``Bearer {api_key}``.
+"""Templates of strings with secrets: ``Bearer {api_key}``.
 
-A template knows names only; values come in when a credential is made. A secret that is JSON is
-asked for one of its fields with a dot: ``{service_account.client_email}``. ``{{`` and ``}}`` stand
-for the braces themselves. Printable ASCII, so that a text without names is one header value.
+A template has names only; values are inserted when a credential is built. A dot selects a field of
+a JSON secret: ``{service_account.client_email}``. ``{{`` and ``}}`` are literal braces. Printable
+ASCII only, so that a template without names is a valid field value.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
-"""How the name of a secret is spelled."""
+"""Syntax of a secret's name."""
 
 _FIELD = re.compile(NAME.pattern + r"(?:\.[A-Za-z0-9_-]+)+")
 _PIECE = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<name>[^{}]*)\}|(?P<text>[^{}]+)|(?P<wrong>[{}])")
@@ -23,7 +23,7 @@ _PIECE = re.compile(r"(?P<brace>\{\{|\}\})|\{(?P<name>[^{}]*)\}|(?P<text>[^{}]+)
 class Template:
     """A parsed template.
 
-    ``pieces`` are literal bytes, or the name of a secret as ``str``, with a field's behind a dot.
+    ``pieces`` are literal bytes, or as ``str`` the name of a secret with an optional ``.field``.
     """
 
     pieces: tuple[bytes | str, ...]
@@ -34,9 +34,9 @@ class Template:
         return frozenset(piece.partition(".")[0] for piece in self.pieces if isinstance(piece, str))
 
     def render(self, values: Mapping[str, bytes]) -> bytes:
-        """The text with every name replaced by its value.
+        """Return the text with every name replaced by its value.
 
-        ``KeyError`` for a name not given, ``ValueError`` for a field that a secret does not have.
+        Raises KeyError for a name without value, ValueError for a field that a secret lacks.
         """
         return b"".join(
             _value(values, piece) if isinstance(piece, str) else piece for piece in self.pieces
@@ -53,21 +53,21 @@ def _value(values: Mapping[str, bytes], piece: str) -> bytes:
             found = found[field]
         return str.encode(found)
     except (ValueError, LookupError, TypeError):
-        raise ValueError(f"{name} is no JSON that has a text {'.'.join(fields)}") from None
+        raise ValueError(f"{name} is not JSON with a string {'.'.join(fields)}") from None
 
 
 def parse_template(text: str) -> Template:
-    """Parse ``text``. ``ValueError``: line one says what is wrong, line two what to write."""
+    """Parse a template. Raises ConfigValueError."""
     if not re.fullmatch(r"[ -~]*", text):
         raise ValueError(
-            "only printable ASCII characters can be sent here\nremove line breaks and accents"
+            "only printable ASCII characters are allowed here\nremove line breaks and accents"
         )
     pieces: list[bytes | str] = []
     for found in _PIECE.finditer(text):
         name = found["name"]
         if found["wrong"]:
             raise ValueError(
-                "a brace has no partner\nwrite {name} for a secret and {{ or }} for a brace itself"
+                "unbalanced brace\nwrite {name} for a secret and {{ or }} for a literal brace"
             )
         if name is None:
             pieces.append((found["text"] or found["brace"][0]).encode("ascii"))
@@ -75,7 +75,7 @@ def parse_template(text: str) -> Template:
             pieces.append(name)
         else:
             raise ValueError(
-                "between the braces stands no name of a secret\n"
-                "write a name from secrets:, such as {api_key}; {{ is a brace itself"
+                "invalid secret name in braces\n"
+                "write a name from secrets:, such as {api_key}; {{ is a literal brace"
             )
     return Template(tuple(pieces))

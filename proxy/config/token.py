@@ -1,6 +1,6 @@
-"""What the YAML may say about tokens: the ``token:`` of a strategy, one model per type.
+"""Settings of tokens: the ``token:`` of a strategy, one model per type.
 
-``auth`` has what asks or signs for each. Neither aiohttp nor asyncio.
+``auth.tokens`` fetches or signs them. Imports neither aiohttp nor asyncio.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Algorithm: TypeAlias = Literal[
 
 
 def _check_url(text: str) -> None:
-    """A URL, or a path at the route's upstream. May name secrets in its path."""
+    """Check a URL, or a path at the route's upstream. The path may name secrets."""
     plain = "".join(
         "x" if isinstance(piece, str) else piece.decode() for piece in parse_template(text).pieces
     )
@@ -37,31 +37,31 @@ def _check_url(text: str) -> None:
                 "credentials would go to the token endpoint over plain http\nwrite https://"
             )
         if not re.fullmatch(r"[!\"$-~]*", query):
-            raise ValueError("the query has a blank or a fragment\nwrite it percent-encoded")
+            raise ValueError("the query has a space or a fragment\nwrite it percent-encoded")
     elif not re.fullmatch(r"/(?!/)[!\"$-\[\]-~]*", plain):
-        raise ValueError("this is no path\nwrite /oauth2/token for a path at the upstream")
+        raise ValueError("invalid path\nwrite /oauth2/token for a path at the upstream")
 
 
 def _check_path(path: str) -> None:
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
-        raise ValueError("this is no absolute path of a file\nwrite /var/lib/keyrelay/name")
+        raise ValueError("invalid absolute path of a file\nwrite /var/lib/keyrelay/name")
 
 
 def _refusal(status: int) -> int:
-    """A status by which a provider can say that a credential is not good."""
+    """Check a status with which a provider can reject a credential."""
     if not 400 <= status <= 499:
-        raise ValueError("this status refuses no credential\nwrite 401, or another from 400 to 499")
+        raise ValueError("invalid status for a rejection\nwrite 401, or another from 400 to 499")
     return status
 
 
 def _check_document(value: Any) -> None:
-    """What will be sent as JSON, with templates for texts."""
+    """Check a value that is sent as JSON, with templates for strings."""
     for _, text in texts_in(value):
         parse_template(text)
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
-        raise ValueError("JSON has no such number\nuse a finite one") from None
+        raise ValueError("invalid JSON number\nuse a finite one") from None
 
 
 _Template = Annotated[str, checked_by(parse_template)]
@@ -71,52 +71,53 @@ _Url = Annotated[str, checked_by(_check_url)]
 _Path = Annotated[str, checked_by(_check_path)]
 
 _URL = (
-    "Where tokens are asked for: a URL, or a path such as `/oauth2/token` at the route's upstream, "
-    "so that overriding `upstream` moves both."
+    "Token endpoint: a URL, or a path such as `/oauth2/token` at the route's upstream, so that "
+    "overriding `upstream` moves both."
 )
 _TYPE = "How tokens are obtained."
-_CLIENT_ID = "The client's id, such as `{client_id}`."
+_CLIENT_ID = "The client's ID, such as `{client_id}`."
 _CLIENT_KEY = "The client's secret, such as `{client_secret}`."
-_SCOPE = "Scopes, parted by blanks. None by default."
+_SCOPE = "Scopes, separated by spaces. None by default."
 
 
 class _Token(Node):
-    """What all types have in common."""
+    """Settings of all token types."""
 
     lifetime_seconds: Seconds = Field(
         default=300,
         gt=0,
         le=31_536_000,
-        description="Seconds that a token lives if its answer does not say. 300 by default.",
+        description="Seconds that a token is valid if the response does not specify it. 300 by "
+        "default.",
     )
     refused: tuple[_Refusal, ...] = Field(
         default=(401,),
         min_length=1,
-        description="Statuses by which the provider refuses a token. 401 by default. A refused "
+        description="Statuses with which the provider rejects a token. 401 by default. A rejected "
         "token is replaced and the request sent once more.",
     )
 
     @property
     def templates(self) -> dict[tuple[str | int, ...], str]:
-        """The texts in which secrets may be named, which are all, by their place in the YAML."""
+        """All strings, which may name secrets, by their path below ``token:`` in the YAML."""
         return dict(texts_in(self.model_dump(by_alias=True)))
 
     @property
     def given(self) -> frozenset[str]:
-        """Names in the templates that stand for something else than a secret."""
+        """Names in the templates that are not secrets."""
         return frozenset()
 
 
-def texts_in(value: Any, place: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, str]]:
-    """Every text within lists and mappings, with the way to it."""
+def texts_in(value: Any, path: tuple[str | int, ...] = ()) -> Iterator[tuple[Any, str]]:
+    """Yield the path and text of every string within lists and mappings."""
     if isinstance(value, str):
-        yield place, value
+        yield path, value
     elif isinstance(value, Mapping):
         for key, one in value.items():
-            yield from texts_in(one, (*place, key))
+            yield from texts_in(one, (*path, key))
     elif isinstance(value, list | tuple):
         for index, one in enumerate(value):
-            yield from texts_in(one, (*place, index))
+            yield from texts_in(one, (*path, index))
 
 
 class ClientCredentials(_Token):
@@ -128,12 +129,12 @@ class ClientCredentials(_Token):
     client_secret: _Template = Field(description=_CLIENT_KEY)
     client_auth: Literal["basic", "form"] = Field(
         default="basic",
-        description="Where id and secret go: `basic` authorization (the default, which every "
-        "server must take) or the `form`.",
+        description="Where ID and secret go: `basic` authorization (the default, which every "
+        "server must support) or the `form`.",
     )
     scope: _Template | None = Field(default=None, description=_SCOPE)
     audience: _Template | None = Field(
-        default=None, description="The API that the token is for, where the server wants it said."
+        default=None, description="The API that the token is for, if the server requires it."
     )
 
 
@@ -145,25 +146,25 @@ class RefreshToken(_Token):
     refresh_token: _Template = Field(description="The refresh token, such as `{refresh_token}`.")
     client_id: _Template = Field(description=_CLIENT_ID)
     client_secret: _Template | None = Field(
-        default=None, description=_CLIENT_KEY + " Left out for public clients."
+        default=None, description=_CLIENT_KEY + " Omitted for public clients."
     )
     client_auth: Literal["basic", "form"] = Field(
-        default="basic", description="Where id and secret go: `basic` (the default) or the `form`."
+        default="basic", description="Where ID and secret go: `basic` (the default) or the `form`."
     )
     scope: _Template | None = Field(default=None, description=_SCOPE)
     store: _Path | None = Field(
         default=None,
-        description="A file in which the newest refresh token is kept, for servers that give a new "
-        "one each time and then refuse the old. Its directory must exist and be yours. None by "
-        "default: a new one is kept in memory only.",
+        description="A file for the newest refresh token, for servers that issue a new one each "
+        "time and then reject the old. Its directory must exist and be yours. None by default: a "
+        "new one is kept in memory only.",
     )
 
 
 class _Signed(Node):
-    """How a JWT is signed and what it says (RFC 7519)."""
+    """Signing key and claims of a JWT (RFC 7519)."""
 
     algorithm: Algorithm = Field(
-        description="How it is signed; must fit the key. `none` does not exist here."
+        description="Signing algorithm; must fit the key. `none` is not supported."
     )
     key: _Template = Field(
         description="The key: PEM for all but HS…, where it is the shared secret itself."
@@ -180,7 +181,7 @@ class _Signed(Node):
         default=300,
         gt=0,
         le=86_400,
-        description="Seconds from now to `exp`. 300 by default; short, since it is made anew.",
+        description="Seconds from now to `exp`. 300 by default; short, as it is signed again.",
     )
 
     @model_validator(mode="after")
@@ -189,33 +190,33 @@ class _Signed(Node):
         for name in ("iat", "exp", "jti"):
             if name in self.claims:
                 raise ValueError(
-                    f"the claim {name} is set for each token\nremove it; see valid_seconds"
+                    f"the claim {name} is set by keyrelay\nremove it; see valid_seconds"
                 )
         return self
 
 
 class Jwt(_Token, _Signed):
-    """A JWT that is signed here and is itself the token."""
+    """A JWT that keyrelay signs and that is the token itself."""
 
     type: Literal["jwt"] = Field(description=_TYPE)
 
 
 class JwtBearer(_Token, _Signed):
-    """A JWT signed here, exchanged for a token (RFC 7523 section 2.1): Google service accounts."""
+    """A signed JWT, exchanged for a token (RFC 7523 section 2.1): Google service accounts."""
 
     type: Literal["jwt_bearer"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
     scope: _Template | None = Field(
-        default=None, description="Scopes as a form field; Google wants them as a claim instead."
+        default=None, description="Scopes as a form field; Google requires a claim instead."
     )
 
 
 class Assertion(_Signed):
-    """A JWT that a `request` can name as `{jwt}`."""
+    """A signed JWT that a `request` can name as `{jwt}`."""
 
 
 class Request(_Token):
-    """Any other call that answers with a token in JSON."""
+    """Any other request whose response has a token in JSON."""
 
     type: Literal["request"] = Field(description=_TYPE)
     url: _Url = Field(description=_URL)
@@ -230,17 +231,17 @@ class Request(_Token):
         default=None, alias="json", description="The body as JSON. None by default."
     )
     assertion: Assertion | None = Field(
-        default=None, description="A JWT to be signed for the call; `{jwt}` names it."
+        default=None, description="A JWT to sign for the request; `{jwt}` names it."
     )
     token: Line = Field(
         default="access_token",
-        description="Where the answer has the token; dots lead into objects. `access_token` by "
-        "default.",
+        description="Path of the token in the response; dots select members of objects. "
+        "`access_token` by default.",
     )
     expiry: Line = Field(
         default="expires_in",
-        description="Where the answer has the token's end: seconds, or a moment. `expires_in` by "
-        "default.",
+        description="Path of the token's expiry in the response: seconds, or a point in time. "
+        "`expires_in` by default.",
     )
 
     @model_validator(mode="after")
@@ -248,14 +249,14 @@ class Request(_Token):
         if self.form is not None and self.json_body is not None:
             raise ValueError("a request has one body\nkeep form: or json:")
         if self.method == "GET" and not (self.form is None and self.json_body is None):
-            raise ValueError("a GET has no body\nwrite method: POST, or leave form: and json: out")
+            raise ValueError("a GET has no body\nwrite method: POST, or remove form: and json:")
         _check_document(self.json_body)
         return self
 
     @model_validator(mode="after")
     def _headers_once(self) -> Request:
         if len({name.lower() for name in self.headers}) < len(self.headers):
-            raise ValueError("a header stands here twice\nkeep one; case makes no difference")
+            raise ValueError("duplicate header\nkeep one; names are case-insensitive")
         return self
 
     @property
@@ -264,18 +265,18 @@ class Request(_Token):
 
 
 class Inworld(_Token):
-    """Inworld's session token, for a call that is signed with IW1-HMAC-SHA256."""
+    """Inworld's session token, for a request signed with IW1-HMAC-SHA256."""
 
     type: Literal["inworld"] = Field(description=_TYPE)
-    key: _Template | None = Field(default=None, description="The key's id. With `secret`.")
+    key: _Template | None = Field(default=None, description="The key's ID. With `secret`.")
     secret: _Template | None = Field(default=None, description="The key's secret. With `key`.")
     portal: _Template | None = Field(
-        default=None, description="The Base64 string of the portal, which is both."
+        default=None, description="The Base64 string of the portal, which contains both."
     )
     variant: Literal["session", "sample"] = Field(
         default="session",
-        description="Which call: `session` as documented (the default), `sample` as in the Node.js "
-        "sample application.",
+        description="Which request: `session` as documented (the default), `sample` as in the "
+        "Node.js sample application.",
     )
     workspace: _Template | None = Field(
         default=None, description="`workspaces/…` that a `sample` token is for. None by default."
@@ -286,32 +287,30 @@ class Inworld(_Token):
         if (self.portal is None) == (self.key is None) or (self.key is None) != (
             self.secret is None
         ):
-            raise ValueError(
-                "the key is missing or given twice\nwrite portal:, or key: and secret:"
-            )
+            raise ValueError("missing or duplicate key\nwrite portal:, or key: and secret:")
         if self.workspace is not None and self.variant != "sample":
-            raise ValueError("this call names no workspace\nwrite variant: sample, or remove it")
+            raise ValueError("this request has no workspace\nwrite variant: sample, or remove it")
         return self
 
 
 class Exec(_Token):
-    """A command that prints a token: `{"token": "…", "expires_in": 3600}`, or the text alone."""
+    """A command that prints a token: `{"token": "…", "expires_in": 3600}`, or just the token."""
 
     type: Literal["exec"] = Field(description=_TYPE)
     command: tuple[Line, ...] = Field(
         min_length=1,
-        description="The program and its arguments. No shell: nothing is expanded. Its environment "
-        "is keyrelay's, without the variables of other routes' secrets.",
+        description="The program and its arguments. No shell: nothing is expanded. Inherits "
+        "keyrelay's environment without the variables of other routes' secrets.",
     )
     timeout_seconds: Seconds = Field(
         default=30, gt=0, le=300, description="Seconds that it may take. 30 by default."
     )
-    token: Line = Field(default="token", description="Where the JSON has the token.")
-    expiry: Line = Field(default="expires_in", description="Where the JSON has the token's end.")
+    token: Line = Field(default="token", description="Path of the token in the JSON.")
+    expiry: Line = Field(default="expires_in", description="Path of the expiry in the JSON.")
 
     @property
     def templates(self) -> dict[tuple[str | int, ...], str]:
-        return {}  # braces of a command are its own
+        return {}  # braces in a command are literal
 
 
 TOKENS: dict[str, type[_Token]] = {

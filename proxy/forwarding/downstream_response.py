@@ -13,7 +13,7 @@ from proxy.http.headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answe
 from proxy.http.problem import page_fields
 from proxy.http.request import Request
 from proxy.http.response import ResponseHead
-from proxy.secrets.redaction import Redactor, StreamMasker
+from proxy.secrets.redaction import Redactor, StreamRedactor
 
 LAST_CHUNK = b"0\r\n\r\n"
 
@@ -66,11 +66,11 @@ class ResponseRewriter:
                 dropped = dropped | _CHANGED_LENGTH
                 length_known = False
         told = b"%b\r\n%b" % (head.reason, answer_fields(head.fields, dropped, rewrite_location))
-        masked = redactor.mask(told)
+        masked = redactor.redact(told)
         if masked is not told and length_known and head.length is not None:
             # A credential of digits must not blot out the length.
             fields = answer_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
-            masked = redactor.mask(b"%b\r\n%b" % (head.reason, fields))
+            masked = redactor.redact(b"%b\r\n%b" % (head.reason, fields))
             masked += b"Content-Length: %d\r\n" % head.length
         self._chunked = not bodiless and not length_known and request.version == (1, 1)
         self.unframed = not bodiless and not length_known and not self._chunked
@@ -111,7 +111,7 @@ class _BodyRedactor:
 
     def __init__(self, redactor: Redactor, coding: str) -> None:
         self._decoder = decoder(coding)
-        self._stream = StreamMasker(redactor)
+        self._stream = StreamRedactor(redactor)
 
     def feed(self, data: bytes) -> bytes:
         if self._decoder is None:

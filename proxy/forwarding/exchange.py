@@ -223,7 +223,7 @@ class ProxyExchange:
             return
         self._crossing = rewriter
         self._copy = None
-        self._note.answered(head.code)
+        self._note.response_started(head.code)
         self._note.received += len(body)
         if self._around.inspector_hub.active:
             self._watched(head, body)
@@ -261,7 +261,7 @@ class ProxyExchange:
         """Somebody watches: tell of the answer, and let events be read along."""
         assert self._injection is not None
         inspector_hub = self._around.inspector_hub
-        inspector_hub.answered(self._note)
+        inspector_hub.response_started(self._note)
         self._events = inspector_hub.stream(self._note, head, self._injection.redactor)
         if self._events is not None:
             self._events.feed(body)
@@ -319,7 +319,7 @@ class ProxyExchange:
                 )
             )
             return
-        self._note.answered(101)
+        self._note.response_started(101)
         self._client.write(answer(rewriter, head, self._outgoing.kept_subprotocols))
         begin(
             self._client,
@@ -386,7 +386,7 @@ class ProxyExchange:
 
     def _refuse(self, refusal: Refusal) -> None:
         self._drop_connection()
-        self._note.answered(refusal.status)
+        self._note.response_started(refusal.status)
         self._end(refusal.proxy_error)
         self._client.refuse(refusal, origin=self._page, head_only=self._incoming.method == "HEAD")
 

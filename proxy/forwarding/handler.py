@@ -163,7 +163,7 @@ class RequestHandler:
         page: str | None,
         note: ExchangeRecord,
     ) -> None:
-        note.answered(refusal.status)
+        note.response_started(refusal.status)
         note.outcome = refusal.kind
         note.log_detail = refusal.log_detail
         self._around.exchange_log.finish(note)

@@ -44,12 +44,12 @@ class Vending:
         try:
             issued = await strategy.vend()
         except Refusal as refusal:
-            self._note.answered(refusal.status)
+            self._note.response_started(refusal.status)
             self._end(refusal.kind)
             self._client.refuse(refusal, origin=self._page)
             return
         fields = b"" if self._page is None else cors_fields(self._page)
-        self._note.answered(200)
+        self._note.response_started(200)
         self._end("")
         self._client.write(
             plain(

@@ -36,7 +36,7 @@ def heard(
     inspector_hub = around.inspector_hub
     if not inspector_hub.active:
         return None
-    inspector_hub.answered(note)
+    inspector_hub.response_started(note)
     extensions = b", ".join(head.values(b"sec-websocket-extensions"))
     return inspector_hub.tap(note, extensions, redactor)
 

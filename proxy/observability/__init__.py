@@ -1,1 +1,1 @@
-"""What is recorded of exchanges: the log, counters, metrics, traces, and the inspector."""
+"""Observability of exchanges: access log, counters, metrics, traces, and the live inspector."""

@@ -1,8 +1,8 @@
-"""Reading along in what passes, for the inspector: WebSocket messages and server-sent events.
+"""Capture WebSocket messages and server-sent events for the inspector.
 
-From a copy of the bytes, only while somebody watches. Whatever is said of them has been masked
-first. What cannot be read (a coding unknown here, frames that are none) is not guessed at: the
-inspector says why it shows nothing, and the bytes go their way as they are.
+Captures read a copy of the bytes while the inspector has subscribers, and redact before anything is
+kept. Data that cannot be parsed (an unknown content coding, invalid frames) is not guessed at: the
+inspector shows a note with the reason, and the bytes are forwarded unchanged.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ from typing import Protocol
 
 from proxy.http.content_coding import decoder
 from proxy.observability.capture_buffer import Sender
-from proxy.secrets.redaction import Redactor, StreamMasker
+from proxy.secrets.redaction import Redactor, StreamRedactor
 from proxy.websocket.messages import Message, MessageReader, agreed
 
-# Bytes of a message, or of an event, that are looked at; and characters of it that are shown.
+# Bytes that are parsed of a message or event, and characters that are shown of it.
 _READ = 64 * 1024
 _SHOWN = 16 * 1024
 _SHOWN_BINARY = 64  # bytes
-# Bytes that one read of a compressed stream may unfold to.
-_MOST_AT_ONCE = 4 * 1024 * 1024
+# Maximum decompressed bytes of one read of a compressed stream.
+_DECOMPRESSED_LIMIT = 4 * 1024 * 1024
 
-# The end of an event: a line end behind a line end (HTML standard, section 9.2.5).
-_BETWEEN = re.compile(rb"\r\n\r\n|\n\n|\r\r|\r\n\n|\n\r\n")
-# What may be the beginning of such an end stays until the next read.
-_MAY_END = 3
+# The end of an event: two consecutive line ends (HTML standard, section 9.2.5).
+_EVENT_END = re.compile(rb"\r\n\r\n|\n\n|\r\r|\r\n\n|\n\r\n")
+# Bytes at the end of a read that may begin such an end.
+_PARTIAL_END = 3
 
-_NOT_WATCHED = "Nobody watched for a while, so what follows cannot be told apart any more."
+_NOT_CAPTURED = "Capture stopped as the inspector was closed; later messages cannot be parsed."
 
-_UNREADABLE = "(compressed, and it refers to a message that was too long to be read)"
+_UNREADABLE = "(compressed, and refers to a message that was too long to be parsed)"
 
 
-class Say(Protocol):
-    """Takes down one message or event, which has been masked."""
+class OnMessage(Protocol):
+    """Receives one message or event, which has been redacted."""
 
     def __call__(
         self, sender: Sender, kind: str, text: str, size: int, *, cut: bool = False
@@ -42,22 +42,23 @@ class Say(Protocol):
 
 
 class WebSocketCapture:
-    """Reads along in one WebSocket from its beginning. A ``Tap`` of the relay.
+    """Captures the messages of one WebSocket from its start. A ``Tap`` of the relay.
 
-    done        called at the end, with this
-    extensions  the value of ``Sec-WebSocket-Extensions`` in the provider's answer
+    on_message  receives each message
+    done        called at the end, with this capture
+    extensions  the value of ``Sec-WebSocket-Extensions`` in the provider's response
     """
 
     def __init__(
         self,
-        say: Say,
+        on_message: OnMessage,
         done: Callable[[WebSocketCapture], None],
         extensions: bytes,
         redactor: Redactor,
     ) -> None:
-        self._say = say
+        self._on_message = on_message
         self._done = done
-        self._masker = redactor
+        self._redactor = redactor
         deflate = agreed(extensions.decode("latin-1"))
         self._readers: dict[Sender, MessageReader] = {
             "client": MessageReader(True, limit=_READ, deflate=deflate),
@@ -65,42 +66,43 @@ class WebSocketCapture:
         }
 
     def from_client(self, data: bytes) -> None:
-        """Bytes that go to the provider. Never raises."""
+        """Capture bytes sent to the provider. Never raises."""
         self._read("client", data)
 
     def from_provider(self, data: bytes) -> None:
-        """Bytes that go to the client. Never raises."""
+        """Capture bytes sent to the client. Never raises."""
         self._read("provider", data)
 
     def ended(self) -> None:
-        """The session is over."""
+        """End the capture with the session."""
         self._readers = {}
         self._done(self)
 
-    def rest(self) -> None:
-        """Nobody watches any more: stop reading. Where a frame begins is lost with that."""
+    def stop(self) -> None:
+        """Stop parsing, as the inspector has no subscribers. Frame boundaries are lost."""
         if self._readers:
             self._readers = {}
-            self._say("keyrelay", "note", _NOT_WATCHED, 0)
+            self._on_message("keyrelay", "note", _NOT_CAPTURED, 0)
 
     def _read(self, sender: Sender, data: bytes) -> None:
         if (reader := self._readers.get(sender)) is None:
             return
         try:
             for message in reader.feed(data):
-                self._tell(sender, message)
+                self._emit(sender, message)
             broken = reader.broken
-        except Exception as error:  # noqa: BLE001  whatever fails here must not end the session
+        except Exception as error:  # noqa: BLE001  a failed capture must not end the session
             broken = type(error).__name__
         if broken:
             del self._readers[sender]
-            self._say("keyrelay", "note", f"The {sender} cannot be read any further: {broken}.", 0)
+            text = f"Messages of the {sender} cannot be parsed any further: {broken}."
+            self._on_message("keyrelay", "note", text, 0)
 
-    def _tell(self, sender: Sender, message: Message) -> None:
+    def _emit(self, sender: Sender, message: Message) -> None:
         if message.unreadable:
-            self._say(sender, message.kind, _UNREADABLE, message.wire, cut=True)
+            self._on_message(sender, message.kind, _UNREADABLE, message.wire, cut=True)
             return
-        data, cut = _masked(message.data, self._masker, cut=message.truncated)
+        data, cut = _redacted(message.data, self._redactor, cut=message.truncated)
         if message.kind == "close":
             code, reason = data[:2], data[2:]
             text = f"{int.from_bytes(code)} {_text(reason)}".rstrip() if code else "no code"
@@ -108,87 +110,92 @@ class WebSocketCapture:
             text, cut = _text(data[:_SHOWN]), cut or len(data) > _SHOWN
         else:
             text, cut = data[:_SHOWN_BINARY].hex(" "), cut or len(data) > _SHOWN_BINARY
-        self._say(sender, message.kind, text, message.size, cut=cut)
+        self._on_message(sender, message.kind, text, message.size, cut=cut)
 
 
 class EventStreamCapture:
-    """Reads along in one ``text/event-stream``.
+    """Captures the events of one ``text/event-stream``.
 
-    done    called at the end, with this
-    coding  the value of ``Content-Encoding``
+    on_message  receives each event
+    done        called at the end, with this capture
+    coding      the value of ``Content-Encoding``
     """
 
     def __init__(
-        self, say: Say, done: Callable[[EventStreamCapture], None], coding: str, redactor: Redactor
+        self,
+        on_message: OnMessage,
+        done: Callable[[EventStreamCapture], None],
+        coding: str,
+        redactor: Redactor,
     ) -> None:
-        self._say = say
+        self._on_message = on_message
         self._done = done
         self._decoder = decoder(coding)
-        self._masker = StreamMasker(redactor)
+        self._redactor = StreamRedactor(redactor)
         self._text = b""
-        self._size = 0  # of the event that has begun, with what was not kept of it
+        self._size = 0  # bytes of the current event, including those beyond the limit
         if self._decoder is None:
-            self._give_up("Its content coding cannot be undone here.")
+            self._stop("The content coding of the response is not supported.")
 
     def feed(self, data: bytes) -> None:
-        """Bytes of the answer's body, as they came from the provider. Never raises."""
+        """Capture bytes of the response body, as received from the provider. Never raises."""
         if self._decoder is None:
             return
-        unfolded = 0
+        decompressed = 0
         try:
-            for piece in self._decoder.feed(data):
-                unfolded += len(piece)
-                if unfolded > _MOST_AT_ONCE:
-                    self._give_up("It unfolds to too much.")
+            for chunk in self._decoder.feed(data):
+                decompressed += len(chunk)
+                if decompressed > _DECOMPRESSED_LIMIT:
+                    self._stop("The decompressed data is too large.")
                     return
-                self._read(self._masker.feed(piece))
+                self._read(self._redactor.feed(chunk))
         except ValueError as error:
-            self._give_up(f"It cannot be read: {error}.")
-        except Exception as error:  # noqa: BLE001  whatever fails here must not end the answer
-            self._give_up(f"The inspector failed to read along ({type(error).__name__}).")
+            self._stop(f"The response body cannot be decoded: {error}.")
+        except Exception as error:  # noqa: BLE001  a failed capture must not end the response
+            self._stop(f"The capture failed ({type(error).__name__}).")
 
     def ended(self) -> None:
-        """The answer is over, whole or not."""
+        """End the capture with the response, complete or not."""
         if self._decoder is not None:
-            self._read(self._masker.finish())
-            self._tell(self._text, self._size)
+            self._read(self._redactor.finish())
+            self._emit(self._text, self._size)
         self._decoder = None
         self._done(self)
 
-    def rest(self) -> None:
-        """Nobody watches any more: stop reading."""
+    def stop(self) -> None:
+        """Stop parsing, as the inspector has no subscribers."""
         if self._decoder is not None:
-            self._give_up(_NOT_WATCHED)
+            self._stop(_NOT_CAPTURED)
 
     def _read(self, text: bytes) -> None:
         before = len(self._text)
         self._text += text
         self._size += len(text)
         at = 0
-        for found in _BETWEEN.finditer(self._text, max(0, before - _MAY_END)):
+        for found in _EVENT_END.finditer(self._text, max(0, before - _PARTIAL_END)):
             if found.end() == len(self._text) and found[0].endswith(b"\r"):
-                break  # a line feed may follow that belongs to it
+                break  # the next byte may be the LF of this CRLF
             rest = len(self._text) - found.end()
-            self._tell(self._text[at : found.start()], self._size - rest)
+            self._emit(self._text[at : found.start()], self._size - rest)
             self._size, at = rest, found.end()
         self._text = self._text[at:][:_READ]
 
-    def _tell(self, event: bytes, size: int) -> None:
+    def _emit(self, event: bytes, size: int) -> None:
         event = event.strip(b"\r\n")
         if event:
             cut = len(event) > _SHOWN or size > _READ
-            self._say("provider", "event", _text(event[:_SHOWN]), size, cut=cut)
+            self._on_message("provider", "event", _text(event[:_SHOWN]), size, cut=cut)
 
-    def _give_up(self, why: str) -> None:
+    def _stop(self, reason: str) -> None:
         self._decoder = None
         self._text = b""
-        self._say("keyrelay", "note", why, 0)
+        self._on_message("keyrelay", "note", reason, 0)
 
 
-def _masked(data: bytes, redactor: Redactor, *, cut: bool) -> tuple[bytes, bool]:
-    """Masked. An end that was cut may be the beginning of a secret, so it goes as well."""
-    masked = redactor.mask(data)
-    return (masked[: redactor.pending(data)] if cut else masked), cut
+def _redacted(data: bytes, redactor: Redactor, *, cut: bool) -> tuple[bytes, bool]:
+    """Redact; if the data is cut, also remove a suffix that may begin a secret."""
+    redacted = redactor.redact(data)
+    return (redacted[: redactor.pending(data)] if cut else redacted), cut
 
 
 def _text(data: bytes) -> str:

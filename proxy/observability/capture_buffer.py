@@ -1,7 +1,7 @@
-"""What was said in WebSockets and event streams while somebody watched: the last of it, bounded.
+"""Bounded buffer of captured WebSocket messages and server-sent events.
 
-Only what has been masked comes in here. It is kept in memory, for the inspector alone, and
-forgotten when nobody watches any more.
+Holds only redacted messages, in memory, for the inspector; it is cleared when the inspector has no
+subscribers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 KEPT = 500
-"""Messages that are kept of one conversation."""
+"""Maximum messages kept of one conversation."""
 
 KEPT_BYTES = 2 * 1024 * 1024
-"""How much is kept of all conversations together, about."""
+"""Approximate bytes kept of all conversations together."""
 
-# What one message costs beside its text, about (bytes).
+# Approximate memory of one message besides its text (bytes).
 _OVERHEAD = 300
 
 Sender = Literal["client", "provider", "keyrelay"]
@@ -24,15 +24,15 @@ Sender = Literal["client", "provider", "keyrelay"]
 
 @dataclass(frozen=True, slots=True)
 class CapturedMessage:
-    """One message, event or control frame, as it may be shown.
+    """One redacted message, event or control frame.
 
     at      seconds since the epoch
-    sender  keyrelay says why something cannot be shown
+    sender  keyrelay for notes on what cannot be shown
     kind    text, binary, ping, pong, close, event, note
-    text    of binary data the first bytes in hex
-    size    bytes of the whole
-    cut     whether ``text`` is not all of it
-    place   counts what was said in this conversation, from 1
+    text    the text, or the first bytes of binary data in hex
+    size    bytes of the whole message
+    cut     whether ``text`` is incomplete
+    place   number of the message in its conversation, from 1
     """
 
     at: float
@@ -44,7 +44,7 @@ class CapturedMessage:
     place: int
 
     def as_json(self) -> dict[str, Any]:
-        """As the page gets it."""
+        """Return the JSON representation for the inspector page."""
         return {
             "at": self.at,
             "sender": self.sender,
@@ -57,39 +57,39 @@ class CapturedMessage:
 
     @property
     def cost(self) -> int:
-        """Bytes of memory, about."""
+        """Approximate bytes of memory."""
         return len(self.text) + _OVERHEAD
 
 
 @dataclass(slots=True, eq=False)
 class Conversation:
-    """One exchange's messages. ``kind`` is ``websocket`` or ``sse``.
+    """The messages of one exchange. ``kind`` is ``websocket`` or ``sse``.
 
-    said     the last of them
-    count    how many there were
+    messages  the most recent messages
+    count     number of all messages
     """
 
     number: int
     kind: str
-    said: deque[CapturedMessage] = field(default_factory=deque)
+    messages: deque[CapturedMessage] = field(default_factory=deque)
     count: int = 0
     ended: bool = False
 
     def as_json(self) -> dict[str, Any]:
-        """As the page gets it."""
+        """Return the JSON representation for the inspector page."""
         return {
             "count": self.count,
-            "dropped": self.count - len(self.said),
-            "messages": [one.as_json() for one in self.said],
+            "dropped": self.count - len(self.messages),
+            "messages": [message.as_json() for message in self.messages],
         }
 
 
 class Conversations:
-    """All of them. When they grow too large the oldest messages go, whosesoever they are."""
+    """All conversations. The oldest messages of any conversation are dropped over the limit."""
 
     def __init__(self) -> None:
         self._by_number: dict[int, Conversation] = {}
-        # Whose each message is, oldest first.
+        # Each message with its conversation, oldest first.
         self._order: deque[tuple[Conversation, CapturedMessage]] = deque()
         self._cost = 0
 
@@ -98,50 +98,50 @@ class Conversations:
 
     @property
     def cost(self) -> int:
-        """Bytes that are kept, about."""
+        """Approximate bytes kept."""
         return self._cost
 
     def begin(self, number: int, kind: str) -> Conversation:
-        """The conversation of the exchange of that number."""
+        """Begin the conversation of the exchange with that number."""
         conversation = self._by_number[number] = Conversation(number, kind)
         return conversation
 
     def find(self, number: int) -> Conversation | None:
-        """None if nobody watched when it began, or all of it had to go."""
+        """Return the conversation; None if it was not captured, or all of it was dropped."""
         return self._by_number.get(number)
 
-    def add(self, conversation: Conversation, said: CapturedMessage) -> None:
-        """Keep what was said."""
-        conversation.count = said.place
+    def add(self, conversation: Conversation, message: CapturedMessage) -> None:
+        """Add a message to its conversation."""
+        conversation.count = message.place
         if self._by_number.get(conversation.number) is not conversation:
-            return  # all were forgotten since it began
-        conversation.said.append(said)
-        self._order.append((conversation, said))
-        self._cost += said.cost
-        if len(conversation.said) > KEPT:
-            self._cost -= conversation.said.popleft().cost
+            return  # the buffer was cleared since the conversation began
+        conversation.messages.append(message)
+        self._order.append((conversation, message))
+        self._cost += message.cost
+        if len(conversation.messages) > KEPT:
+            self._cost -= conversation.messages.popleft().cost
         while self._cost > KEPT_BYTES or len(self._order) > 2 * len(self._by_number) * KEPT:
             self._drop_oldest()
 
     def end(self, conversation: Conversation) -> None:
-        """Nothing more will be said; what was stays for a while."""
+        """End a conversation; its messages stay until they are dropped."""
         conversation.ended = True
-        self._tidy(conversation)
+        self._remove_if_empty(conversation)
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove all conversations."""
         self._by_number.clear()
         self._order.clear()
         self._cost = 0
 
     def _drop_oldest(self) -> None:
-        conversation, said = self._order.popleft()
-        # It may have gone already, as the oldest of its own conversation.
-        if conversation.said and conversation.said[0] is said:
-            conversation.said.popleft()
-            self._cost -= said.cost
-            self._tidy(conversation)
+        conversation, message = self._order.popleft()
+        # The message may be dropped already, as the oldest of its own conversation.
+        if conversation.messages and conversation.messages[0] is message:
+            conversation.messages.popleft()
+            self._cost -= message.cost
+            self._remove_if_empty(conversation)
 
-    def _tidy(self, conversation: Conversation) -> None:
-        if conversation.ended and not conversation.said:
+    def _remove_if_empty(self, conversation: Conversation) -> None:
+        if conversation.ended and not conversation.messages:
             self._by_number.pop(conversation.number, None)

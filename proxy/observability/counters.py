@@ -1,8 +1,8 @@
-"""Counts what the journal tells of: numbers by route, nothing else.
+"""Counters of exchanges by route.
 
-Every name that is counted by comes from the configuration or from keyrelay itself; what a client or
-a provider can make up is counted as ``other``, so that nobody can make the counters grow. Counters
-outlive reloads, and those of several processes can be added up.
+Every label comes from the configuration or from keyrelay itself; values chosen by clients or
+providers are counted as ``other``, so that requests cannot add labels. Counters survive reloads,
+and those of several processes can be added.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from typing import Any
 from proxy.observability.exchange_log import CLIENT_LEFT, ExchangeRecord
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
-"""Upper bounds of the histograms' buckets, in seconds."""
+"""Upper bounds of the histogram buckets, in seconds."""
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 _CODES = {int(one): str(int(one)) for one in HTTPStatus}
 
 
 class _Histogram:
-    """How many values are in each bucket, and their sum."""
+    """Number of values in each bucket, and their sum."""
 
     __slots__ = ("_counts", "_sum")
 
@@ -36,16 +36,16 @@ class _Histogram:
         self._sum += seconds
 
     def as_json(self) -> dict[str, Any]:
-        """``buckets`` has how many values are at most as large as each bound."""
+        """Return cumulative ``buckets``: the number of values up to each bound."""
         buckets: dict[str, int] = {}
         count = 0
-        for bound, more in zip((*BUCKETS, "+Inf"), self._counts, strict=True):
-            count += more
+        for bound, in_bucket in zip((*BUCKETS, "+Inf"), self._counts, strict=True):
+            count += in_bucket
             buckets[str(bound)] = count
         return {"buckets": buckets, "count": count, "sum": self._sum}
 
 
-class _RouteTally:
+class _RouteCounters:
     """The counters of one route."""
 
     __slots__ = (
@@ -89,7 +89,7 @@ class _RouteTally:
             self.first_byte.add(exchange.first_byte)
 
     def _reasons(self, exchange: ExchangeRecord) -> Counter[str]:
-        """An outcome says why keyrelay answered by itself, or else why the answer broke off."""
+        """Return ``refusals`` for responses of keyrelay's own, ``broken`` for incomplete ones."""
         own = exchange.status >= HTTPStatus.BAD_REQUEST and exchange.outcome != CLIENT_LEFT
         return self.refusals if own else self.broken
 
@@ -110,35 +110,35 @@ class _RouteTally:
 
 
 class Counters:
-    """The counters of one process. ``feed`` is a sink of the journal."""
+    """The counters of one process. ``feed`` is an observer of the exchange log."""
 
     def __init__(self) -> None:
-        self._routes: defaultdict[str, _RouteTally] = defaultdict(_RouteTally)
+        self._routes: defaultdict[str, _RouteCounters] = defaultdict(_RouteCounters)
 
     def feed(self, batch: Sequence[ExchangeRecord]) -> None:
-        """Count exchanges that have ended."""
+        """Count a batch of exchanges that have ended."""
         for exchange in batch:
             self._routes[exchange.route].add(exchange)
 
     def as_json(self) -> dict[str, Any]:
-        """By route; ``-`` for requests that came to none.
+        """Return the counters by route; ``-`` for requests without a route.
 
-        requests            how many ended, by method and status; WebSocket handshakes too
-        websockets          handshakes by status; 101 are sessions that ended
-        strategies          how many each strategy served
-        refusals            what keyrelay answered by itself, by reason
-        broken              answers that did not come to their end, by reason
+        requests            ended exchanges by method and status, including WebSocket handshakes
+        websockets          handshakes by status; 101 counts ended sessions
+        strategies          exchanges by strategy
+        refusals            responses of keyrelay's own, by reason
+        broken              incomplete responses, by reason
         bytes               sent to the provider, received from it
-        duration_seconds    from the request's head to the end, WebSocket sessions aside
-        first_byte_seconds  from the request's head to the answer's
+        duration_seconds    from the request's header section to the end, without WebSockets
+        first_byte_seconds  from the request's header section to the response's
         """
         return {name: route.as_json() for name, route in self._routes.items()}
 
     @staticmethod
-    def merged(tallies: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
-        """What ``as_json`` gave in several processes, added up."""
+    def merged(counters: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+        """Add up the results of ``as_json`` of several processes."""
         total: dict[str, Any] = {}
-        for one in tallies:
+        for one in counters:
             _add(total, one)
         return total
 
@@ -152,7 +152,7 @@ def _add(total: dict[str, Any], more: Mapping[str, Any]) -> None:
 
 
 def _code(status: int) -> str:
-    """The status, or its class if it has no name; ``none`` if there was no answer."""
-    if (known := _CODES.get(status)) is not None:
-        return known
+    """Return the status, or its class if it is not registered; ``none`` without a response."""
+    if (code := _CODES.get(status)) is not None:
+        return code
     return f"{status // 100}xx" if status else "none"

@@ -1,8 +1,8 @@
-"""What happens: exchanges that are open, the last that ended, and an access-log line for each.
+"""Log of exchanges: those that are open, the last that ended, and an access-log line for each.
 
-Never a secret, never a body, no query, no header. Whoever wants to know of exchanges that ended
-(the access log, counters, traces) is a *sink*: it gets them in batches, off the path of the
-requests, because a logging call for each costs as much as forwarding it.
+Contains no secret, body, query or header field. Observers (access log, counters, traces) receive
+ended exchanges in batches, off the request path, because a logging call per exchange costs as much
+as forwarding it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
 
-# How many exchanges are remembered, and how long one that ended may wait for the sinks (seconds).
-_REMEMBERED = 1000
+# Ended exchanges that are kept, and the maximum delay of one before the observers get it (seconds).
+_KEPT = 1000
 _FLUSH_SECONDS = 0.1
 
 CLIENT_LEFT = "client-left"
@@ -24,20 +24,20 @@ CLIENT_LEFT = "client-left"
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class ExchangeRecord:
-    """One request and its answer, or one WebSocket session. Compared and hashed by identity.
+    """One request and its response, or one WebSocket session. Compared and hashed by identity.
 
     started       seconds since the epoch
-    route, path   "-" if no route was found; the path is raw, from the prefix on, without query
-    status        of the answer that the client got, 0 if none
-    outcome       "" if all went well, else why not, in a word (``client-left``)
-    note          what the log alone may say of a refusal, "" for nothing
-    first_byte    seconds from the request's head to the answer's, -1 if there was none
-    duration      seconds from the request's head to the end
+    route, path   "-" if no route matched; the path is raw, includes the prefix, has no query
+    status        of the response sent to the client, 0 if none
+    outcome       "" if the exchange completed, else the reason in one word (``client-left``)
+    log_detail    details of a refusal that only the log has, "" for none
+    first_byte    seconds from the request's header section to the response's, -1 if none
+    duration      seconds from the request's header section to the end
     sent          bytes of body, or of WebSocket traffic, from client to provider
     received      bytes from provider to client
-    began         when, on the clock of ``perf_counter``, from which durations are counted
-    number        counts the exchanges of this process from 1; the journal gives it
-    request_id    names the exchange in answers and in the log, "" if it has no name
+    began         start on the clock of ``perf_counter``, the origin of the durations
+    number        number of the exchange in this process, from 1; assigned by the log
+    request_id    ID of the exchange in responses and in the log, "" if it has none
     """
 
     route: str
@@ -59,20 +59,20 @@ class ExchangeRecord:
 
     @property
     def failed(self) -> bool:
-        """Whether it did not end well, for whatever reason."""
+        """Whether the exchange failed, was refused, or has an error status."""
         return bool(self.outcome) or self.status >= 400
 
-    def answered(self, status: int) -> None:
-        """The head of the answer has arrived."""
+    def response_started(self, status: int) -> None:
+        """Record the arrival of the response's header section."""
         self.status = status
         self.first_byte = time.perf_counter() - self.began
 
 
-Sink = Callable[[Sequence[ExchangeRecord]], None]
+Observer = Callable[[Sequence[ExchangeRecord]], None]
 
 
 class AccessLog:
-    """A sink that makes the lines. ``write`` gets those of a batch, joined."""
+    """Observer that writes the access log. ``write`` receives the lines of a batch, joined."""
 
     def __init__(self, write: Callable[[str], object], *, as_json: bool = False) -> None:
         self._write = write
@@ -83,15 +83,15 @@ class AccessLog:
 
 
 class ExchangeLog:
-    """Knows the exchanges that are open, remembers those that ended, and hands them to the sinks.
+    """Records open and recently ended exchanges, and passes ended ones to the observers.
 
-    write   gets finished lines of the access log, joined; None for no access log
-    warn    gets a line about a sink that fails; without it the loop's exception handler does
+    write      receives lines of the access log, joined; None for no access log
+    warn       receives a line about an observer that fails; by default the loop's exception handler
 
-    sinks   whoever wants to know; each gets every exchange once, in the order in which they ended
-    open    those that have begun and not ended
-    recent  the last that ended, oldest first
-    total   how many have ended
+    observers  each receives every exchange once, in the order in which they ended
+    open       exchanges that have begun and not ended
+    recent     the last exchanges that ended, oldest first
+    total      number of exchanges that have ended
     """
 
     def __init__(
@@ -104,23 +104,25 @@ class ExchangeLog:
     ) -> None:
         self._loop = loop
         self._warn = warn
-        self._unheard: list[ExchangeRecord] = []
+        self._pending: list[ExchangeRecord] = []
         self._timer: asyncio.TimerHandle | None = None
-        self._failing: list[Sink] = []
+        self._failing: list[Observer] = []
         self._numbered = 0
-        self.sinks: list[Sink] = [] if write is None else [AccessLog(write, as_json=as_json)]
+        self.observers: list[Observer] = (
+            [] if write is None else [AccessLog(write, as_json=as_json)]
+        )
         self.open: set[ExchangeRecord] = set()
-        self.recent: deque[ExchangeRecord] = deque(maxlen=_REMEMBERED)
+        self.recent: deque[ExchangeRecord] = deque(maxlen=_KEPT)
         self.total = 0
 
     def begin(self, exchange: ExchangeRecord) -> None:
-        """An exchange has begun that does not end in the same turn."""
+        """Record the start of an exchange that does not end in the same callback."""
         self._numbered += 1
         exchange.number = self._numbered
         self.open.add(exchange)
 
     def finish(self, exchange: ExchangeRecord) -> None:
-        """An exchange has ended; it need not have begun before."""
+        """Record the end of an exchange; ``begin`` need not have been called before."""
         exchange.duration = time.perf_counter() - exchange.began
         if exchange.number:
             self.open.discard(exchange)
@@ -129,30 +131,30 @@ class ExchangeLog:
             exchange.number = self._numbered
         self.total += 1
         self.recent.append(exchange)
-        if self.sinks:
-            self._unheard.append(exchange)
+        if self.observers:
+            self._pending.append(exchange)
             if self._timer is None:
                 self._timer = self._loop.call_later(_FLUSH_SECONDS, self.flush)
 
     def flush(self) -> None:
-        """Let the sinks know of what they have not heard. One that raises harms no other."""
+        """Pass pending exchanges to the observers. One that raises does not affect the others."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
-        batch, self._unheard = self._unheard, []
+        batch, self._pending = self._pending, []
         if not batch:
             return
-        for sink in self.sinks:
+        for observer in self.observers:
             try:
-                sink(batch)
-            except Exception as error:  # noqa: BLE001  nobody knows what a sink may raise
-                self._report(sink, error)
+                observer(batch)
+            except Exception as error:  # noqa: BLE001  observers may raise any exception
+                self._report(observer, error)
 
-    def _report(self, sink: Sink, error: Exception) -> None:
-        """Say it once for each sink. Not the error's text, which may hold anything."""
-        if sink not in self._failing:
-            self._failing.append(sink)
-            name = getattr(sink, "__qualname__", type(sink).__qualname__)
+    def _report(self, observer: Observer, error: Exception) -> None:
+        """Warn once per observer, without the error's text, which may contain anything."""
+        if observer not in self._failing:
+            self._failing.append(observer)
+            name = getattr(observer, "__qualname__", type(observer).__qualname__)
             text = f"{name} failed ({type(error).__name__}) and misses exchanges"
             if self._warn is not None:
                 self._warn(text)
@@ -172,7 +174,7 @@ def _text_line(exchange: ExchangeRecord) -> str:
 
 
 def _json_line(exchange: ExchangeRecord) -> str:
-    """Written out by hand: ``json.dumps`` of a dictionary costs three times as much."""
+    """Format by hand: ``json.dumps`` of a dictionary costs three times as much."""
     first_byte = "null" if exchange.first_byte < 0 else f"{exchange.first_byte * 1000:.1f}"
     return (
         f'{{"time": "{_utc_time(int(exchange.started))}", "route": {_quoted(exchange.route)}, '
@@ -186,7 +188,7 @@ def _json_line(exchange: ExchangeRecord) -> str:
     )
 
 
-# Many lines fall into one second.
+# Cached, as many lines fall into one second.
 @functools.lru_cache(maxsize=8)
 def _local_time(second: int) -> str:
     return time.strftime("%H:%M:%S", time.localtime(second))

@@ -1,9 +1,8 @@
-"""Exchanges as they happen, for whoever watches: the live inspector's source.
+"""Live inspector: publishes exchanges as they happen to its subscriptions.
 
-While nobody watches, the data path tests one attribute and nothing else happens. Somebody who
-watches never slows it down: what a watcher does not fetch in time is counted and left out, so
-memory is bounded whatever passes. Bodies are not looked at, save events and WebSocket messages,
-which are masked before they are put anywhere.
+Without subscriptions the data path tests one attribute. A subscription never slows the data path:
+events that it does not fetch in time are counted and dropped, so memory is bounded. Bodies are not
+read, except server-sent events and WebSocket messages, which are redacted before they are kept.
 """
 
 from __future__ import annotations
@@ -15,175 +14,175 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from proxy.http.response import ResponseHead
-from proxy.observability.capture import EventStreamCapture, Say, WebSocketCapture
+from proxy.observability.capture import EventStreamCapture, OnMessage, WebSocketCapture
 from proxy.observability.capture_buffer import CapturedMessage, Conversation, Conversations, Sender
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.secrets.redaction import Redactor
 
-# How many may watch at once: each costs CPU for every exchange.
-_MOST_WATCHERS = 8
-# What waits for one watcher: things that happened, and bytes of messages in them.
+# Maximum subscriptions: each costs CPU for every exchange.
+_MAX_SUBSCRIPTIONS = 8
+# Maximum queue of one subscription: events, and bytes of messages in them.
 _QUEUED = 4096
 _QUEUED_BYTES = 4 * 1024 * 1024
-# How long watching goes on after the last has left (seconds): a page that is loaded anew comes back
-# at once, and what it showed is still there.
+# Seconds that capturing continues after the last subscription ends: a page that is reloaded
+# subscribes again at once, and shows what it showed before.
 _LINGER_SECONDS = 20.0
 
 Event = tuple[str, dict[str, Any]]
-"""Its name and what it says, JSON-able."""
+"""Name and JSON data of an event."""
 
 
-class TooManyWatchers(Exception):
-    """Nobody else can watch now."""
+class TooManySubscriptions(Exception):
+    """The maximum number of subscriptions is open."""
 
 
 class Subscription:
-    """One who watches. ``tell`` makes of an exchange what may be shown, when it is fetched."""
+    """One subscriber's queue. ``describe`` renders an exchange as JSON when it is fetched."""
 
-    def __init__(self, tell: Callable[[ExchangeRecord], dict[str, Any]]) -> None:
-        self._tell = tell
-        self._waiting: deque[tuple[str, ExchangeRecord | dict[str, Any], int]] = deque()
+    def __init__(self, describe: Callable[[ExchangeRecord], dict[str, Any]]) -> None:
+        self._describe = describe
+        self._queue: deque[tuple[str, ExchangeRecord | dict[str, Any], int]] = deque()
         self._bytes = 0
-        self._lost = 0
-        self._something = asyncio.Event()
+        self._dropped = 0
+        self._available = asyncio.Event()
         self.closed = False
 
     def offer(self, name: str, what: ExchangeRecord | dict[str, Any], cost: int = 0) -> None:
-        """Something happened. Counted and left out if too much waits already."""
-        if self._lost or len(self._waiting) >= _QUEUED or self._bytes + cost > _QUEUED_BYTES:
-            # Everything behind the first that is lost is lost as well, so that a gap is one gap.
-            self._lost += 1
+        """Queue an event of ``cost`` bytes; count and drop it if the queue is full."""
+        if self._dropped or len(self._queue) >= _QUEUED or self._bytes + cost > _QUEUED_BYTES:
+            # Drop all events after the first dropped one, so that there is a single gap.
+            self._dropped += 1
         else:
-            self._waiting.append((name, what, cost))
+            self._queue.append((name, what, cost))
             self._bytes += cost
-        self._something.set()
+        self._available.set()
 
     def close(self) -> None:
-        """Nothing more will come."""
+        """Mark the end of the events."""
         self.closed = True
-        self._something.set()
+        self._available.set()
 
     async def take(self, seconds: float) -> list[Event]:
-        """What happened since the last call, waiting for something at most so long.
+        """Return the events since the last call; wait at most ``seconds`` for the first.
 
-        Ends with ``gap`` if something is missing. Cancelling is safe: nothing is lost by it.
+        The last event is ``gap`` if events were dropped. Cancellation loses no events.
         """
-        if not self._something.is_set():
+        if not self._available.is_set():
             try:
                 async with asyncio.timeout(seconds):
-                    await self._something.wait()
+                    await self._available.wait()
             except TimeoutError:
                 return []
-        self._something.clear()
-        waiting, self._waiting, self._bytes = self._waiting, deque(), 0
+        self._available.clear()
+        queue, self._queue, self._bytes = self._queue, deque(), 0
         events = [
-            (name, self._tell(what) if isinstance(what, ExchangeRecord) else what)
-            for name, what, _ in waiting
+            (name, self._describe(what) if isinstance(what, ExchangeRecord) else what)
+            for name, what, _ in queue
             if not _outdated(name, what)
         ]
-        if self._lost:
-            events.append(("gap", {"lost": self._lost}))
-            self._lost = 0
+        if self._dropped:
+            events.append(("gap", {"lost": self._dropped}))
+            self._dropped = 0
         return events
 
 
 class InspectorHub:
-    """The hub: gets what happens from the data path, hands it to everybody who watches.
+    """Passes events of the data path to all subscriptions, and captures messages.
 
-    maskers  what knows the credentials of a route, by its name: a client may have one of them, and
-             put it into a path
-    active   whether somebody watches. False: nothing needs to be told
+    redactors  returns the redactors of a route's credentials by the route's name: clients may know
+               a credential and put it into a path
+    active     whether there are subscriptions; if False the data path publishes nothing
     """
 
     def __init__(self, redactors: Callable[[str], Iterable[Redactor]] = lambda _route: ()) -> None:
-        self._maskers = redactors
+        self._redactors = redactors
         self.active = False
-        self._watchers: set[Subscription] = set()
+        self._subscriptions: set[Subscription] = set()
         self._conversations = Conversations()
-        self._resting: asyncio.TimerHandle | None = None
-        self._taps: set[WebSocketCapture | EventStreamCapture] = set()
+        self._stop_timer: asyncio.TimerHandle | None = None
+        self._captures: set[WebSocketCapture | EventStreamCapture] = set()
 
-    # -- the data path -------------------------------------------------------------------------
+    # -- called by the data path ---------------------------------------------------------------
 
     def begun(self, exchange: ExchangeRecord) -> None:
-        """An exchange has begun."""
-        self._tell("begun", exchange)
+        """Publish the start of an exchange."""
+        self._publish("begun", exchange)
 
-    def answered(self, exchange: ExchangeRecord) -> None:
-        """The head of its answer is on its way to the client."""
-        self._tell("answered", exchange)
+    def response_started(self, exchange: ExchangeRecord) -> None:
+        """Publish the start of an exchange's response."""
+        self._publish("answered", exchange)
 
     def ended(self, batch: Sequence[ExchangeRecord]) -> None:
-        """A sink of the journal."""
+        """Publish the end of exchanges. An observer of the exchange log."""
         if self.active:
             for exchange in batch:
-                self._tell("ended", exchange)
+                self._publish("ended", exchange)
 
     def tap(
         self, exchange: ExchangeRecord, extensions: bytes, redactor: Redactor
     ) -> WebSocketCapture | None:
-        """What reads along in a WebSocket that opens now; None if nobody watches.
+        """Return a capture of a WebSocket that opens now; None without subscriptions.
 
-        extensions  the value of ``Sec-WebSocket-Extensions`` in the provider's answer
-        masker      knows the credential that the handshake bore
+        extensions  the value of ``Sec-WebSocket-Extensions`` in the provider's response
+        redactor    redacts the credential of the handshake
         """
         if not self.active:
             return None
         conversation = self._conversations.begin(exchange.number, "websocket")
-        tap = WebSocketCapture(
-            self._say(conversation), self._forget(conversation), extensions, redactor
+        capture = WebSocketCapture(
+            self._on_message(conversation), self._on_end(conversation), extensions, redactor
         )
-        self._taps.add(tap)
-        return tap
+        self._captures.add(capture)
+        return capture
 
     def stream(
         self, exchange: ExchangeRecord, head: ResponseHead, redactor: Redactor
     ) -> EventStreamCapture | None:
-        """What reads along in an answer that begins now; None if it is no stream of events."""
+        """Return a capture of a response that starts now; None unless it is an event stream."""
         kind = b", ".join(head.values(b"content-type")).partition(b";")[0].strip().lower()
         if not self.active or kind != b"text/event-stream":
             return None
         conversation = self._conversations.begin(exchange.number, "sse")
         coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
-        stream = EventStreamCapture(
-            self._say(conversation), self._forget(conversation), coding, redactor
+        capture = EventStreamCapture(
+            self._on_message(conversation), self._on_end(conversation), coding, redactor
         )
-        self._taps.add(stream)
-        return stream
+        self._captures.add(capture)
+        return capture
 
-    # -- whoever watches -----------------------------------------------------------------------
+    # -- called by the admin server ------------------------------------------------------------
 
-    def watch(self) -> Subscription:
-        """Begin to watch; the caller owes a ``leave``. Raises TooManyWatchers."""
-        if len(self._watchers) >= _MOST_WATCHERS:
-            raise TooManyWatchers
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
-        watcher = Subscription(self.told)
-        self._watchers.add(watcher)
+    def subscribe(self) -> Subscription:
+        """Open a subscription; the caller must ``unsubscribe``. Raises TooManySubscriptions."""
+        if len(self._subscriptions) >= _MAX_SUBSCRIPTIONS:
+            raise TooManySubscriptions
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
+            self._stop_timer = None
+        subscription = Subscription(self.describe)
+        self._subscriptions.add(subscription)
         self.active = True
-        return watcher
+        return subscription
 
-    def leave(self, watcher: Subscription) -> None:
-        """Watch no more. What was heard is forgotten soon after the last has left."""
-        self._watchers.discard(watcher)
-        if not self._watchers and self._resting is None:
+    def unsubscribe(self, subscription: Subscription) -> None:
+        """End a subscription. Captured messages are cleared soon after the last one ended."""
+        self._subscriptions.discard(subscription)
+        if not self._subscriptions and self._stop_timer is None:
             loop = asyncio.get_running_loop()
-            self._resting = loop.call_later(_LINGER_SECONDS, self.rest)
+            self._stop_timer = loop.call_later(_LINGER_SECONDS, self.stop)
 
-    def rest(self) -> None:
-        """Stop watching now and forget what was heard. Whoever still watches is told to leave."""
-        if self._resting is not None:
-            self._resting.cancel()
-            self._resting = None
-        for watcher in self._watchers:
-            watcher.close()
-        self._watchers.clear()
+    def stop(self) -> None:
+        """Close all subscriptions, stop all captures, and clear captured messages."""
+        if self._stop_timer is not None:
+            self._stop_timer.cancel()
+            self._stop_timer = None
+        for subscription in self._subscriptions:
+            subscription.close()
+        self._subscriptions.clear()
         self.active = False
-        for tap in self._taps:
-            tap.rest()
-        self._taps.clear()
+        for capture in self._captures:
+            capture.stop()
+        self._captures.clear()
         self._conversations.clear()
 
     def kind(self, exchange: ExchangeRecord) -> str:
@@ -194,22 +193,22 @@ class InspectorHub:
         return "http" if conversation is None else conversation.kind
 
     def conversation(self, exchange: ExchangeRecord) -> Conversation | None:
-        """What was heard of it, None if nobody watched when it began."""
+        """Return the captured messages of an exchange; None if it was not captured."""
         return self._conversations.find(exchange.number)
 
-    def told(self, exchange: ExchangeRecord) -> dict[str, Any]:
-        """An exchange as the page gets it. Times in milliseconds; null for what is not yet."""
+    def describe(self, exchange: ExchangeRecord) -> dict[str, Any]:
+        """Return an exchange as JSON for the page. Times in milliseconds; null until known."""
         return {
             "number": exchange.number,
             "route": exchange.route,
             "method": exchange.method,
-            "path": self._blotted(exchange.route, exchange.path),
+            "path": self._redacted(exchange.route, exchange.path),
             "kind": self.kind(exchange),
             "strategy": exchange.strategy,
             "status": exchange.status,
             "outcome": exchange.outcome,
-            "note": self._blotted(exchange.route, exchange.log_detail),
-            "request_id": self._blotted(exchange.route, exchange.request_id),
+            "note": self._redacted(exchange.route, exchange.log_detail),
+            "request_id": self._redacted(exchange.route, exchange.request_id),
             "started": exchange.started,
             "first_byte_ms": None if exchange.first_byte < 0 else exchange.first_byte * 1000,
             "duration_ms": exchange.duration * 1000 if exchange.duration > 0 else None,
@@ -218,44 +217,44 @@ class InspectorHub:
             "open": exchange.duration <= 0,
         }
 
-    def _blotted(self, route: str, text: str) -> str:
+    def _redacted(self, route: str, text: str) -> str:
         if not text:
             return text
         data = text.encode("utf-8", "replace")
-        for redactor in self._maskers(route):
-            data = redactor.mask(data)
+        for redactor in self._redactors(route):
+            data = redactor.redact(data)
         return data.decode("utf-8", "replace")
 
-    # -- within ----------------------------------------------------------------------------------
+    # -- internal --------------------------------------------------------------------------------
 
-    def _tell(self, name: str, exchange: ExchangeRecord) -> None:
-        for watcher in self._watchers:
-            watcher.offer(name, exchange)
+    def _publish(self, name: str, exchange: ExchangeRecord) -> None:
+        for subscription in self._subscriptions:
+            subscription.offer(name, exchange)
 
-    def _say(self, conversation: Conversation) -> Say:
-        """What takes down what is said there, and lets every watcher know."""
+    def _on_message(self, conversation: Conversation) -> OnMessage:
+        """Return a callback that records messages of a conversation and publishes them."""
 
-        def say(sender: Sender, kind: str, text: str, size: int, *, cut: bool = False) -> None:
-            said = CapturedMessage(
+        def record(sender: Sender, kind: str, text: str, size: int, *, cut: bool = False) -> None:
+            message = CapturedMessage(
                 time.time(), sender, kind, text, size, cut, conversation.count + 1
             )
-            self._conversations.add(conversation, said)
-            told = {"number": conversation.number, "conversation": conversation.kind}
-            for watcher in self._watchers:
-                watcher.offer("message", told | said.as_json(), said.cost)
+            self._conversations.add(conversation, message)
+            origin = {"number": conversation.number, "conversation": conversation.kind}
+            for subscription in self._subscriptions:
+                subscription.offer("message", origin | message.as_json(), message.cost)
 
-        return say
+        return record
 
-    def _forget(
+    def _on_end(
         self, conversation: Conversation
     ) -> Callable[[WebSocketCapture | EventStreamCapture], None]:
-        def forget(ear: WebSocketCapture | EventStreamCapture) -> None:
-            self._taps.discard(ear)
+        def end(capture: WebSocketCapture | EventStreamCapture) -> None:
+            self._captures.discard(capture)
             self._conversations.end(conversation)
 
-        return forget
+        return end
 
 
 def _outdated(name: str, what: ExchangeRecord | dict[str, Any]) -> bool:
-    """Whether a later event in the queue says the same and more: most exchanges are short."""
+    """Return whether ``ended`` follows in the queue with all the data: most exchanges are short."""
     return isinstance(what, ExchangeRecord) and name != "ended" and what.duration > 0

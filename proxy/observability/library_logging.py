@@ -1,6 +1,6 @@
-"""What libraries have to say, without their words: those quote what came from elsewhere.
+"""Replace log messages of libraries by fixed text: they quote data from clients and servers.
 
-Only for the admin listener, the demo provider and traces. The data path has nothing of them.
+For the admin listener, the demo provider and traces. The data path uses no logging of libraries.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from aiohttp.http_exceptions import HttpProcessingError
 
 
 def types_only(name: str, sentence: str, warn: Callable[[str], object]) -> logging.Logger:
-    """A logger for one server. ``warn`` gets ``sentence`` and of which type a failure was.
+    """Return a logger for one server: ``warn`` receives ``sentence`` and the exception's type.
 
-    It is in no tree of loggers, so nobody else gets what would be said.
+    The logger is outside the tree of loggers, so that no other handler receives the records.
     """
     logger = logging.Logger(name, logging.WARNING)  # noqa: LOG001  in no tree
     logger.addHandler(_TypesOnly(sentence, warn))
@@ -22,9 +22,9 @@ def types_only(name: str, sentence: str, warn: Callable[[str], object]) -> loggi
 
 
 def take_over(name: str, sentence: str, warn: Callable[[str], object]) -> None:
-    """The same for all loggers of a library, which it names ``name`` and below, for good.
+    """Do the same for the loggers of a library, ``name`` and below, for the whole process.
 
-    They stay taken over, by whoever came last: a thread of the library's may outlive its user.
+    The last call applies. It is never undone: a thread of the library may outlive its user.
     """
     logger = logging.getLogger(name)
     logger.handlers = [_TypesOnly(sentence, warn)]
@@ -33,7 +33,7 @@ def take_over(name: str, sentence: str, warn: Callable[[str], object]) -> None:
 
 
 class _TypesOnly(logging.Handler):
-    """A request that is none is the client's failure and answered with 400: nothing is said."""
+    """Reports types of exceptions; not invalid requests, a client's error with status 400."""
 
     def __init__(self, sentence: str, warn: Callable[[str], object]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A snapshot as Prometheus reads it (text exposition format 0.0.4).
+"""Metrics in the Prometheus text exposition format 0.0.4.
 
 Labels come from the configuration or from keyrelay itself, so that no request can add a series.
 """
@@ -19,34 +19,34 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.registry import Collector
 
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
-"""What the exposition is, for ``Content-Type``."""
+"""Value of ``Content-Type`` for the exposition."""
 
 _Labelled = Iterable[tuple[tuple[str, ...], float]]
 
 
 def exposition(snapshot: Mapping[str, Any]) -> bytes:
-    """All metrics; ``snapshot`` is as ``status.snapshot`` or ``status.merged`` made it."""
-    # A registry of its own: the library's global one also tells of the process and its host.
+    """Return all metrics of a snapshot by ``status.snapshot`` or ``status.merged``."""
+    # Its own registry: the library's global one also has metrics of the process and the host.
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Snapshot(snapshot))
     return generate_latest(registry)
 
 
 class _Snapshot(Collector):
-    """Yields the families. Every one is there from the start, so that queries find it."""
+    """Yields all metric families, also those without values, so that queries find them."""
 
     def __init__(self, snapshot: Mapping[str, Any]) -> None:
         self._routes: Mapping[str, Mapping[str, Any]] = snapshot["routes"]
-        self._tally: Mapping[str, Mapping[str, Any]] = snapshot["tally"]
+        self._counters: Mapping[str, Mapping[str, Any]] = snapshot["tally"]
         self._reloads: Mapping[str, Any] = snapshot["reloads"]
         self._version: str = snapshot["version"]
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: registering would otherwise make all of it once for the names alone."""
+        """Return nothing: registering would otherwise collect everything for the names."""
         return ()
 
     def collect(self) -> Iterator[Metric]:
-        yield _gauge("build_info", "The version that runs.", ("version",), [((self._version,), 1)])
+        yield _gauge("build_info", "The running version.", ("version",), [((self._version,), 1)])
         yield from self._of_requests()
         yield from self._of_websockets()
         yield from self._of_tokens()
@@ -54,11 +54,11 @@ class _Snapshot(Collector):
         reloads, failed = self._reloads["count"], self._reloads["failed"]
         yield _counter("reloads", "Reloads of settings and secrets.", (), [((), reloads)])
         yield _counter(
-            "reloads_failed", "Reloads that changed nothing, for a mistake.", (), [((), failed)]
+            "reloads_failed", "Reloads rejected because of an error.", (), [((), failed)]
         )
 
     def _of_requests(self) -> Iterator[Metric]:
-        counters = self._tally
+        counters = self._counters
         yield _counter(
             "requests",
             "Requests that have ended.",
@@ -71,14 +71,14 @@ class _Snapshot(Collector):
             ],
         )
         yield self._histogram(
-            "request_duration", "From a request's head to its end.", "duration_seconds"
+            "request_duration", "From the request's header section to its end.", "duration_seconds"
         )
         yield self._histogram(
             "time_to_first_byte",
-            "From a request's head to that of its answer.",
+            "From the request's header section to the response's.",
             "first_byte_seconds",
         )
-        yield _gauge("in_flight", "Requests under way.", ("route",), self._state("in_flight"))
+        yield _gauge("in_flight", "Requests in flight.", ("route",), self._state("in_flight"))
         yield _counter(
             "bytes",
             "Bytes of bodies and WebSockets: sent to the provider, received from it.",
@@ -91,13 +91,13 @@ class _Snapshot(Collector):
         )
         yield _counter(
             "refusals",
-            "Requests that keyrelay answered by itself.",
+            "Requests refused by keyrelay, or failed before a response.",
             ("reason",),
             self._by_reason("refusals"),
         )
         yield _counter(
             "broken_answers",
-            "Answers that did not come to their end.",
+            "Responses that did not complete.",
             ("reason",),
             self._by_reason("broken"),
         )
@@ -105,7 +105,7 @@ class _Snapshot(Collector):
     def _of_websockets(self) -> Iterator[Metric]:
         open_now = self._state("websockets")
         sessions = dict(open_now)
-        for route, one in self._tally.items():
+        for route, one in self._counters.items():
             if ended := one["websockets"].get("101"):
                 sessions[(route,)] = sessions.get((route,), 0) + ended
         yield _counter(
@@ -114,7 +114,7 @@ class _Snapshot(Collector):
         yield _gauge("websocket_sessions_open", "WebSockets that are open.", ("route",), open_now)
 
     def _of_tokens(self) -> Iterator[Metric]:
-        # Strategies may share a name; then they share their series.
+        # Strategies with the same name share their series.
         counts: dict[str, dict[tuple[str, ...], float]] = {"fetches": {}, "failures": {}}
         ages: dict[tuple[str, ...], float] = {}
         for route, one in self._routes.items():
@@ -127,9 +127,9 @@ class _Snapshot(Collector):
                 if credential["age_seconds"] is not None:
                     ages[labels] = max(ages.get(labels, 0), credential["age_seconds"])
         labelled = ("route", "strategy")
-        yield _counter("token_fetches", "Calls for a token.", labelled, counts["fetches"].items())
+        yield _counter("token_fetches", "Token requests.", labelled, counts["fetches"].items())
         yield _counter(
-            "token_failures", "Calls that gave no token.", labelled, counts["failures"].items()
+            "token_failures", "Failed token requests.", labelled, counts["failures"].items()
         )
         yield _gauge(
             "token_age", "Age of the token in use.", labelled, ages.items(), unit="seconds"
@@ -137,11 +137,11 @@ class _Snapshot(Collector):
 
     def _of_pools(self) -> Iterator[Metric]:
         for name, help_text in (
-            ("reused", "Requests that took a connection used before."),
-            ("spared", "Requests that took a connection made ahead."),
-            ("dialled", "Requests that had to wait for a connection."),
-            ("spare_dials", "Connections made ahead."),
-            ("spare_failures", "Connections that could not be made ahead."),
+            ("reused", "Requests on a reused connection."),
+            ("spared", "Requests on a prewarmed connection."),
+            ("dialled", "Requests that waited for a new connection."),
+            ("spare_dials", "Prewarmed connections opened."),
+            ("spare_failures", "Prewarmed connections that failed to open."),
         ):
             yield _counter(
                 f"pool_{name}",
@@ -157,7 +157,7 @@ class _Snapshot(Collector):
                 connections.append(((route, state), count))
         yield _gauge(
             "pool_connections",
-            "Connections to providers, those of open WebSockets aside.",
+            "Connections to providers, without those of open WebSockets.",
             ("route", "state"),
             connections,
         )
@@ -167,7 +167,7 @@ class _Snapshot(Collector):
 
     def _by_reason(self, kind: str) -> _Labelled:
         reasons: dict[tuple[str, ...], float] = {}
-        for one in self._tally.values():
+        for one in self._counters.values():
             for reason, count in one[kind].items():
                 reasons[(reason,)] = reasons.get((reason,), 0) + count
         return reasons.items()
@@ -176,7 +176,7 @@ class _Snapshot(Collector):
         family = HistogramMetricFamily(
             f"keyrelay_{name}", help_text, labels=("route",), unit="seconds"
         )
-        for route, one in self._tally.items():
+        for route, one in self._counters.items():
             buckets = [(bound, count) for bound, count in one[kind]["buckets"].items()]
             family.add_metric((route,), buckets, one[kind]["sum"])
         return family

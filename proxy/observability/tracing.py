@@ -1,8 +1,8 @@
-"""Traces: one span for each exchange with a provider, as a step of the client's own trace.
+"""Traces: one span for each exchange with a provider, as part of the client's trace.
 
-OpenTelemetry does the work; it is an extra, and nothing of it is loaded unless ``tracing`` is on.
-Where spans go is said by its own variables (``OTEL_EXPORTER_OTLP_ENDPOINT`` and others). A span
-tells what the access log tells: no query, no header, no secret.
+Uses OpenTelemetry, an optional extra that is imported only if ``tracing`` is on. Its environment
+variables (``OTEL_EXPORTER_OTLP_ENDPOINT`` and others) set the collector. A span has the data of the
+access log: no query, no header field, no secret.
 """
 
 from __future__ import annotations
@@ -28,35 +28,35 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Span
 
 FIELDS = frozenset({b"traceparent", b"tracestate"})
-"""Lower-case names of the fields that ``begin`` makes anew; the client's do not cross."""
+"""Lower-case names of the fields that ``begin`` generates; the client's are not forwarded."""
 
-# W3C Trace Context section 3.2. Versions to come may append to what is known, 00 may not.
+# W3C Trace Context section 3.2. Later versions may append fields, version 00 may not.
 _TRACEPARENT = re.compile(
     r"(?!ff)(?P<version>[0-9a-f]{2})-(?P<trace>(?!0{32})[0-9a-f]{32})-"
     r"(?P<span>(?!0{16})[0-9a-f]{16})-(?P<flags>[0-9a-f]{2})(?P<more>-.*)?"
 )
 _SAMPLED = 1
-# Conventions for HTTP spans: any other method could be anything.
+# Methods known to the OpenTelemetry conventions for HTTP spans; any other is ``_OTHER``.
 _METHODS = frozenset(
     {"CONNECT", "DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT", "TRACE"}
 )
-# Unless OTEL_SERVICE_NAME or OTEL_RESOURCE_ATTRIBUTES say another.
-_OWN_NAME = {"service.name": "keyrelay", "service.version": __version__}
+# Defaults of OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES.
+_SERVICE = {"service.name": "keyrelay", "service.version": __version__}
 _NANOSECONDS = 1_000_000_000
-# How long spans may take to leave when keyrelay ends (seconds).
+# Seconds to export pending spans at shutdown.
 _CLOSE_SECONDS = 5.0
-# What says something when spans cannot be sent: its own words quote the collector's answer.
+# Libraries that log failed exports; their messages quote the collector's response.
 _LIBRARIES = ("opentelemetry", "urllib3")
-_TROUBLE = "traces: there is trouble with the collector"
+_EXPORT_FAILED = "traces: export to the collector failed"
 
 
 class Tracer:
-    """Makes the spans. ``end`` is a sink of the journal.
+    """Creates the spans. ``end`` is an observer of the exchange log.
 
-    exporter  where spans go; by default to a collector, over OTLP with HTTP
-    warn      gets a line where spans could not be sent, without a word of what the collector said
+    exporter  receives the spans; by default an exporter to a collector, OTLP over HTTP
+    warn      receives a line about failed exports, without text from the collector
 
-    Raises KeyrelayError if the extra is not installed, or a variable of OpenTelemetry is unusable.
+    Raises KeyrelayError if the extra is not installed, or a variable of OpenTelemetry is invalid.
     """
 
     def __init__(
@@ -78,31 +78,31 @@ class Tracer:
         self._api = trace
         self._warn = warn
         for library in _LIBRARIES:
-            take_over(library, _TROUBLE, warn)
+            take_over(library, _EXPORT_FAILED, warn)
         try:
             resource = Resource.create()
             if str(resource.attributes["service.name"]).startswith("unknown_service"):
-                resource = resource.merge(Resource(_OWN_NAME))
+                resource = resource.merge(Resource(_SERVICE))
             self._provider = TracerProvider(resource=resource, shutdown_on_exit=False)
             self._provider.add_span_processor(BatchSpanProcessor(exporter or OTLPSpanExporter()))
         except ValueError:
             raise KeyrelayError(
-                "tracing: true, but a variable OTEL_… has a value that OpenTelemetry cannot use"
+                "tracing: true, but OpenTelemetry rejects the value of a variable OTEL_…"
             ) from None
         self._tracer = self._provider.get_tracer("keyrelay", __version__)
-        # Of an exchange that never comes to the journal nothing is left here either.
+        # Weak keys: an exchange that never reaches the log leaves no span behind.
         self._spans: WeakKeyDictionary[ExchangeRecord, Span] = WeakKeyDictionary()
 
     def begin(self, request: Request, exchange: ExchangeRecord, origin: Origin) -> bytes:
-        """Begin the span of an exchange that the journal will be told the end of.
+        """Begin the span of an exchange; ``end`` receives the exchange later.
 
-        The field lines that go to the provider in place of the client's ``FIELDS``; none if there
-        can be no span, which is no reason to refuse a request.
+        Returns the field lines to send to the provider in place of the client's ``FIELDS``; empty
+        if the span cannot be created, which does not fail the request.
         """
         try:
             return self._begin(request, exchange, origin)
-        except Exception as error:  # noqa: BLE001  samplers and the like are anybody's
-            self._warn(f"traces: a span could not be begun ({type(error).__name__})")
+        except Exception as error:  # noqa: BLE001  third-party samplers may raise anything
+            self._warn(f"traces: cannot begin a span ({type(error).__name__})")
             return b""
 
     def _begin(self, request: Request, exchange: ExchangeRecord, origin: Origin) -> bytes:
@@ -111,7 +111,7 @@ class Tracer:
             f"{_method(exchange)} {exchange.route}",
             parent,
             self._api.SpanKind.CLIENT,
-            _known(exchange, origin),
+            _attributes(exchange, origin),
             start_time=int(exchange.started * _NANOSECONDS),
         )
         self._spans[exchange] = span
@@ -122,20 +122,20 @@ class Tracer:
             context.trace_flags,
         )
         if parent is not None:
-            # As they came: what other systems wrote there is not ours to read.
+            # Unchanged: tracestate is opaque data of other tracing systems.
             for name, value in request.raw_headers:
                 if name.lower() == b"tracestate":
                     lines += b"tracestate: %b\r\n" % value
         return lines
 
     def end(self, batch: Sequence[ExchangeRecord]) -> None:
-        """End the spans of exchanges that have ended."""
+        """End the spans of a batch of ended exchanges."""
         for exchange in batch:
             if (span := self._spans.pop(exchange, None)) is not None:
                 try:
                     self._end(span, exchange)
-                except Exception as error:  # noqa: BLE001  the others of the batch are to be ended
-                    self._warn(f"traces: a span could not be ended ({type(error).__name__})")
+                except Exception as error:  # noqa: BLE001  end the other spans of the batch
+                    self._warn(f"traces: cannot end a span ({type(error).__name__})")
 
     def _end(self, span: Span, exchange: ExchangeRecord) -> None:
         if exchange.strategy:
@@ -148,22 +148,22 @@ class Tracer:
         span.end(int((exchange.started + exchange.duration) * _NANOSECONDS))
 
     async def close(self, seconds: float = _CLOSE_SECONDS) -> None:
-        """Send what has not been sent; give up after ``seconds``. Cancelling is safe."""
+        """Export pending spans within ``seconds``. Cancellation loses pending spans only."""
         done = asyncio.Event()
         loop = asyncio.get_running_loop()
 
         def shut_down() -> None:
             self._provider.shutdown()
-            with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed after a timeout
                 loop.call_soon_threadsafe(done.set)
 
-        # A thread that nobody waits for: a collector that hangs does not keep keyrelay from ending.
+        # A daemon thread: a collector that does not respond must not delay the process's exit.
         threading.Thread(target=shut_down, name="keyrelay-tracing", daemon=True).start()
-        with suppress(TimeoutError):  # spans that nobody takes are lost
+        with suppress(TimeoutError):  # spans not exported by then are lost
             await asyncio.wait_for(done.wait(), seconds)
 
     def _parent(self, request: Request) -> Context | None:
-        """The client's span, if it sent one that is valid."""
+        """Return the context of the client's span if its ``traceparent`` is valid."""
         values = request.headers.getall("traceparent", [])
         found = _TRACEPARENT.fullmatch(values[0].strip(" \t")) if len(values) == 1 else None
         if found is None or (found["version"] == "00" and found["more"]):
@@ -186,8 +186,8 @@ def _method(exchange: ExchangeRecord) -> str:
     return exchange.method if exchange.method in _METHODS else "HTTP"
 
 
-def _known(exchange: ExchangeRecord, origin: Origin) -> dict[str, str | int]:
-    """What can be said at the beginning (OpenTelemetry's conventions for HTTP client spans)."""
+def _attributes(exchange: ExchangeRecord, origin: Origin) -> dict[str, str | int]:
+    """Return the initial attributes (OpenTelemetry's conventions for HTTP client spans)."""
     return {
         "http.request.method": exchange.method if exchange.method in _METHODS else "_OTHER",
         "server.address": origin.host,

@@ -21,7 +21,7 @@ from proxy.config.settings import Settings
 from proxy.config.template import parse_template
 from proxy.errors import ConfigError, Finding, KeyrelayError
 from proxy.process import hardening
-from proxy.secrets.env import OWN, variables_of
+from proxy.secrets.env import PRIVATE_VARIABLES, variables_of
 from proxy.server.listener import Listener
 from proxy.server.peer_credentials import can_tell
 
@@ -112,7 +112,7 @@ def environment_of(
     """
     shared = next(one.url for one in listeners if one.route is None)
     own = {one.route: one.url for one in listeners if one.route is not None}
-    left_out = {*key_variables(settings), *OWN, *hidden}
+    left_out = {*key_variables(settings), *PRIVATE_VARIABLES, *hidden}
     environment = {name: value for name, value in inherited.items() if name not in left_out}
     environment[URL_VARIABLE] = shared
     # Of two routes that set the same variable the first does.

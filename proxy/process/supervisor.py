@@ -63,7 +63,7 @@ class Supervisor(App):
         self._found_inbound: Secret | None = None
         self._inbound: Secret | None = None
         # Only added to: what a configuration does not name any more stays in the environment.
-        self._hidden = resolver.OWN
+        self._hidden = resolver.PRIVATE_VARIABLES
         supply = Supply(
             self._read,
             self._tokens.share,

@@ -14,7 +14,7 @@ from proxy.config.token import ClientCredentials, JwtBearer, RefreshToken, Reque
 from proxy.errors import SecretUnavailable
 from proxy.http.address import Origin, parse_upstream
 from proxy.secrets import resolver
-from proxy.secrets.envelope import place_of
+from proxy.secrets.envelope import seal_binding
 from proxy.secrets.secret import Secret
 
 Resolve = Callable[[str, SecretSettings], tuple[Secret, ...]]
@@ -110,9 +110,9 @@ def secrets_of(
     Of ``variables``, those of all secrets, such a program inherits the route's own.
     """
     assert settings.upstream is not None, "the loader lets no route without upstream pass"
-    place = place_of(name, settings.upstream)
+    place = seal_binding(name, settings.upstream)
     hidden = hidden_from(settings, variables)
-    return find_secrets(settings, partial(resolver.resolve_all, place=place, hidden=hidden))
+    return find_secrets(settings, partial(resolver.resolve_all, binding=place, hidden=hidden))
 
 
 def read_secrets(settings: Settings) -> dict[str, ResolvedSecrets]:

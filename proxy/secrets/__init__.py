@@ -1,1 +1,1 @@
-"""Secret values: where they come from, how they are sealed, and how they are redacted."""
+"""Secret values: their sources, sealing, and redaction."""

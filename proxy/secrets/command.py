@@ -1,7 +1,7 @@
-"""``exec:command args``: what a program prints, run without a shell.
+"""Secret source ``exec:command args``: the output of a program, run without a shell.
 
-For whatever has a command-line tool of its own: password managers, vaults, clouds. What it says on
-stderr is not repeated, as it may quote the secret.
+For password managers, vaults and clouds with a command-line tool. The program's stderr is
+discarded: it may quote the secret.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from collections.abc import Collection
 from contextlib import suppress
 
 from proxy.secrets.env import environment_without
-from proxy.secrets.source import LIMIT_BYTES, SourceError, without_line_end
+from proxy.secrets.source import LIMIT_BYTES, SourceError, strip_line_end
 
 _OUTPUT_LIMIT = LIMIT_BYTES + len("\r\n")
-# A killed program is waited for, but not one that cannot be killed (seconds).
+# Seconds to wait for a killed program: one in an uninterruptible call never ends.
 _KILL_SECONDS = 1.0
 
 
 def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = frozenset()) -> bytes:
-    """What the command prints, without one line end. Raises SourceError if it fails in any way.
+    """Run a command and return its output without one trailing line end. Blocking.
 
-    It inherits keyrelay's environment but for the variables in ``hidden``, has nothing on stdin,
-    and leads a process group of its own, which is ended with it when it takes longer than
-    ``timeout_seconds`` or prints too much.
+    The command inherits keyrelay's environment except the variables in ``hidden``, reads an empty
+    stdin, and leads its own process group, which is killed when the command runs longer than
+    ``timeout_seconds`` or prints more than 64 KiB.
+
+    Raises SourceError if the command cannot start, fails, times out, or prints nothing or too much.
     """
-    words = shlex.split(line)
-    name = words[0]
+    arguments = shlex.split(line)
+    name = arguments[0]
     try:
         program = subprocess.Popen(  # noqa: S603  the configuration names it; there is no shell
-            words,
+            arguments,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -42,50 +44,51 @@ def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = fr
             start_new_session=True,
         )
     except FileNotFoundError:
-        raise SourceError(f"install {name}, or write its whole path: command not found") from None
+        raise SourceError(f"install {name}, or write its full path: command not found") from None
     except OSError as error:
         reason = os.strerror(error.errno or 0)
-        raise SourceError(f"make {name} a program that can be run: {reason}") from None
+        raise SourceError(f"make {name} executable: {reason}") from None
     assert program.stdout is not None
     try:
-        output = _output(program, program.stdout.fileno(), time.monotonic() + timeout_seconds)
+        deadline = time.monotonic() + timeout_seconds
+        output = _read_output(program, program.stdout.fileno(), deadline)
     except TimeoutError:
         raise SourceError(
-            f"run {name} by hand to see what it waits for, or raise timeout_seconds: "
+            f"run {name} by hand to find what it waits for, or raise timeout_seconds: "
             f"it timed out after {timeout_seconds:g} s"
         ) from None
     finally:
-        _end(program)
+        _kill_unfinished(program)
         program.stdout.close()
     if len(output) > _OUTPUT_LIMIT:
-        raise SourceError(f"name another command: {name} prints more than 64 KiB")
+        raise SourceError(f"use another command: {name} prints more than 64 KiB")
     status = program.returncode
     if status < 0:
-        raise SourceError(f"run {name} by hand to see why: it was ended by signal {-status}")
+        raise SourceError(f"run {name} by hand to find the cause: it was ended by signal {-status}")
     if status > 0:
-        raise SourceError(f"run {name} by hand to see why: it exited with {status}")
-    value = without_line_end(output)
+        raise SourceError(f"run {name} by hand to find the cause: it exited with {status}")
+    value = strip_line_end(output)
     if not value:
-        raise SourceError(f"run {name} by hand to see why: what it printed is empty")
+        raise SourceError(f"run {name} by hand to find the cause: its output is empty")
     return value
 
 
-def _output(program: subprocess.Popen[bytes], descriptor: int, deadline: float) -> bytes:
-    """All that it prints, once it has ended, or too much of it before it has.
+def _read_output(program: subprocess.Popen[bytes], descriptor: int, deadline: float) -> bytes:
+    """Return the complete output after the program ends, or more than the limit before that.
 
-    Raises TimeoutError at the deadline (monotonic clock).
+    Raises TimeoutError at ``deadline`` (seconds of the monotonic clock).
     """
     output = bytearray()
     with selectors.DefaultSelector() as selector:
         selector.register(descriptor, selectors.EVENT_READ)
         while True:
-            left = deadline - time.monotonic()
-            if left <= 0 or not selector.select(left):
+            remaining = deadline - time.monotonic()
+            if remaining <= 0 or not selector.select(remaining):
                 raise TimeoutError
-            piece = os.read(descriptor, LIMIT_BYTES)
-            if not piece:
+            chunk = os.read(descriptor, LIMIT_BYTES)
+            if not chunk:
                 break
-            output += piece
+            output += chunk
             if len(output) > _OUTPUT_LIMIT:
                 return bytes(output)
     try:
@@ -95,14 +98,15 @@ def _output(program: subprocess.Popen[bytes], descriptor: int, deadline: float) 
     return bytes(output)
 
 
-def _end(program: subprocess.Popen[bytes]) -> None:
-    """End it and what it has started, unless it has ended as it should.
+def _kill_unfinished(program: subprocess.Popen[bytes]) -> None:
+    """Kill the program's process group unless the program has been waited for.
 
-    Until it is waited for, its number stays that of the group, even if the program itself has gone.
+    Before ``wait`` the kernel does not reuse the process ID, so it still names the group even if
+    the program itself has exited.
     """
     if program.returncode is not None:
         return
-    # Not permitted for sudo and the like.
+    # PermissionError: programs such as sudo run as another user.
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(program.pid, signal.SIGKILL)
     with suppress(subprocess.TimeoutExpired):

@@ -1,4 +1,4 @@
-"""``env:NAME``: a variable of this process's environment, and who else gets to see it."""
+"""Secret source ``env:NAME``: an environment variable, and the environment of child processes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable
 from proxy.secrets.reference import parse_reference
 from proxy.secrets.source import SecretSpec, SourceError
 
-OWN = frozenset(
+PRIVATE_VARIABLES = frozenset(
     {
         "KEYRELAY_KEYS",
         "CREDENTIALS_DIRECTORY",
@@ -20,11 +20,11 @@ OWN = frozenset(
         "WATCHDOG_USEC",
     }
 )
-"""Variables that are for this process alone: where its keys are, and what systemd tells it."""
+"""Variables that child processes do not inherit: the path of the keys, and systemd's variables."""
 
 
 def read_variable(name: str) -> bytes:
-    """The variable's bytes. Raises SourceError if it is not set or empty."""
+    """Return the variable's bytes. Raises SourceError if it is not set or empty."""
     text = os.environ.get(name)
     if text is None:
         raise SourceError(f"set {name}")
@@ -34,11 +34,11 @@ def read_variable(name: str) -> bytes:
 
 
 def variables_of(secrets: Iterable[SecretSpec]) -> frozenset[str]:
-    """Every variable that one of these may come from, whether another source is first or not."""
-    parsed = [parse_reference(text) for one in secrets for text in one.references]
+    """Return all variables that these secrets reference, also where another source comes first."""
+    parsed = [parse_reference(text) for secret in secrets for text in secret.references]
     return frozenset(rest for source, rest in parsed if source == "env")
 
 
 def environment_without(hidden: Collection[str]) -> dict[str, str]:
-    """The environment for a program that these variables do not concern."""
+    """Return a copy of this process's environment without the variables in ``hidden``."""
     return {name: value for name, value in os.environ.items() if name not in hidden}

@@ -1,7 +1,8 @@
-"""Who else may write or read a file, as its mode and the directories above it say.
+"""Check by the modes of a file and its parent directories that other users cannot access it.
 
-Whoever can change a routes file chooses where the keys go; whoever can read a secret has it. As
-OpenSSH does with its files: with ``StrictModes``, and with private groups taken for their owner.
+Write access to a routes file decides where keys are sent; read access to a secret file discloses
+the secret. The rules are those of OpenSSH's ``StrictModes``, with a private group taken for its
+owner.
 """
 
 from __future__ import annotations
@@ -14,15 +15,15 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePath
 
-# What container engines put there has modes and owners of their own choosing.
+# Container engines choose the modes and owners of files here.
 _MOUNTS = ("/run/secrets", "/var/run/secrets")
 _ROOT = 0
 
 
 def writable_by_others(path: str, status: os.stat_result) -> tuple[str, str] | None:
-    """How another user could change a file, and the command that ends it; None if nobody could.
+    """Return how another user could change a file and the command that repairs it, else None.
 
-    ``status`` is that of the opened file. Raises OSError if a directory above it cannot be seen.
+    ``status`` is that of the opened file. Raises OSError if a parent directory cannot be read.
     """
     if is_mount(path):
         return None
@@ -39,10 +40,11 @@ def writable_by_others(path: str, status: os.stat_result) -> tuple[str, str] | N
 
 
 def secret_exposed(path: str, status: os.stat_result) -> tuple[str, str] | None:
-    """How another user could read or change a secret's file, and the command that ends it.
+    """Return how another user could read or change a secret file and the repair command, else None.
 
-    The group may read if that is how this process can: a file of root's, for a service's group.
-    What is mounted read-only has the modes that the engine gave it. Raises OSError as above.
+    The group may read the file if root owns it: that is how a service's group gets access. The
+    modes of a read-only mount come from the container engine and are not checked. Raises OSError
+    if a parent directory cannot be read.
     """
     if is_mount(path) or _read_only(path):
         return None
@@ -57,7 +59,7 @@ def secret_exposed(path: str, status: os.stat_result) -> tuple[str, str] | None:
 
 
 def is_mount(path: str) -> bool:
-    """Whether the path is where engines and service managers put secrets."""
+    """Return whether the path is in a directory where engines and service managers put secrets."""
     mounts = (*_MOUNTS, os.environ.get("CREDENTIALS_DIRECTORY", _MOUNTS[0]))
     return ".." not in PurePath(path).parts and any(
         PurePath(path).is_relative_to(mount) for mount in mounts if mount
@@ -71,9 +73,9 @@ def _others_may(status: os.stat_result, by_group: int, by_all: int) -> bool:
 
 
 def _private_group(status: os.stat_result) -> bool:
-    """Whether the file's group is its owner alone, as with the umask 002 of many systems.
+    """Return whether the owner is the only member of the file's group (umask 002 of many systems).
 
-    Not root's: no system gives root such an umask, and its group has had other members.
+    False for root: no system gives root such a umask, and root's group may have other members.
     """
     if status.st_uid == _ROOT:
         return False
@@ -86,10 +88,10 @@ def _private_group(status: os.stat_result) -> bool:
 
 
 def _above(path: str) -> Iterator[Path]:
-    """The directories that lead to the file, and those that lead to where a link points."""
+    """Yield the parent directories of the path, and those of the target of a link."""
     yield from dict.fromkeys((*Path(path).absolute().parents, *Path(path).resolve().parents))
 
 
 def _read_only(path: str) -> bool:
-    """Whether it is mounted so that nobody here can write, whatever its mode says."""
+    """Return whether the path is on a read-only mount: not writable whatever its mode."""
     return bool(os.statvfs(path).f_flag & os.ST_RDONLY)

@@ -1,4 +1,4 @@
-"""Where the keys of sealed values are: a private file, a credential of systemd, or the keyring."""
+"""Storage of the keys of sealed values: a private file, a systemd credential, or the keyring."""
 
 from __future__ import annotations
 
@@ -13,21 +13,22 @@ from proxy.secrets.sealing import HEADER, Keys, SealingKey, UnsealError, parse_k
 from proxy.secrets.source import SourceError
 
 VARIABLE = "KEYRELAY_KEYS"
-"""Names the file of keys; then nothing else is looked at."""
+"""Environment variable with the path of the key file; takes precedence over all else."""
 
 CREDENTIAL = "keyrelay-keys"
-"""Name of the credential, as in ``LoadCredentialEncrypted=keyrelay-keys``."""
+"""Name of the systemd credential, as in ``LoadCredentialEncrypted=keyrelay-keys``."""
 
 ENTRY = "keyrelay/keys"
-"""Service and user of the entry of the keyring."""
+"""Service and user of the keyring entry."""
 
 _KEYRING_SECONDS = 10.0
 
 
 def default_file() -> Path:
-    """Where ``keygen`` writes: ``$KEYRELAY_KEYS``, else ``keyrelay/keys`` of the user's settings.
+    """Return the path that ``keygen`` writes: ``$KEYRELAY_KEYS``, else the user's configuration.
 
-    Below ``/etc`` for a user without a home directory, as in containers.
+    The latter is ``keyrelay/keys`` below ``$XDG_CONFIG_HOME`` or ``~/.config``, or below ``/etc``
+    for a user without a home directory, as in containers.
     """
     if named := os.environ.get(VARIABLE):
         return Path(named)
@@ -41,7 +42,7 @@ def default_file() -> Path:
 
 
 def key_file() -> Path | None:
-    """The file that is there and would be read, or that should be; None if it is the keyring."""
+    """Return the key file that is read, or would be if it existed; None for the keyring."""
     if not os.environ.get(VARIABLE):
         passed = credential_path(CREDENTIAL)
         if passed is not None and Path(passed).exists():
@@ -52,7 +53,7 @@ def key_file() -> Path | None:
 
 
 def read_keys(path: Path | None = None) -> Keys:
-    """The keys of ``path``, or of where they usually are. Raises UnsealError. Blocking."""
+    """Read the keys from ``path``, by default from ``key_file``. Raises UnsealError. Blocking."""
     file = path or key_file()
     origin = f"keyring:{ENTRY}" if file is None else str(file)
     try:
@@ -64,13 +65,13 @@ def read_keys(path: Path | None = None) -> Keys:
     except SourceError as error:
         raise UnsealError(f"no keys for sealed values: {error}") from None
     except UnicodeDecodeError:
-        raise UnsealError(f"no keys for sealed values: {origin} is no file of keys") from None
+        raise UnsealError(f"no keys for sealed values: {origin} is not a key file") from None
     except ValueError as error:
         raise UnsealError(f"no keys for sealed values: {error}") from None
 
 
 def write_key(path: Path, key: SealingKey) -> None:
-    """Write a new file of keys, for its owner alone. Raises KeyrelayError if it exists."""
+    """Create a key file with mode 0600. Raises KeyrelayError if the file exists."""
     if path.is_symlink() or path.exists():
         raise KeyrelayError(f"{path} exists; --add puts a new key beside the old ones")
     try:
@@ -82,7 +83,7 @@ def write_key(path: Path, key: SealingKey) -> None:
 
 
 def add_key(path: Path, key: SealingKey) -> None:
-    """Put a key behind those of a file, so that it is the newest. Raises KeyrelayError."""
+    """Append a key to a key file as its newest. Raises KeyrelayError or UnsealError."""
     read_keys(path)
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)

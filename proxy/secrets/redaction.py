@@ -1,11 +1,11 @@
-"""Blotting a credential out of what a provider sends back: ``*`` for each of its bytes.
+"""Redact a credential in responses of the provider: each of its bytes becomes ``*``.
 
 An error page that repeats the request, a debug endpoint, a ``Location`` with the query in it: each
-would hand the client what it is not meant to have. This is for the careless provider. One that
-wants to tell the client a secret has all the codings of the world to do it in.
+would disclose the credential to the client. Redaction protects against careless providers. It
+cannot protect against a hostile one, which can encode a secret in any way.
 
-A byte is masked if and only if it belongs to an occurrence of a form of a value; occurrences may
-overlap. So the outcome does not depend on how a text is cut into chunks.
+A byte is redacted if and only if it belongs to an occurrence of a form of a value; occurrences may
+overlap. The result therefore does not depend on how a text is divided into chunks.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from collections.abc import Iterable, Iterator
 from typing import Final, NoReturn, final
 from urllib.parse import quote_from_bytes
 
-# Bytes. A shorter value would blot out ordinary words and numbers, so it is left alone.
+# Bytes. A shorter value would redact ordinary words and numbers, so it is ignored.
 SHORTEST: Final = 6
 
-_HEAD = 4  # bytes by which the beginnings of forms are looked up; less than any form has
-_ANCHOR = 32  # bytes of an anchor at most: longer ones are no rarer and take longer to look for
-_PLAIN = re.compile(rb"[A-Za-z0-9._-]+")  # no coding of text touches these
+_HEAD = 4  # bytes by which the beginnings of forms are found; shorter than every form
+_ANCHOR = 32  # maximum bytes of an anchor: a longer one is no rarer and slower to search for
+_PLAIN = re.compile(rb"[A-Za-z0-9._-]+")  # unchanged by every encoding of text
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
-# What is left as it is besides letters, digits and _.-~ : nothing (query values), slashes (Python),
+# Unquoted characters besides letters, digits and _.-~ : none (query values), slash (Python),
 # encodeURIComponent, forms, and all that RFC 3986 section 3.3 allows in a path.
 _UNQUOTED = ("", "/", "!'()*", "*", "/:@!$&'()*+,;=")
-# What writers of JSON escape although they need not: nothing, PHP, Go and Rails, Gson, .NET.
+# Optional escapes of JSON encoders: none, PHP, Go and Rails, Gson, .NET.
 _JSON: tuple[dict[int, str], ...] = (
     {},
     {ord("/"): "\\/"},
@@ -40,12 +40,12 @@ _URL_SAFE = bytes.maketrans(b"+/", b"-_")  # RFC 4648 section 5
 
 @final
 class Redactor:
-    """The forms in which the values of one credential may come back. Falsy if there are none.
+    """Redacts the values of one credential in every form of encoding. Falsy without values.
 
-    Of each value: as it is, base64 and base64url at any alignment (so also inside the base64 of
-    ``user:VALUE``), each of these percent-encoded or as JSON writes it; and hex. A digit of base64
-    that the value shares with its neighbour stays. The whole of a Basic credential is masked if it
-    is given as a value of its own. Made once per credential, not per answer: that takes a while.
+    Forms of a value: unchanged, base64 and base64url at any alignment (so also inside the base64
+    of ``user:VALUE``), each of these percent-encoded or JSON-escaped; and hex. A base64 digit that
+    the value shares with its neighbour is not redacted. A Basic credential is redacted whole if it
+    is passed as a value itself. Construction is slow: once per credential, not per response.
 
     ``longest`` is the length of the longest form in bytes, 0 if there is none.
     """
@@ -57,14 +57,14 @@ class Redactor:
         for value in values:
             if len(value) >= SHORTEST:
                 for core, forms in _families(value):
-                    # Of binary values it may be empty: they take longer, that is all.
+                    # Empty for some binary values, which only makes the search slower.
                     anchor = max(_PLAIN.findall(core), key=len, default=b"")[-_ANCHOR:]
                     groups.setdefault(anchor, set()).update(forms)
         every = set().union(*groups.values())
         heads: dict[bytes, list[bytes]] = {}
         for form in every:
             heads.setdefault(form[:_HEAD], []).append(form)
-        # An anchor is in each form of its group, so most texts are done with after a few ``in``.
+        # Each form of a group contains its anchor, so most texts need only a few ``in`` tests.
         self.__groups = tuple((anchor, tuple(forms)) for anchor, forms in groups.items())
         self.__heads = tuple((head, tuple(forms)) for head, forms in heads.items())
         self.__starts = frozenset(head[:length] for head in heads for length in range(1, _HEAD))
@@ -74,18 +74,18 @@ class Redactor:
         return bool(self.__groups)
 
     def __repr__(self) -> str:
-        return f"<masker of {sum(len(forms) for _, forms in self.__groups)} forms>"
+        return f"<redactor of {sum(len(forms) for _, forms in self.__groups)} forms>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("maskers hold secrets and are not pickled or copied")
+        raise TypeError("redactors hold secrets and are not pickled or copied")
 
-    def mask(self, data: bytes) -> bytes:
-        """``data`` with every occurrence masked, as long as before; itself if there is none."""
+    def redact(self, data: bytes) -> bytes:
+        """Return ``data`` with every occurrence redacted, of the same length; itself if none."""
         spans = self.spans(data)
-        return _blotted(data, spans) if spans else data
+        return _redacted(data, spans) if spans else data
 
     def spans(self, data: bytes) -> list[tuple[int, int]]:
-        """Start and end of every occurrence, in no order; they may overlap."""
+        """Return the (start, end) of every occurrence, unordered; they may overlap."""
         found = []
         for anchor, forms in self.__groups:
             if anchor in data:
@@ -97,9 +97,9 @@ class Redactor:
         return found
 
     def pending(self, data: bytes) -> int:
-        """Where the longest end of ``data`` begins that an occurrence may begin with.
+        """Return where the longest suffix of ``data`` starts that may begin an occurrence.
 
-        ``len(data)`` if no end of it does: then nothing that follows can change it.
+        ``len(data)`` if there is no such suffix: then subsequent data cannot change the result.
         """
         first = size = len(data)
         for head, forms in self.__heads:
@@ -115,70 +115,70 @@ class Redactor:
 
 
 @final
-class StreamMasker:
-    """A text that comes in chunks, masked as if it were one.
+class StreamRedactor:
+    """Redacts a text that arrives in chunks as if it were one.
 
-    Of what came, at most ``masker.longest - 1`` bytes are kept back, and only an end that may turn
-    out to be the beginning of an occurrence; so an event leaves with its last chunk.
+    Holds back at most ``redactor.longest - 1`` bytes, and only a suffix that may begin an
+    occurrence; a server-sent event is therefore complete with its last chunk.
     """
 
-    __slots__ = ("__covered", "__kept", "__masker")
+    __slots__ = ("__covered", "__kept", "__redactor")
 
     def __init__(self, redactor: Redactor) -> None:
-        self.__masker = redactor
+        self.__redactor = redactor
         self.__kept = b""
-        self.__covered = 0  # bytes of what is kept that an earlier occurrence reaches into
+        self.__covered = 0  # leading bytes of ``__kept`` that an earlier occurrence covers
 
     def __repr__(self) -> str:
-        return f"<stream masker keeping {len(self.__kept)} bytes>"
+        return f"<stream redactor holding {len(self.__kept)} bytes>"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("maskers hold secrets and are not pickled or copied")
+        raise TypeError("redactors hold secrets and are not pickled or copied")
 
     def feed(self, data: bytes) -> bytes:
-        """What can go out now; empty if all of it may have to be masked."""
+        """Return the redacted bytes that are final; empty while all may begin an occurrence."""
         text = self.__kept + data if self.__kept else data
-        return self.__release(text, self.__masker.pending(text))
+        return self.__release(text, self.__redactor.pending(text))
 
     def finish(self) -> bytes:
-        """The rest, when nothing follows. Afterwards another text may begin."""
+        """Return the remaining bytes at the end of the text. Another text may follow."""
         return self.__release(self.__kept, len(self.__kept))
 
     def __release(self, text: bytes, end: int) -> bytes:
-        spans = self.__masker.spans(text)
+        spans = self.__redactor.spans(text)
         if self.__covered:
             spans.append((0, self.__covered))
         self.__kept = text[end:]
         self.__covered = max(0, max((stop for _, stop in spans), default=0) - end)
-        return (_blotted(text, spans) if spans else text)[:end]
+        return (_redacted(text, spans) if spans else text)[:end]
 
 
-def _blotted(data: bytes, spans: list[tuple[int, int]]) -> bytes:
-    blotted = bytearray(data)
+def _redacted(data: bytes, spans: list[tuple[int, int]]) -> bytes:
+    redacted = bytearray(data)
     for start, end in spans:
-        blotted[start:end] = b"*" * (end - start)
-    return bytes(blotted)
+        redacted[start:end] = b"*" * (end - start)
+    return bytes(redacted)
 
 
 def _families(value: bytes) -> Iterator[tuple[bytes, set[bytes]]]:
-    """All forms, in sets of which each form has the plain parts of the set's core."""
-    yield value, _written(value)
+    """Yield all forms in sets; each form of a set contains the plain parts of the set's core."""
+    yield value, _text_encodings(value)
     for shape in (value.hex().encode(), value.hex().upper().encode()):
         yield shape, {shape}
     for before in range(3):
         digits = base64.b64encode(bytes(before) + value)
         bare = digits.rstrip(b"=")
-        # A digit is six bits: here are the first and the last that depend on nothing but the value.
+        # A digit is six bits: the first and the last digit that depend on the value alone.
         first, last = -(-before * 8 // 6), (before + len(value)) * 8 // 6
         core = digits[first:last]
         forms: set[bytes] = set()
         for shape in {core, bare[first:], digits[first:]}:
-            forms |= _written(shape) | _written(shape.translate(_URL_SAFE))
+            forms |= _text_encodings(shape) | _text_encodings(shape.translate(_URL_SAFE))
         yield core, forms
 
 
-def _written(text: bytes) -> set[bytes]:
-    """``text`` as it is, in URLs and in JSON."""
+def _text_encodings(text: bytes) -> set[bytes]:
+    """Return ``text`` unchanged, percent-encoded and JSON-escaped."""
     forms = {text}
     if _PLAIN.fullmatch(text):
         return forms

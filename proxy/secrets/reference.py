@@ -1,4 +1,4 @@
-"""proxy.secrets.reference."""
+"""Grammar of secret references, ``source:rest``: parsing, checks and display."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ import shlex
 from collections.abc import Callable
 
 from proxy.secrets.envelope import parse_envelope
-from proxy.secrets.plugin import own_source
+from proxy.secrets.plugin import find_plugins
 
 
 def check_env_name(text: str) -> None:
-    """The name of an environment variable; in capitals, which no key is by accident."""
+    """Raise ConfigValueError unless ``text`` is the name of an environment variable.
+
+    Capitals only: a key pasted by mistake is hardly ever written in capitals.
+    """
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", text):
-        raise ValueError("this is no name of a variable\nuse capitals, digits and _")
+        raise ValueError("invalid variable name\nuse capitals, digits and _")
 
 
 _NOT_INLINE = (
@@ -23,32 +26,32 @@ _NOT_INLINE = (
 
 
 def parse_reference(text: str) -> tuple[str, str]:
-    """Split a reference to a secret into source and rest: ``env:NAME`` is ``("env", "NAME")``.
+    """Split a secret reference into source and rest: ``env:NAME`` is ``("env", "NAME")``.
 
-    Raises ValueError, without the text: it may be the secret itself.
+    Raises ConfigValueError without the text, which may be the secret itself.
     """
     source, colon, rest = text.partition(":")
     if not colon:
-        raise ValueError(f"a secret is named by its source\n{_NOT_INLINE}")
+        raise ValueError(f"invalid secret reference\n{_NOT_INLINE}")
     if source in _CHECKS:
         _CHECKS[source](rest)
-    elif not own_source(source):
-        raise ValueError(f"there is no such source\n{_NOT_INLINE}")
+    elif not find_plugins(source):
+        raise ValueError(f"unknown secret source\n{_NOT_INLINE}")
     elif not rest or not rest.isprintable():
-        raise ValueError("what follows the source is missing\nwrite it in one line, as SOURCE:NAME")
+        raise ValueError("the source has no argument\nwrite SOURCE:NAME in one line")
     return source, rest
 
 
-def shown_reference(text: str) -> str:
-    """A checked reference for messages and the status.
+def display_reference(text: str) -> str:
+    """Return the displayable part of a checked reference, for messages and the status.
 
-    Of a command its program, of a sealed value its key; of an own source only the word, as what
-    follows is not known to be harmless.
+    The program of a command, the key ID of a sealed value, and only the source of a plugin: the
+    rest may be sensitive.
     """
     source, _, rest = text.partition(":")
     if source == "exec":
-        program, *others = shlex.split(rest)
-        return f"exec:{program}{' …' if others else ''}"
+        program, *arguments = shlex.split(rest)
+        return f"exec:{program}{' …' if arguments else ''}"
     if source == "sealed":
         return f"sealed:{parse_envelope(text).key_id}:…"
     return text if source in _CHECKS else f"{source}:…"
@@ -57,34 +60,32 @@ def shown_reference(text: str) -> str:
 def _check_file(path: str) -> None:
     if not path.startswith("/") or not path.isprintable():
         raise ValueError(
-            "the path of a secret's file is not absolute\nwrite file:/run/secrets/name"
+            "the path of the secret file is not absolute\nwrite file:/run/secrets/name"
         )
 
 
 def _check_credential(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.@-]+", name) or name in {".", ".."}:
         raise ValueError(
-            "this is no name of a credential of systemd\n"
+            "invalid name of a systemd credential\n"
             "write credential:name, as in LoadCredential=name:…"
         )
 
 
 def _check_keyring(rest: str) -> None:
-    route_service, slash, user = rest.rpartition("/")
-    if not (route_service and slash and user and rest.isprintable()):
-        raise ValueError(
-            "an entry of the keyring has a service and a user\nwrite keyring:service/user"
-        )
+    service, slash, user = rest.rpartition("/")
+    if not (service and slash and user and rest.isprintable()):
+        raise ValueError("a keyring entry has a service and a user\nwrite keyring:service/user")
 
 
 def _check_command(line: str) -> None:
     if not line.isprintable():
-        raise ValueError("a command is one line\nremove control characters")
+        raise ValueError("the command has control characters\nwrite it in one line")
     try:
-        words = shlex.split(line)
+        arguments = shlex.split(line)
     except ValueError:
         raise ValueError("a quote of the command is not closed\nclose it") from None
-    if not words or not words[0]:
+    if not arguments or not arguments[0]:
         raise ValueError("the command is missing\nwrite for example exec:op read op://vault/item")
 
 
@@ -94,7 +95,7 @@ def _check_sealed(rest: str) -> None:
 
 def _check_builtin(rest: str) -> None:
     if rest != "demo":
-        raise ValueError(f"builtin: has the key of the demo provider alone\n{_NOT_INLINE}")
+        raise ValueError(f"builtin: has only the key of the demo provider\n{_NOT_INLINE}")
 
 
 _CHECKS: dict[str, Callable[[str], None]] = {
@@ -108,7 +109,7 @@ _CHECKS: dict[str, Callable[[str], None]] = {
 }
 
 SOURCES = tuple(_CHECKS)
-"""Where secrets may come from, own sources aside; ``sources`` has a reader for each."""
+"""Built-in secret sources; ``resolver`` has a reader for each. Plugins are further sources."""
 
-# Those that answer at once. Files are watched; the others of these do not change by themselves.
-_PROMPT = frozenset({"env", "file", "credential", "sealed", "builtin"})
+LOCAL_SOURCES = frozenset({"env", "file", "credential", "sealed", "builtin"})
+"""Sources that return at once. Files are watched; the others do not change by themselves."""

@@ -1,7 +1,7 @@
-"""The only place that reads secret values: variables, files, keyrings, programs, sealed values.
+"""Resolve secret references to values: variables, files, keyrings, programs, sealed values.
 
-Each source is a function of its own module; it returns the bytes or raises ``SourceError`` with
-what to do about it. What it returns is checked once for all by ``source.check``. Nothing is kept:
+No other module reads secret values. Each source is a function in its own module that returns bytes
+or raises ``SourceError`` with a remedy; ``source.check`` validates every value. Nothing is cached:
 every call reads. All functions may be called from any thread.
 """
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from proxy.errors import SecretUnavailable
 from proxy.secrets.command import read_command
-from proxy.secrets.env import OWN, environment_without, read_variable, variables_of
+from proxy.secrets.env import PRIVATE_VARIABLES, environment_without, read_variable, variables_of
 from proxy.secrets.envelope import SealBinding
 from proxy.secrets.file import credential_path, read_credential, read_file, watched
 from proxy.secrets.keyring import read_keyring
-from proxy.secrets.plugin import read_own
-from proxy.secrets.reference import shown_reference
+from proxy.secrets.plugin import read_plugin
+from proxy.secrets.reference import display_reference
 from proxy.secrets.sealed import read_sealed
 from proxy.secrets.secret import Secret
 from proxy.secrets.source import SecretSpec, SourceError, check
 
 __all__ = [
     "DEMO_KEY",
-    "OWN",
+    "PRIVATE_VARIABLES",
     "SourceError",
     "environment_without",
     "resolve",
@@ -35,25 +35,25 @@ __all__ = [
 ]
 
 DEMO_KEY = b"dummy-demo-key"
-"""The key of the built-in demo provider. Public: it opens nothing."""
+"""The key of the built-in demo provider. Public: it gives access to nothing."""
 
 
 def resolve(
     name: str,
     settings: SecretSpec,
-    place: SealBinding | None = None,
+    binding: SealBinding | None = None,
     hidden: Collection[str] = frozenset(),
 ) -> Secret:
-    """The value of the secret ``name``: the first of its references that is there.
+    """Return the value of the secret ``name`` from its first usable reference.
 
-    place   the route and origin that it is for; sealed values open for no other
-    hidden  variables that a program which is asked for it does not inherit
+    binding  route and origin of the secret; sealed values open for no other
+    hidden   environment variables that programs (``exec:``) do not inherit
 
     Raises SecretUnavailable, with a remedy for each reference, if none is usable. Blocking: a
     program or keyring may take ``timeout_seconds``, all else is a small file on a local disk.
     """
     remedies: list[str] = []
-    for found in _usable(name, settings, place, hidden, remedies):
+    for found in _usable(name, settings, binding, hidden, remedies):
         return found
     raise SecretUnavailable(name, ", or ".join(remedies))
 
@@ -61,16 +61,16 @@ def resolve(
 def resolve_all(
     name: str,
     settings: SecretSpec,
-    place: SealBinding | None = None,
+    binding: SealBinding | None = None,
     hidden: Collection[str] = frozenset(),
 ) -> tuple[Secret, ...]:
-    """As ``resolve``, but every value that is there, in order: two while a key is rotated.
+    """Return every usable value in order: two during a key rotation. Otherwise as ``resolve``.
 
-    Of equal values the first is kept: two variables of one key are no rotation.
+    Of equal values only the first is kept: two variables with one key are no rotation.
     """
     remedies: list[str] = []
     found: dict[bytes, Secret] = {}
-    for one in _usable(name, settings, place, hidden, remedies):
+    for one in _usable(name, settings, binding, hidden, remedies):
         found.setdefault(one.digest(), one)
     if not found:
         raise SecretUnavailable(name, ", or ".join(remedies))
@@ -78,9 +78,10 @@ def resolve_all(
 
 
 def watched_files(settings: SecretSpec) -> frozenset[Path]:
-    """The files by whose change a secret may get another value, links and their targets included.
+    """Return the files whose change may change a secret's value, links and targets included.
 
-    They need not exist. What is mounted is swapped by its links; watch those, not what they are.
+    They need not exist. Container engines replace mounts by changing links, so watch the links
+    themselves, not only their targets.
     """
     found: frozenset[Path] = frozenset()
     for reference in settings.references:
@@ -98,34 +99,34 @@ def watched_files(settings: SecretSpec) -> frozenset[Path]:
 
 
 def ttl(settings: SecretSpec) -> float | None:
-    """Seconds after which a secret is to be read again although no file has changed, or None."""
-    return settings.ttl_seconds if settings.asks else None
+    """Return the seconds after which an external secret is read again, or None."""
+    return settings.ttl_seconds if settings.external else None
 
 
 def _usable(
     name: str,
     settings: SecretSpec,
-    place: SealBinding | None,
+    binding: SealBinding | None,
     hidden: Collection[str],
     remedies: list[str],
 ) -> Iterator[Secret]:
-    """Each reference that gives a value, read when asked for; what the others need is noted."""
+    """Yield the value of each usable reference, lazily; append the remedies of the others."""
     for reference in settings.references:
-        shown = shown_reference(reference)
+        display = display_reference(reference)
         try:
-            value = _read(reference, name, settings, place, hidden)
-            check(value, f"the value from {shown}", multiline=settings.multiline)
-        except SourceError as missing:
-            remedies.append(str(missing))
+            value = _read(reference, name, settings, binding, hidden)
+            check(value, f"the value from {display}", multiline=settings.multiline)
+        except SourceError as error:
+            remedies.append(str(error))
         else:
-            yield Secret(name, value, shown)
+            yield Secret(name, value, display)
 
 
 def _read(
     reference: str,
     slot: str,
     settings: SecretSpec,
-    place: SealBinding | None,
+    binding: SealBinding | None,
     hidden: Collection[str],
 ) -> bytes:
     source, _, rest = reference.partition(":")
@@ -141,8 +142,8 @@ def _read(
         case "exec":
             return read_command(rest, settings.timeout_seconds, hidden)
         case "sealed":
-            return read_sealed(reference, slot, place)
+            return read_sealed(reference, slot, binding)
         case "builtin":
             return DEMO_KEY
         case _:
-            return read_own(source, rest, settings.timeout_seconds)
+            return read_plugin(source, rest, settings.timeout_seconds)

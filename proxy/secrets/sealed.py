@@ -1,4 +1,4 @@
-"""``sealed:…``: a value that stands in the routes file and opens for its route and origin alone."""
+"""Secret source ``sealed:…``: an encrypted value in the routes file, bound to route and origin."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from proxy.secrets.envelope import SealBinding, parse_envelope
 from proxy.secrets.source import SourceError
 
 
-def read_sealed(text: str, slot: str, place: SealBinding | None) -> bytes:
+def read_sealed(text: str, slot: str, binding: SealBinding | None) -> bytes:
     """Open a sealed value for the secret ``slot`` of a route. Raises SourceError."""
-    # cryptography takes long to load, and most routes files have nothing sealed.
+    # cryptography is slow to import, and most routes files have no sealed values.
     from proxy.secrets.keyfile import read_keys
     from proxy.secrets.sealing import UnsealError
 
-    if place is None:
+    if binding is None:
         raise SourceError("use another source here: only secrets of routes can be sealed")
     envelope = parse_envelope(text)
     try:
-        return read_keys().open(envelope, place, slot)
+        return read_keys().open(envelope, binding, slot)
     except UnsealError as error:
         raise SourceError(str(error)) from None

@@ -1,7 +1,8 @@
-"""Sealed values: whoever has the public key seals, only the proxy's private key opens.
+"""Sealing of values: a public key seals, only the proxy's private key opens.
 
-HPKE in base mode (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305, as
-``cryptography`` has it. It hides a value and ties it to its place; it does not say who sealed it.
+HPKE in base mode (RFC 9180) with DHKEM(X25519, HKDF-SHA256), HKDF-SHA256 and ChaCha20-Poly1305,
+implemented by ``cryptography``. It encrypts a value and binds it to a route, origin and name; it
+does not authenticate the sender.
 """
 
 from __future__ import annotations
@@ -18,45 +19,48 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from proxy.errors import KeyrelayError
-from proxy.secrets.envelope import Envelope, SealBinding, binding
+from proxy.secrets.envelope import Envelope, SealBinding, hpke_info
 
-HEADER = "# Keys for sealed values of keyrelay. Whoever reads this file can open them.\n"
-"""First line of a file of keys."""
+HEADER = "# Keys for sealed values of keyrelay. Keep private: this file opens all of them.\n"
+"""First line of a key file."""
 
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.CHACHA20_POLY1305)
 _PUBLIC, _PRIVATE = "keyrelay-public-", "keyrelay-private-"
 
 
 class UnsealError(KeyrelayError):
-    """A sealed value does not open here. The text says what to do; never a value or a key."""
+    """A sealed value cannot be opened. The message is a remedy, never a value or a key."""
 
 
 @dataclass(frozen=True, slots=True)
 class PublicKey:
-    """What suffices to seal. Its text, ``keyrelay-public-…``, may be shown to anybody."""
+    """The public part of a key: it seals. Its text, ``keyrelay-public-…``, is not secret."""
 
     raw: bytes
 
     @property
     def key_id(self) -> str:
-        """Eight hex digits that name the key in sealed values and files."""
+        """Eight hex digits that identify the key in sealed values and key files."""
         return hashlib.sha256(self.raw).hexdigest()[:8]
 
     @classmethod
     def parse(cls, text: str) -> PublicKey:
-        """A key from its text. Raises ValueError, without the text: it may be the private part."""
+        """Parse the text of a public key.
+
+        Raises ConfigValueError without the text, which may be the private part.
+        """
         if text.startswith(_PRIVATE):
-            raise ValueError("this is the private part of a key\ngive the public part")
+            raise ValueError("this is the private part of a key\npass the public part")
         raw = _decoded(text, _PUBLIC)
         if raw is None or not _usable(raw):
-            raise ValueError("this is no public key\nkeyrelay keygen --public prints yours")
+            raise ValueError("invalid public key\nkeyrelay keygen --public prints yours")
         return cls(raw)
 
-    def seal(self, value: bytes, place: SealBinding, slot: str) -> Envelope:
-        """Seal a value for the secret ``slot`` of the route at ``place``."""
+    def seal(self, value: bytes, binding: SealBinding, slot: str) -> Envelope:
+        """Seal a value for the secret ``slot`` of the route and origin of ``binding``."""
         public = X25519PublicKey.from_public_bytes(self.raw)
-        data = _SUITE.encrypt(value, public, binding(place, slot))
-        return Envelope.of(self.key_id, data, place, slot)
+        data = _SUITE.encrypt(value, public, hpke_info(binding, slot))
+        return Envelope.of(self.key_id, data, binding, slot)
 
     def __str__(self) -> str:
         return _PUBLIC + _encoded(self.raw)
@@ -64,7 +68,7 @@ class PublicKey:
 
 @dataclass(frozen=True, slots=True)
 class SealingKey:
-    """A whole key: what opens, its public part, and the day it was made."""
+    """A key pair: the private part, which opens, the public part, and the creation date."""
 
     public: PublicKey
     created: datetime.date
@@ -72,7 +76,7 @@ class SealingKey:
 
     @classmethod
     def generate(cls, created: datetime.date) -> SealingKey:
-        """A new key."""
+        """Generate a key."""
         private = X25519PrivateKey.generate()
         return cls(PublicKey(private.public_key().public_bytes_raw()), created, private)
 
@@ -81,68 +85,68 @@ class SealingKey:
         return self.public.key_id
 
     def line(self) -> str:
-        """The key as a file has it. Holds the private part: for that file alone."""
+        """Return the key's line in a key file. Contains the private part."""
         private = _PRIVATE + _encoded(self._private.private_bytes_raw())
         return f"{self.key_id} {self.created.isoformat()} {private} {self.public}\n"
 
-    def open(self, envelope: Envelope, place: SealBinding, slot: str) -> bytes:
-        """The value, if it was sealed to this key for this place. Raises UnsealError."""
-        if remedy := envelope.mismatch(place, slot):
+    def open(self, envelope: Envelope, binding: SealBinding, slot: str) -> bytes:
+        """Return the value sealed to this key for this binding. Raises UnsealError."""
+        if remedy := envelope.mismatch(binding, slot):
             raise UnsealError(remedy)
         try:
-            return _SUITE.decrypt(envelope.data, self._private, binding(place, slot))
+            return _SUITE.decrypt(envelope.data, self._private, hpke_info(binding, slot))
         except InvalidTag:
-            raise UnsealError("seal the value anew: it was changed after it was sealed") from None
+            raise UnsealError("seal the value again: it was modified after sealing") from None
 
 
 @dataclass(frozen=True, slots=True)
 class Keys:
-    """All keys of a file, oldest first. ``origin`` names the file for messages."""
+    """The keys of a key file, oldest first. ``origin`` names the file in messages."""
 
     keys: tuple[SealingKey, ...]
     origin: str
 
     @property
     def newest(self) -> SealingKey:
-        """The key to seal to: the last one."""
+        """The last key, to which new values are sealed."""
         return self.keys[-1]
 
     def find(self, key_id: str) -> SealingKey:
-        """The key of that id. Raises UnsealError."""
+        """Return the key with that ID. Raises UnsealError."""
         for key in self.keys:
             if key.key_id == key_id:
                 return key
         raise UnsealError(
-            f"bring the key {key_id} with which the value was sealed, or seal it anew: "
+            f"add the key {key_id} to which the value was sealed, or seal the value again: "
             f"{self.origin} has no such key"
         )
 
-    def open(self, envelope: Envelope, place: SealBinding, slot: str) -> bytes:
-        """The value. Raises UnsealError, for an unknown key as for a wrong place."""
-        return self.find(envelope.key_id).open(envelope, place, slot)
+    def open(self, envelope: Envelope, binding: SealBinding, slot: str) -> bytes:
+        """Return the value. Raises UnsealError for an unknown key or another binding."""
+        return self.find(envelope.key_id).open(envelope, binding, slot)
 
 
 def parse_keys(text: str, origin: str) -> Keys:
-    """Keys from lines of id, day, private and public part; ``#`` begins a comment.
+    """Parse lines of ID, date, private part and public part; ``#`` begins a comment.
 
-    Raises ValueError with the number of the line, never its text.
+    Raises ValueError with the line number, never the text of the line.
     """
     keys = []
     for number, line in enumerate(text.splitlines(), 1):
-        words = line.split()
-        if not words or words[0].startswith("#"):
+        columns = line.split()
+        if not columns or columns[0].startswith("#"):
             continue
-        key = _parse_key(words)
+        key = _parse_key(columns)
         if key is None:
-            raise ValueError(f"line {number} of {origin} is no key")
+            raise ValueError(f"line {number} of {origin} is not a key")
         keys.append(key)
     if not keys:
-        raise ValueError(f"{origin} holds no key")
+        raise ValueError(f"{origin} has no key")
     return Keys(tuple(keys), origin)
 
 
-def _parse_key(words: Iterable[str]) -> SealingKey | None:
-    match tuple(words):
+def _parse_key(columns: Iterable[str]) -> SealingKey | None:
+    match tuple(columns):
         case (key_id, day, private, public):
             raw = _decoded(private, _PRIVATE)
         case _:
@@ -159,7 +163,10 @@ def _parse_key(words: Iterable[str]) -> SealingKey | None:
 
 
 def _usable(raw: bytes) -> bool:
-    """Whether it is no point of small order: anybody could open (RFC 7748 section 6.1)."""
+    """Return whether the key is no small-order point, whose shared secret is public.
+
+    RFC 7748 section 6.1.
+    """
     try:
         X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(raw))
     except ValueError:
@@ -172,7 +179,7 @@ def _encoded(raw: bytes) -> str:
 
 
 def _decoded(text: str, prefix: str) -> bytes | None:
-    """The 32 bytes of a key, which have 43 letters without padding; None if it has others."""
+    """Decode the 32 bytes of a key: 43 unpadded base64url digits. None if malformed."""
     if not re.fullmatch(prefix + "[A-Za-z0-9_-]{43}", text):
         return None
     return base64.urlsafe_b64decode(text.removeprefix(prefix) + "=")

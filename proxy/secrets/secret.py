@@ -1,7 +1,7 @@
-"""A value that must not be seen.
+"""A secret value that cannot be printed, copied or compared by accident.
 
-Everything that could print, copy or compare a secret by accident either shows its name or
-refuses. Python cannot wipe memory reliably, so nothing here pretends to.
+``repr``, ``str`` and ``format`` show the name; comparing, hashing and pickling raise. Python cannot
+erase memory reliably, so this module does not attempt to.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import hmac
 import secrets
 from typing import Final, NoReturn, final
 
-# New in each process: what is made with it can be compared here and tells nobody else anything.
+# Random per process: digests compare within the process and reveal nothing outside it.
 _KEY: Final = secrets.token_bytes(32)
 
 
@@ -19,8 +19,8 @@ _KEY: Final = secrets.token_bytes(32)
 class Secret:
     """One secret value under its configured name. Immutable.
 
-    ``reference`` says where it is from, in words that may be shown: ``env:NEW``. ``reveal`` is the
-    only way to the value; a test holds who may call it.
+    ``reference`` is the displayable source: ``env:NEW``. ``reveal`` is the only access to the
+    value; a test restricts its callers.
     """
 
     __slots__ = ("__value", "name", "reference")
@@ -31,15 +31,15 @@ class Secret:
         self.__value = value
 
     def reveal(self) -> bytes:
-        """The value itself: to make a credential of it, or the digest that it is compared by."""
+        """Return the value, to build a credential or a digest from it."""
         return self.__value
 
     def fingerprint(self) -> str:
-        """Eight hex digits that tell two values apart and say nothing about either."""
+        """Return eight hex digits that distinguish two values without disclosing either."""
         return hashlib.sha256(b"keyrelay fingerprint\0" + self.__value).hexdigest()[:8]
 
     def digest(self) -> bytes:
-        """Tells whether two values are the same, within this process; never to be shown."""
+        """Return a digest that is equal for equal values within this process. Not for display."""
         return hmac.digest(_KEY, self.__value, hashlib.sha256)
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""What all sources of secrets share: how they fail, what a value may be, how long they may take."""
+"""Shared parts of secret sources: the error, the check of values, and the time limit."""
 
 from __future__ import annotations
 
@@ -9,62 +9,64 @@ from collections.abc import Callable
 from typing import Protocol
 
 LIMIT_BYTES = 64 * 1024
-"""Largest value of a secret: above the size of any key, below that of a mistake."""
+"""Maximum size of a secret: above the size of any key; a larger file is the wrong file."""
 
-# Visible ASCII, blanks between, and what latin-1 has above it: RFC 9110 section 5.5 field content.
+# Visible ASCII, spaces, and bytes above ASCII: field content of RFC 9110 section 5.5.
 _SENDABLE = re.compile(rb"[\x20-\x7e\x80-\xff]+")
 
 
 class SourceError(Exception):
-    """No usable value. The text says what to do (``set HUME_API_KEY``); never a value.
+    """No usable value. The message is a remedy (``set HUME_API_KEY``), never a value.
 
-    Own sources raise it as well. Their text is shown to whoever asks why a route is not ready.
+    Plugins raise it as well. The message is public: it is part of the status and of 503 responses.
     """
 
 
 def check(value: bytes, origin: str, *, multiline: bool) -> None:
-    """Raise SourceError for what cannot be a secret: it becomes part of a header or a URL, which it
-    must not be able to end. ``origin`` says in words where the value is from.
+    """Raise SourceError for a value that cannot be a secret.
+
+    A secret becomes part of a field or URL and must not contain what ends one. ``origin`` describes
+    the source for the message. ``multiline`` allows line breaks, for PEM keys and JSON files.
     """
     if not value:
         raise SourceError(f"write the value first: {origin} is empty")
     if len(value) > LIMIT_BYTES:
-        raise SourceError(f"take another: {origin} is larger than 64 KiB, which no key is")
+        raise SourceError(f"use another: {origin} is larger than 64 KiB, too large for a key")
     if multiline:
         if b"\0" in value:
-            raise SourceError(f"name a text: {origin} is binary")
+            raise SourceError(f"use a text file: {origin} is binary")
         return
     if not _SENDABLE.fullmatch(value):
         raise SourceError(f"remove line breaks and control characters from {origin}")
     if value != value.strip(b" "):
-        raise SourceError(f"remove the blanks around {origin}")
+        raise SourceError(f"remove the spaces around {origin}")
 
 
-def without_line_end(value: bytes) -> bytes:
-    """The bytes without the one line end that editors, ``echo`` and most programs leave."""
+def strip_line_end(value: bytes) -> bytes:
+    """Remove the one trailing line end that editors, ``echo`` and most programs write."""
     return value.removesuffix(b"\r\n") if value.endswith(b"\r\n") else value.removesuffix(b"\n")
 
 
-def in_time(read: Callable[[], object], what: str, timeout_seconds: float) -> object:
-    """What ``read`` returns or raises. Raises SourceError if it takes longer than that.
+def call_with_timeout(read: Callable[[], object], what: str, timeout_seconds: float) -> object:
+    """Return or raise what ``read`` does. Raises SourceError after ``timeout_seconds``.
 
-    It runs in a thread of its own, which cannot be ended: one that hangs is left behind, and does
-    not keep the process from ending.
+    ``read`` runs in its own daemon thread, which cannot be ended: a blocked one is abandoned and
+    does not prevent the process from exiting. ``what`` describes the source for the message.
     """
-    answers: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
+    results: queue.SimpleQueue[tuple[object, BaseException | None]] = queue.SimpleQueue()
 
     def run() -> None:
         try:
-            answers.put((read(), None))
-        except BaseException as error:  # noqa: BLE001  raised again below, where it is waited for
-            answers.put((None, error))
+            results.put((read(), None))
+        except BaseException as error:  # noqa: BLE001  raised again in the waiting thread
+            results.put((None, error))
 
     threading.Thread(target=run, name=f"keyrelay {what}", daemon=True).start()
     try:
-        value, error = answers.get(timeout=timeout_seconds)
+        value, error = results.get(timeout=timeout_seconds)
     except queue.Empty:
         raise SourceError(
-            f"look why {what} does not answer, or raise timeout_seconds: "
+            f"check why {what} does not respond, or raise timeout_seconds: "
             f"it timed out after {timeout_seconds:g} s"
         ) from None
     if error is not None:
@@ -73,7 +75,7 @@ def in_time(read: Callable[[], object], what: str, timeout_seconds: float) -> ob
 
 
 class SecretSpec(Protocol):
-    """What the resolver needs to know of a configured secret."""
+    """The settings of a secret that the resolver reads; implemented by ``config.secret``."""
 
     @property
     def references(self) -> tuple[str, ...]: ...
@@ -84,4 +86,4 @@ class SecretSpec(Protocol):
     @property
     def ttl_seconds(self) -> float | None: ...
     @property
-    def asks(self) -> bool: ...
+    def external(self) -> bool: ...

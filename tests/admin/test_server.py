@@ -166,17 +166,17 @@ async def test_a_watcher_that_leaves(running: Inspected) -> None:
     """It is noticed while nothing happens, and its place is free."""
     for _ in range(10):
         async with hearing(running):
-            assert len(running.watched.inspector_hub._watchers) == 1
-        await until(lambda: not running.watched.inspector_hub._watchers)
+            assert len(running.watched.inspector_hub._subscriptions) == 1
+        await until(lambda: not running.watched.inspector_hub._subscriptions)
 
 
-async def test_too_many_watchers(running: Inspected) -> None:
+async def test_too_many_subscriptions(running: Inspected) -> None:
     """The ninth is told so."""
-    every = [running.watched.inspector_hub.watch() for _ in range(8)]
+    every = [running.watched.inspector_hub.subscribe() for _ in range(8)]
     status, fields, text = await ask(running, "/api/events")
     assert (status, fields["retry-after"]) == (503, "5")
     assert json.loads(text)["type"].endswith("too-many-watchers")
-    running.watched.inspector_hub.leave(every[0])
+    running.watched.inspector_hub.unsubscribe(every[0])
     assert (await ask(running, "/api/events"))[0] == 200
 
 
@@ -196,7 +196,7 @@ async def test_a_watcher_that_reads_nothing(running: Inspected) -> None:
                 await asyncio.sleep(0.002)
         while (await heard.next("message", "gap"))[0] != "gap":
             pass
-    for watcher in watched.inspector_hub._watchers:
+    for watcher in watched.inspector_hub._subscriptions:
         assert watcher._bytes <= 4 * 1024 * 1024
     reader.reset()
 

@@ -169,7 +169,7 @@ async def test_the_retired_end_with_their_last_request() -> None:
         later, other = ExchangeRecord("a", "GET", "/x"), ExchangeRecord("b", "GET", "/x")
         assert one.tick(first, second, later, other) == 2
         assert one.tick(second, later, other) == 1
-        second.answered(101)
+        second.response_started(101)
         assert one.tick(second, later, other) == 0
         one.put_in_force(a=route())
         one.put_in_force(b=route())
@@ -184,7 +184,7 @@ async def test_a_handshake_under_way_keeps_its_service() -> None:
         handshake = ExchangeRecord("a", "GET", "/x", websocket=True)
         one.put_in_force()
         assert one.tick(handshake) == 1
-        handshake.answered(101)
+        handshake.response_started(101)
         assert one.tick(handshake) == 0
 
 
@@ -210,7 +210,7 @@ async def test_maskers_are_those_of_the_route() -> None:
     async with kept() as one:
         one.put_in_force(a=route())
         assert {
-            redactor.mask(f"x {KEY} y".encode()) for redactor in one.route_services.redactors("a")
+            redactor.redact(f"x {KEY} y".encode()) for redactor in one.route_services.redactors("a")
         } == {b"x ************** y"}
         assert list(one.route_services.redactors("gone")) == []
 

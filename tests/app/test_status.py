@@ -81,7 +81,7 @@ async def test_what_is_under_way(running: Running) -> None:
     """Requests and open WebSockets are told apart; a handshake counts as a request until then."""
     app = running.app
     opened = ExchangeRecord("api", "GET", "/", websocket=True)
-    opened.answered(101)
+    opened.response_started(101)
     every = [
         opened,
         ExchangeRecord("api", "GET", "/", websocket=True),

@@ -166,5 +166,5 @@ def test_other_values_are_masked_as_well() -> None:
     redactor = inject(placed, values, [other]).redactor
     pair = base64.b64encode(b"other-user:")
     for text in (KEY, b"dummy-user", b"other-dummy-key", b"other-user", pair):
-        assert redactor.mask(b"<" + text + b">") == b"<" + b"*" * len(text) + b">"
-    assert redactor.mask(b"not-placed") == b"not-placed"
+        assert redactor.redact(b"<" + text + b">") == b"<" + b"*" * len(text) + b">"
+    assert redactor.redact(b"not-placed") == b"not-placed"

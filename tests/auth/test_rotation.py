@@ -339,7 +339,7 @@ async def test_tokens_of_one_secret_that_are_all_refused(tmp_path: Path) -> None
         injection = await strategy.obtain(websocket=False)
         assert b"dummy-token-3" in injection.headers
         told = b"dummy-token-1 dummy-token-2 dummy-token-3"
-        assert injection.redactor.mask(told) == re.sub(rb"[^ ]", b"*", told)
+        assert injection.redactor.redact(told) == re.sub(rb"[^ ]", b"*", told)
 
 
 async def test_no_client_secret_is_taken(tmp_path: Path) -> None:

@@ -358,4 +358,4 @@ async def test_the_predecessor_is_masked_as_well() -> None:
             await one.http()
             await one.clock.advance(801)
         injection = await one.http()
-        assert injection.redactor.mask(b"dummy/1 dummy/2 dummy/3") == b"dummy/1 ******* *******"
+        assert injection.redactor.redact(b"dummy/1 dummy/2 dummy/3") == b"dummy/1 ******* *******"

@@ -117,7 +117,7 @@ def test_a_named_route_must_work(names: tuple[str, ...]) -> None:
     ("arguments", "words"),
     [
         (("humee",), 'did you mean "hume"?'),
-        (("acme", "-c", "absent.yaml"), "there is no such file"),
+        (("acme", "-c", "absent.yaml"), "no such file"),
         (("demoo", "-c", "routes.yaml"), 'did you mean "demo"?'),
     ],
 )

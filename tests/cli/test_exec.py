@@ -18,7 +18,7 @@ from tests.support.command import Done, keyrelay
         (("--frobnicate", "--", "true"), "No such option"),
         (("humee", "--", "true"), 'did you mean "hume"?'),
         (("acme", "-c", "routes.yaml", "--", "true"), "There is no route acme in routes.yaml"),
-        (("-c", "absent.yaml", "--", "true"), "there is no such file"),
+        (("-c", "absent.yaml", "--", "true"), "no such file"),
     ],
 )
 def test_misuse_is_exit_2(tmp_path: Path, arguments: tuple[str, ...], words: str) -> None:

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from proxy.cli.main import main
 from proxy.cli.seal import keygen, reseal, seal
-from proxy.secrets.envelope import parse_envelope, place_of
+from proxy.secrets.envelope import parse_envelope, seal_binding
 from proxy.secrets.keyfile import read_keys
 from tests.support.command import CANARY, COMMAND, Done, environment, inspect
 
@@ -48,7 +48,7 @@ def run(*arguments: str, folder: Path, stdin: bytes = b"") -> Done:
 
 
 NO_KEYRING = "keyring.backends.fail.Keyring"
-PLACE = place_of("hume", "https://api.hume.ai")
+PLACE = seal_binding("hume", "https://api.hume.ai")
 
 
 def sealed(folder: Path, stdin: bytes = CANARY.encode(), *more: str) -> Done:
@@ -116,7 +116,7 @@ def test_the_public_part_suffices(folder: Path) -> None:
     assert opened(folder, done.out) == CANARY.encode()
     wrong = sealed(folder, CANARY.encode(), "--to", "dummy")
     assert wrong.code == 2
-    assert "this is no public key" in wrong.err
+    assert "invalid public key" in wrong.err
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_the_public_part_suffices(folder: Path) -> None:
         (b"\n", "is empty"),
         (f"{CANARY}\nmore".encode(), "remove line breaks"),
         (f"{CANARY}\n\n".encode(), "remove line breaks"),
-        (f" {CANARY}".encode(), "remove the blanks"),
+        (f" {CANARY}".encode(), "remove the spaces"),
         (CANARY.encode() * 5000, "larger than 64 KiB"),
     ],
 )

@@ -282,8 +282,8 @@ def test_presets_do_not_say_where_a_route_is() -> None:
     """Place and listener are the route's business, also in presets of the user's own."""
     made = read_preset("upstream: https://a.example\nlisten: 127.0.0.1:1\npath: /x\n", "p.yaml")
     assert [str(finding).splitlines()[0] for finding in made.document.findings] == [
-        'p.yaml:3:1: "path" has no place in a preset',
-        'p.yaml:2:1: "listen" has no place in a preset',
+        'p.yaml:3:1: "path" is not for presets',
+        'p.yaml:2:1: "listen" is not for presets',
     ]
 
 

@@ -10,7 +10,7 @@ import pytest
 from proxy.config.loader import load
 from proxy.config.reseal import Resealed, reseal
 from proxy.errors import ConfigError, KeyrelayError
-from proxy.secrets.envelope import place_of
+from proxy.secrets.envelope import seal_binding
 from proxy.secrets.resolver import resolve
 from proxy.secrets.sealing import Keys, SealingKey, parse_keys
 
@@ -23,7 +23,7 @@ def sealed(route: str, slot: str, key: SealingKey = OLD) -> str:
     """A value for a route of ``ROUTES``, to which its place is known."""
     upstreams = {"hume": "https://api.hume.ai", "acme": "https://api.acme.dev/v2"}
     value = f"dummy-{route}-{slot}".encode()
-    return str(key.public.seal(value, place_of(route, upstreams[route]), slot))
+    return str(key.public.seal(value, seal_binding(route, upstreams[route]), slot))
 
 
 HUME, SECRET, ACME, ROTATED, PLAIN, ANCHORED = (
@@ -79,7 +79,7 @@ def values(path: Path, keys: Keys, monkeypatch: pytest.MonkeyPatch, folder: Path
         assert route.upstream is not None
         for slot, secret in route.secrets.items():
             if any(one.startswith("sealed:") for one in secret.references):
-                found.append(resolve(slot, secret, place_of(name, route.upstream)).reveal())
+                found.append(resolve(slot, secret, seal_binding(name, route.upstream)).reveal())
     return found
 
 
@@ -147,9 +147,9 @@ def test_all_or_nothing(file: Path) -> None:
         reseal(file, KEYS, NEW.public)
     first, second = caught.value.findings
     assert (first.line, second.line) == (4, 9)
-    assert first.message == 'the secret "secret_key" of "hume" cannot be sealed anew'
+    assert first.message == 'the secret "secret_key" of "hume" cannot be resealed'
     assert "for another secret of the route" in first.advice
-    assert f"bring the key {STRANGER.key_id}" in second.advice
+    assert f"add the key {STRANGER.key_id}" in second.advice
     assert "dummy" not in str(caught.value)
     assert file.read_text() == text
     assert file.stat().st_ino == before.st_ino
@@ -187,7 +187,7 @@ def test_a_file_with_findings_or_without_values(tmp_path: Path) -> None:
     """What is wrong is told as ``check`` does; where nothing is sealed nothing is done."""
     path = tmp_path / "routes.yaml"
     path.write_text(f"routes: {{hume: {{provider: hume, secrets: {{api_key: {HUME[:-3]}}}}}}}")
-    with pytest.raises(ConfigError, match="cut short"):
+    with pytest.raises(ConfigError, match="truncated"):
         reseal(path, KEYS, NEW.public)
     path.write_text("routes: {hume: {provider: hume}}")
     assert reseal(path, KEYS, NEW.public) == Resealed(0, 0)

@@ -56,6 +56,6 @@ def test_a_field_of_a_json_secret_is_named_with_a_dot() -> None:
 @pytest.mark.parametrize("value", [b"dummy", b"{}", b'{"key": 1}', b"[]", b'{"key": {"a": "b"}}'])
 def test_a_field_that_is_not_there_is_an_error_without_the_value(value: bytes) -> None:
     """A secret that is not the JSON that was meant is named, and never shown."""
-    with pytest.raises(ValueError, match="account is no JSON that has a text key") as caught:
+    with pytest.raises(ValueError, match="account is not JSON with a string key") as caught:
         parse_template("{account.key}").render({"account": value})
     assert "dummy" not in str(caught.value)

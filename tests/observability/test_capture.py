@@ -122,12 +122,12 @@ def test_what_cannot_be_read_any_more() -> None:
 def test_nobody_watches_any_more() -> None:
     """Reading ends, with a word about it for whoever comes back."""
     heard, tap = session()
-    tap.rest()
-    tap.rest()
+    tap.stop()
+    tap.stop()
     tap.from_client(frame(b"unheard", mask=MASK))
     assert [kind for _, kind, _, _, _ in heard] == ["note"]
     told, events = stream()
-    events.rest()
+    events.stop()
     events.feed(b"data: unheard\n\n")
     events.ended()
     assert [kind for _, kind, _, _, _ in told] == ["note"]
@@ -196,7 +196,7 @@ def test_a_stream_that_unfolds_to_too_much() -> None:
     """A few bytes that stand for millions are not read on."""
     heard, told = stream("deflate")
     told.feed(zlib.compress(b"\n" * 20_000_000))
-    assert [text for _, _, text, _, _ in heard] == ["It unfolds to too much."]
+    assert [text for _, _, text, _, _ in heard] == ["The decompressed data is too large."]
 
 
 @pytest.mark.parametrize("kind", ["session", "stream"])

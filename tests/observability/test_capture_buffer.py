@@ -44,7 +44,7 @@ def test_all_together_are_bounded() -> None:
     assert conversations.cost <= KEPT_BYTES
     assert conversations.find(1) is None
     assert conversations.find(2) is new
-    assert 100 < len(new.said) < 200
+    assert 100 < len(new.messages) < 200
 
 
 @given(some.lists(some.tuples(some.integers(0, 5), some.integers(0, 60_000)), max_size=300))
@@ -57,7 +57,7 @@ def test_the_cost_is_what_is_there(steps: list[tuple[int, int]]) -> None:
         say(conversations, every[number], "z" * size)
         if size % 7 == 0:
             conversations.end(every[number])
-    kept = [said for one in every for said in one.said]
+    kept = [said for one in every for said in one.messages]
     assert conversations.cost == sum(said.cost for said in kept) <= KEPT_BYTES
 
 
@@ -77,4 +77,4 @@ def test_many_that_say_little() -> None:
     one = conversations.begin(1, "sse")
     say(conversations, one, "", 5 * KEPT)
     assert len(conversations._order) <= 2 * KEPT
-    assert len(one.said) == KEPT
+    assert len(one.messages) == KEPT

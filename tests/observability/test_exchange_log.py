@@ -16,7 +16,7 @@ from tests.support.keyrelay import until
 
 def exchange(**more: object) -> ExchangeRecord:
     one = ExchangeRecord("api", "GET", "/v1/x", strategy="key", sent=3, received=5)
-    one.answered(200)
+    one.response_started(200)
     for name, value in more.items():
         setattr(one, name, value)
     return one
@@ -37,7 +37,7 @@ async def test_a_line_for_people() -> None:
     """
     fine, bad, gone = await lines_of(
         exchange(),
-        exchange(outcome="host-not-allowed", note="'evil'", strategy="", status=421),
+        exchange(outcome="host-not-allowed", log_detail="'evil'", strategy="", status=421),
         exchange(outcome="client-left", status=0, websocket=True),
     )
     assert re.fullmatch(r"\d\d:\d\d:\d\d api GET /v1/x 200 \d+ ms, 3/5 B, key", fine)
@@ -116,7 +116,7 @@ async def test_without_an_access_log() -> None:
     exchange_log = ExchangeLog(asyncio.get_running_loop(), None)
     exchange_log.finish(exchange())
     exchange_log.flush()
-    assert (exchange_log.total, len(exchange_log.recent), exchange_log._unheard) == (1, 1, [])
+    assert (exchange_log.total, len(exchange_log.recent), exchange_log._pending) == (1, 1, [])
 
 
 async def test_the_journal_does_not_grow() -> None:
@@ -146,7 +146,7 @@ async def test_every_sink_hears_everything_once() -> None:
     """Sinks get what has ended in its order and in one batch, each exchange once."""
     heard: list[list[ExchangeRecord]] = []
     exchange_log = ExchangeLog(asyncio.get_running_loop())
-    exchange_log.sinks += [lambda batch: heard.append(list(batch))] * 2
+    exchange_log.observers += [lambda batch: heard.append(list(batch))] * 2
     both = [exchange(), exchange()]
     for one in both:
         exchange_log.finish(one)
@@ -164,7 +164,7 @@ async def test_a_sink_that_fails() -> None:
     warnings: list[str] = []
     written: list[str] = []
     exchange_log = ExchangeLog(asyncio.get_running_loop(), warn=warnings.append)
-    exchange_log.sinks += [broken_sink, AccessLog(written.append)]
+    exchange_log.observers += [broken_sink, AccessLog(written.append)]
     for _ in range(3):
         exchange_log.finish(exchange())
         exchange_log.flush()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
-from proxy.observability.inspector import InspectorHub, TooManyWatchers
+from proxy.observability.inspector import InspectorHub, TooManySubscriptions
 from tests.support.inspection import MASKER, event_stream, frame
 
 MASK = b"\x01\x02\x03\x04"
@@ -26,16 +26,16 @@ async def names(inspector_hub: InspectorHub, watcher: Any) -> list[str]:
 async def test_the_life_of_an_exchange() -> None:
     """Begun, answered, ended, in this order, each as it then was."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     exchange_log = ExchangeLog(asyncio.get_running_loop())
-    exchange_log.sinks.append(inspector_hub.ended)
+    exchange_log.observers.append(inspector_hub.ended)
     exchange = ExchangeRecord("api", "GET", "/v1/voices", strategy="key")
     exchange_log.begin(exchange)
     inspector_hub.begun(exchange)
     [(name, told)] = await watcher.take(1)
     assert (name, told["open"], told["status"], told["first_byte_ms"]) == ("begun", True, 0, None)
-    exchange.answered(201)
-    inspector_hub.answered(exchange)
+    exchange.response_started(201)
+    inspector_hub.response_started(exchange)
     [(name, told)] = await watcher.take(1)
     assert (name, told["open"], told["status"]) == ("answered", True, 201)
     assert told["first_byte_ms"] > 0
@@ -46,22 +46,22 @@ async def test_the_life_of_an_exchange() -> None:
     assert (name, told["open"], told["received"]) == ("ended", False, 7)
     assert told["duration_ms"] > 0
     assert (told["route"], told["path"], told["strategy"]) == ("api", "/v1/voices", "key")
-    inspector_hub.leave(watcher)
-    inspector_hub.rest()
+    inspector_hub.unsubscribe(watcher)
+    inspector_hub.stop()
 
 
 async def test_a_short_exchange_is_told_once() -> None:
     """Of one that has ended before anybody fetched it, its end says everything."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     exchange = an_exchange()
     inspector_hub.begun(exchange)
-    exchange.answered(200)
-    inspector_hub.answered(exchange)
+    exchange.response_started(200)
+    inspector_hub.response_started(exchange)
     exchange.duration = 0.1
     inspector_hub.ended([exchange])
     assert await names(inspector_hub, watcher) == ["ended"]
-    inspector_hub.rest()
+    inspector_hub.stop()
 
 
 async def test_nobody_watches() -> None:
@@ -79,7 +79,7 @@ async def test_nobody_watches() -> None:
 async def test_a_websocket_is_heard() -> None:
     """Messages are told as they pass and kept for whoever opens the exchange later."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     exchange = an_exchange(5, websocket=True)
     tap = inspector_hub.tap(exchange, b"", MASKER)
     assert tap is not None
@@ -89,37 +89,37 @@ async def test_a_websocket_is_heard() -> None:
     assert (said["number"], said["sender"], said["text"]) == (5, "client", "hello")
     conversation = inspector_hub.conversation(exchange)
     assert conversation is not None
-    assert [one.text for one in conversation.said] == ["hello"]
+    assert [one.text for one in conversation.messages] == ["hello"]
     tap.ended()
     assert inspector_hub.conversation(exchange) is conversation
-    inspector_hub.rest()
+    inspector_hub.stop()
     assert inspector_hub.conversation(exchange) is None
 
 
 async def test_a_stream_of_events_is_heard() -> None:
     """Only answers of that type; the exchange is one of that kind from then on."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     exchange = an_exchange(6)
     stream = inspector_hub.stream(exchange, event_stream(), MASKER)
     assert stream is not None
     stream.feed(b"data: 1\n\n")
     [(_, said)] = await watcher.take(1)
     assert (said["conversation"], said["kind"], said["text"]) == ("sse", "event", "data: 1")
-    assert inspector_hub.kind(exchange) == inspector_hub.told(exchange)["kind"] == "sse"
+    assert inspector_hub.kind(exchange) == inspector_hub.describe(exchange)["kind"] == "sse"
     stream.ended()
     other = event_stream()
     other.fields = b"\nContent-Type: application/json\r\n"
     assert inspector_hub.stream(an_exchange(7), other, MASKER) is None
     assert inspector_hub.kind(an_exchange(7)) == "http"
-    inspector_hub.rest()
+    inspector_hub.stop()
 
 
 async def test_a_slow_watcher_misses_what_it_does_not_fetch() -> None:
     """What waits is bounded; what is left out is counted, at the end of what there is; others
     have everything."""
     inspector_hub = InspectorHub()
-    slow, quick = inspector_hub.watch(), inspector_hub.watch()
+    slow, quick = inspector_hub.subscribe(), inspector_hub.subscribe()
     heard = 0
     for number in range(1, 10_001):
         inspector_hub.begun(an_exchange(number))
@@ -134,13 +134,13 @@ async def test_a_slow_watcher_misses_what_it_does_not_fetch() -> None:
     assert numbers == list(range(1, len(events)))
     inspector_hub.begun(an_exchange(10_001))
     assert await names(inspector_hub, slow) == ["begun"]
-    inspector_hub.rest()
+    inspector_hub.stop()
 
 
 async def test_large_messages_are_bounded_as_well() -> None:
     """Few messages can be large: their bytes are what counts."""
     inspector_hub = InspectorHub()
-    slow = inspector_hub.watch()
+    slow = inspector_hub.subscribe()
     tap = inspector_hub.tap(an_exchange(websocket=True), b"", MASKER)
     assert tap is not None
     for _ in range(1000):
@@ -148,37 +148,37 @@ async def test_large_messages_are_bounded_as_well() -> None:
     events = await slow.take(1)
     assert sum(len(said.get("text", "")) for _, said in events) <= 4 * 1024 * 1024
     assert events[-1][0] == "gap"
-    inspector_hub.rest()
+    inspector_hub.stop()
 
 
 async def test_too_many() -> None:
     """There is a bound; who leaves makes room."""
     inspector_hub = InspectorHub()
-    every = [inspector_hub.watch() for _ in range(8)]
-    with pytest.raises(TooManyWatchers):
-        inspector_hub.watch()
-    inspector_hub.leave(every[0])
-    inspector_hub.watch()
-    inspector_hub.rest()
+    every = [inspector_hub.subscribe() for _ in range(8)]
+    with pytest.raises(TooManySubscriptions):
+        inspector_hub.subscribe()
+    inspector_hub.unsubscribe(every[0])
+    inspector_hub.subscribe()
+    inspector_hub.stop()
 
 
 async def test_a_page_that_is_loaded_anew() -> None:
     """What was heard outlives a moment without watchers, and no longer than that."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     exchange = an_exchange(websocket=True)
     tap = inspector_hub.tap(exchange, b"", MASKER)
     assert tap is not None
-    inspector_hub.leave(watcher)
+    inspector_hub.unsubscribe(watcher)
     still_active = inspector_hub.active
     assert still_active
     tap.from_client(frame(b"between", mask=MASK))
-    again = inspector_hub.watch()
+    again = inspector_hub.subscribe()
     conversation = inspector_hub.conversation(exchange)
     assert conversation is not None
     assert conversation.count == 1
-    inspector_hub.leave(again)
-    inspector_hub.rest()
+    inspector_hub.unsubscribe(again)
+    inspector_hub.stop()
     assert not inspector_hub.active
     tap.from_client(frame(b"unheard", mask=MASK))
     assert inspector_hub.conversation(exchange) is None
@@ -188,21 +188,21 @@ async def test_a_page_that_is_loaded_anew() -> None:
 async def test_the_hub_rests() -> None:
     """Whoever watches is told that nothing more comes, also while it waits."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     waiting = asyncio.get_running_loop().create_task(watcher.take(60))
     await asyncio.sleep(0)
-    inspector_hub.rest()
+    inspector_hub.stop()
     assert await waiting == []
     assert watcher.closed
     assert not inspector_hub.active
-    inspector_hub.leave(watcher)
-    inspector_hub.rest()
+    inspector_hub.unsubscribe(watcher)
+    inspector_hub.stop()
 
 
 async def test_waiting_has_an_end() -> None:
     """Nothing happened: an empty list after the time. A call that was cancelled loses nothing."""
     inspector_hub = InspectorHub()
-    watcher = inspector_hub.watch()
+    watcher = inspector_hub.subscribe()
     assert await watcher.take(0.001) == []
     waiting = asyncio.get_running_loop().create_task(watcher.take(60))
     await asyncio.sleep(0)
@@ -211,4 +211,4 @@ async def test_waiting_has_an_end() -> None:
         await waiting
     inspector_hub.begun(an_exchange())
     assert await names(inspector_hub, watcher) == ["begun"]
-    inspector_hub.rest()
+    inspector_hub.stop()

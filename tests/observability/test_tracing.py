@@ -151,7 +151,7 @@ async def test_what_a_span_says(traced: Traced) -> None:
     """What the access log says, by the names that OpenTelemetry has for it; no query, no field."""
     one = ExchangeRecord("api", "GET", "/x", strategy="key", started=1000.0)
     traced.begin(one=one)
-    one.answered(200)
+    one.response_started(200)
     one.duration = 0.5
     traced.tracer.end([one])
     (made,) = await traced.spans()
@@ -199,7 +199,7 @@ async def test_a_span_of_what_failed(traced: Traced, more: dict[str, Any], error
 async def test_as_a_sink_of_the_journal(traced: Traced) -> None:
     """A span ends when the journal tells of its exchange; others are none of its business."""
     exchange_log = ExchangeLog(asyncio.get_running_loop())
-    exchange_log.sinks.append(traced.tracer.end)
+    exchange_log.observers.append(traced.tracer.end)
     one = ExchangeRecord("api", "GET", "/x")
     exchange_log.begin(one)
     traced.begin(one=one)
@@ -282,7 +282,7 @@ async def test_what_a_collector_answers_is_not_repeated(
         tracer.begin(Request.of("GET", "/x", []), one, ORIGIN)
         tracer.end([one])
         await tracer.close()
-    assert said == ["traces: there is trouble with the collector (error)"]
+    assert said == ["traces: export to the collector failed (error)"]
     assert caplog.records == []
     assert "".join(capfd.readouterr()) == ""
 
@@ -303,8 +303,8 @@ async def test_a_span_that_cannot_be_made() -> None:
     await tracer.close()
     assert len(exporter.get_finished_spans()) == 1
     assert said == [
-        "traces: a span could not be begun (OverflowError)",
-        "traces: a span could not be ended (OverflowError)",
+        "traces: cannot begin a span (OverflowError)",
+        "traces: cannot end a span (OverflowError)",
     ]
 
 

@@ -37,7 +37,7 @@ def test_a_command_that_cannot_be_run(tmp_path: Path) -> None:
     """A file that is no program is told from one that is not there."""
     with pytest.raises(SourceError, match="command not found"):
         read_command(f"{tmp_path}/none", 10)
-    with pytest.raises(SourceError, match="a program that can be run: Permission denied"):
+    with pytest.raises(SourceError, match="executable: Permission denied"):
         read_command(str(tmp_path), 10)
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.errors import SecretUnavailable
-from proxy.secrets.reference import SOURCES, shown_reference
+from proxy.secrets.reference import SOURCES, display_reference
 from proxy.secrets.resolver import DEMO_KEY, resolve, resolve_all, ttl
 from proxy.secrets.secret import Secret
 from proxy.secrets.source import LIMIT_BYTES
@@ -45,7 +45,7 @@ def test_a_value_that_is_there(world: World) -> None:
     reference = world.put("key", "dummy-ä k".encode())
     found = read(reference)
     assert found.reveal() == "dummy-ä k".encode()
-    assert (found.name, found.reference) == (SLOT, shown_reference(reference))
+    assert (found.name, found.reference) == (SLOT, display_reference(reference))
     assert "dummy" not in f"{found!r} {found}"
 
 

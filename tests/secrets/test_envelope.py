@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.secrets.envelope import Envelope, SealBinding, binding, parse_envelope, place_of
+from proxy.secrets.envelope import Envelope, SealBinding, hpke_info, parse_envelope, seal_binding
 
-PLACE = place_of("hume", "https://api.hume.ai")
+PLACE = seal_binding("hume", "https://api.hume.ai")
 DATA = bytes(range(60))
 TEXT = str(Envelope.of("1a2b3c4d", DATA, PLACE, "api_key"))
 
@@ -23,7 +23,7 @@ def test_the_text_form() -> None:
 @pytest.mark.parametrize("cut", [1, 2, 10, 70, len(TEXT) - 3])
 def test_a_text_that_was_cut_short(cut: int) -> None:
     """Whoever copies half of it is told so before any key is needed."""
-    with pytest.raises(ValueError, match=r"cut short|not all of one") as caught:
+    with pytest.raises(ValueError, match=r"truncated|incomplete") as caught:
         parse_envelope(TEXT[:-cut])
     assert TEXT[20:30] not in str(caught.value)
 
@@ -44,14 +44,14 @@ def test_a_text_that_was_cut_short(cut: int) -> None:
 )
 def test_what_is_no_sealed_value(text: str) -> None:
     """Only the whole of what was printed is one."""
-    with pytest.raises(ValueError, match="paste all that keyrelay seal printed"):
+    with pytest.raises(ValueError, match="paste the whole output of keyrelay seal"):
         parse_envelope(text)
 
 
 def test_a_changed_text() -> None:
     """A letter that was changed by accident is found without a key."""
     changed = TEXT[:-4] + ("A" if TEXT[-4] != "A" else "B") + TEXT[-3:]
-    with pytest.raises(ValueError, match="cut short or changed"):
+    with pytest.raises(ValueError, match="truncated or modified"):
         parse_envelope(changed)
 
 
@@ -74,7 +74,7 @@ def test_the_claim_says_nothing_of_the_value() -> None:
 )
 def test_a_place_has_scheme_host_and_port(upstream: str, origin: str) -> None:
     """Always the port, never the path; the built-in provider is no host."""
-    assert place_of("r", upstream) == SealBinding("r", origin)
+    assert seal_binding("r", upstream) == SealBinding("r", origin)
 
 
 _PARTS = st.tuples(st.text(max_size=6), st.text(max_size=6), st.text(max_size=6))
@@ -86,6 +86,6 @@ def test_no_two_places_have_the_same_binding(
 ) -> None:
     """What belongs to the route cannot be taken for a part of the host."""
     first, second = (
-        binding(SealBinding(route, origin), slot) for route, origin, slot in (one, other)
+        hpke_info(SealBinding(route, origin), slot) for route, origin, slot in (one, other)
     )
     assert (first == second) == (one == other)

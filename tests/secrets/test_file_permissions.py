@@ -229,7 +229,7 @@ def test_a_link_is_no_secret(tmp_path: Path, key: Path, monkeypatch: pytest.Monk
     """It may lead to any file; engines that mount secrets by way of links are an exception."""
     link = tmp_path / "link"
     link.symlink_to(key)
-    assert "is a link" in remedy(link)
+    assert "is a symbolic link" in remedy(link)
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
     assert resolve("key", SecretSettings(references=(f"file:{link}",))).name == "key"
 

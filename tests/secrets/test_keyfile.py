@@ -57,7 +57,7 @@ def test_an_added_key_is_the_newest(home: Path) -> None:
     with pytest.raises(UnsealError, match="no such file"):
         add_key(home / "none", SECOND)
     path.write_text("dummy")
-    with pytest.raises(UnsealError, match="is no key"):
+    with pytest.raises(UnsealError, match="is not a key"):
         add_key(path, SECOND)
 
 
@@ -99,9 +99,9 @@ def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
     ("content", "mode", "words"),
     [
         (FIRST.line().encode(), 0o604, "chmod 600"),
-        (b"dummy-no-key\n", 0o600, "line 1 of .* is no key"),
-        (b"# none\n", 0o600, "holds no key"),
-        (b"\xff\xfe", 0o600, "is no file of keys"),
+        (b"dummy-no-key\n", 0o600, "line 1 of .* is not a key"),
+        (b"# none\n", 0o600, "has no key"),
+        (b"\xff\xfe", 0o600, "is not a key file"),
         (b"", 0o600, "is empty"),
     ],
 )

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.secrets.redaction import SHORTEST, Redactor, StreamMasker
+from proxy.secrets.redaction import SHORTEST, Redactor, StreamRedactor
 
 KEY = b"dummy-key/with+signs=~ and(\xc3\xa9)<&>'\""
 PLAIN = b"dummy-key-0123456789"
@@ -33,7 +33,7 @@ def cut(text: bytes, places: list[int]) -> list[bytes]:
 
 
 def streamed(redactor: Redactor, chunks: list[bytes]) -> bytes:
-    stream = StreamMasker(redactor)
+    stream = StreamRedactor(redactor)
     return b"".join([*map(stream.feed, chunks), stream.finish()])
 
 
@@ -67,7 +67,7 @@ def streamed(redactor: Redactor, chunks: list[bytes]) -> bytes:
 )
 def test_each_form_is_masked(form: bytes) -> None:
     """A form in the middle of a text becomes as many stars, and the rest stays as it is."""
-    masked = Redactor([KEY]).mask(b'{"seen": "' + form + b'"}\r\n')
+    masked = Redactor([KEY]).redact(b'{"seen": "' + form + b'"}\r\n')
     assert masked == b'{"seen": "' + b"*" * len(form) + b'"}\r\n'
 
 
@@ -80,7 +80,7 @@ def test_the_value_is_found_inside_base64(
     """At every alignment only digits that a neighbour has a part in are left."""
     value = b"dummy\xfb\xff\xbe-value\xff\xff\xfe"
     digits = encode(before + value + after)
-    masked = Redactor([value]).mask(b"[" + digits + b"]")
+    masked = Redactor([value]).redact(b"[" + digits + b"]")
     assert len(masked) == len(digits) + 2
     stars = masked.strip(b"[]")
     # Of six bits each: those that the neighbours own wholly or in part.
@@ -97,26 +97,26 @@ def test_a_basic_credential_is_masked_whole() -> None:
     """Given as a value of its own, the Basic form leaves nothing to see."""
     basic = base64.b64encode(USER)
     redactor = Redactor([PLAIN, basic])
-    assert redactor.mask(b"Authorization: Basic " + basic) == (
+    assert redactor.redact(b"Authorization: Basic " + basic) == (
         b"Authorization: Basic " + b"*" * len(basic)
     )
     quoted = quote(basic.decode(), safe="").encode()
-    assert redactor.mask(quoted) == b"*" * len(quoted)
+    assert redactor.redact(quoted) == b"*" * len(quoted)
 
 
 def test_every_occurrence_is_masked() -> None:
     """Several values, several times, side by side and overlapping."""
     redactor = Redactor([b"dummy-one", b"one-dummy-two", b"ababab"])
-    assert redactor.mask(b"dummy-onedummy-one") == b"*" * 18
-    assert redactor.mask(b"dummy-one-dummy-two!") == b"*" * 19 + b"!"
-    assert redactor.mask(b"xabababababx") == b"x" + b"*" * 10 + b"x"
+    assert redactor.redact(b"dummy-onedummy-one") == b"*" * 18
+    assert redactor.redact(b"dummy-one-dummy-two!") == b"*" * 19 + b"!"
+    assert redactor.redact(b"xabababababx") == b"x" + b"*" * 10 + b"x"
 
 
 @pytest.mark.parametrize("data", [b"", b"HTTP/1.1 200 OK\r\n\r\n", PLAIN[:-1], PLAIN[1:] * 3])
 def test_nothing_found_gives_the_same_object(data: bytes) -> None:
     """What holds no occurrence is not even copied."""
-    assert Redactor([PLAIN]).mask(data) is data
-    assert Redactor([]).mask(data) is data
+    assert Redactor([PLAIN]).redact(data) is data
+    assert Redactor([]).redact(data) is data
 
 
 def test_short_values_are_left_alone() -> None:
@@ -125,8 +125,8 @@ def test_short_values_are_left_alone() -> None:
     idle = Redactor([short, b""])
     assert not idle
     assert idle.longest == 0
-    assert idle.mask(b"-" + short + b"-") == b"-" + short + b"-"
-    assert Redactor([short + b"x"]).mask(b"-xxxxxx-") == b"-******-"
+    assert idle.redact(b"-" + short + b"-") == b"-" + short + b"-"
+    assert Redactor([short + b"x"]).redact(b"-xxxxxx-") == b"-******-"
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe\xfd\xfc\xfb\xfa", b"\0\n\r\t\x1b\x7f", b"++//==++//"])
@@ -134,7 +134,7 @@ def test_values_that_are_no_text_are_masked(value: bytes) -> None:
     """Bytes that no coding leaves as they are have their forms as well."""
     redactor = Redactor([value])
     for form in (value, quote(value, safe="").encode(), base64.b64encode(b"a:" + value)[3:]):
-        masked = redactor.mask(b"<" + form + b">")
+        masked = redactor.redact(b"<" + form + b">")
         assert len(masked) == len(form) + 2
         assert masked.count(b"*") >= len(form) - 1
 
@@ -165,7 +165,7 @@ PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=30)
 def test_chunks_make_no_difference(text: bytes, places: list[int]) -> None:
     """However a text is cut, what comes out is the whole text masked."""
     redactor = Redactor(OVERLAPPING)
-    assert streamed(redactor, cut(text, places)) == redactor.mask(text)
+    assert streamed(redactor, cut(text, places)) == redactor.redact(text)
 
 
 @given(
@@ -181,7 +181,7 @@ def test_any_values_are_masked_in_any_chunks(
         part if isinstance(part, bytes) else values[part % len(values)] for part in parts
     )
     redactor = Redactor(values)
-    masked = redactor.mask(text)
+    masked = redactor.redact(text)
     assert streamed(redactor, cut(text, places)) == masked
     assert len(masked) == len(text)
     assert all(new in (old, ord("*")) for old, new in zip(text, masked, strict=True))
@@ -198,7 +198,7 @@ def test_any_values_are_masked_in_any_chunks(
 def test_little_is_kept_back(text: bytes, places: list[int]) -> None:
     """Never more than may begin an occurrence; an end that begins none is never waited with."""
     redactor = Redactor(OVERLAPPING)
-    stream = StreamMasker(redactor)
+    stream = StreamRedactor(redactor)
     came = left = 0
     for chunk in cut(text, places):
         came += len(chunk)
@@ -212,7 +212,7 @@ def test_little_is_kept_back(text: bytes, places: list[int]) -> None:
 
 def test_events_leave_at_once() -> None:
     """An event of a stream that holds nothing suspicious goes out as the very object that came."""
-    stream = StreamMasker(Redactor([PLAIN, USER]))
+    stream = StreamRedactor(Redactor([PLAIN, USER]))
     for number in range(3):
         event = b'data: {"delta": "d%d"}\n\n' % number
         assert stream.feed(event) is event
@@ -221,7 +221,7 @@ def test_events_leave_at_once() -> None:
 
 def test_a_beginning_that_comes_to_nothing_is_let_go() -> None:
     """What was kept leaves unchanged with the byte that clears it, or at the end."""
-    stream = StreamMasker(Redactor([PLAIN]))
+    stream = StreamRedactor(Redactor([PLAIN]))
     assert stream.feed(b"x" + PLAIN[:-1]) == b"x"
     assert stream.feed(b"!") == PLAIN[:-1] + b"!"
     assert stream.feed(PLAIN[:-1]) == b""
@@ -233,7 +233,7 @@ def test_a_beginning_that_comes_to_nothing_is_let_go() -> None:
 def test_every_cut_of_a_form_is_mended(form: bytes) -> None:
     """Wherever the border falls, even next to the end of the longest form, all of it is masked."""
     for at in range(len(form) + 1):
-        stream = StreamMasker(Redactor([PLAIN]))
+        stream = StreamRedactor(Redactor([PLAIN]))
         assert stream.feed(b"<" + form[:at]) == b"<" + (b"*" * at if at == len(form) else b"")
         assert stream.feed(form[at:] + b">") == b"*" * (len(form) if at < len(form) else 0) + b">"
 
@@ -243,8 +243,8 @@ def test_one_byte_at_a_time() -> None:
     text = b"a " + PLAIN + b" b " + base64.b64encode(b"user:" + PLAIN) + b" c"
     redactor = Redactor([PLAIN])
     chunks = [text[at : at + 1] for at in range(len(text))]
-    assert streamed(redactor, chunks) == redactor.mask(text)
-    assert PLAIN not in redactor.mask(text)
+    assert streamed(redactor, chunks) == redactor.redact(text)
+    assert PLAIN not in redactor.redact(text)
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_one_byte_at_a_time() -> None:
 def test_printing_shows_no_value(shown: Callable[[object], str]) -> None:
     """T37: neither a masker nor a stream that is in the middle of a value shows any of it."""
     redactor = Redactor([PLAIN])
-    stream = StreamMasker(redactor)
+    stream = StreamRedactor(redactor)
     stream.feed(PLAIN[:-1])
     for text in (shown(redactor), shown(stream)):
         assert "dummy" not in text
@@ -264,7 +264,7 @@ def test_printing_shows_no_value(shown: Callable[[object], str]) -> None:
 def test_maskers_are_not_copied(leak: Callable[[object], object]) -> None:
     """T40: no way to a disk."""
     redactor = Redactor([PLAIN])
-    for one in (redactor, StreamMasker(redactor)):
+    for one in (redactor, StreamRedactor(redactor)):
         with pytest.raises(TypeError) as caught:
             leak(one)
         assert "dummy" not in str(caught.value)

@@ -4,7 +4,7 @@ import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.secrets.envelope import Envelope, SealBinding
-from proxy.secrets.reference import parse_reference, shown_reference
+from proxy.secrets.reference import display_reference, parse_reference
 
 SEALED = str(Envelope.of("1a2b3c4d", bytes(60), SealBinding("r", "https://a.dev:443"), "k"))
 
@@ -25,14 +25,14 @@ SEALED = str(Envelope.of("1a2b3c4d", bytes(60), SealBinding("r", "https://a.dev:
 def test_a_reference(text: str, parts: tuple[str, str], shown: str) -> None:
     """Source and rest, and what of it may be shown."""
     assert parse_reference(text) == parts
-    assert shown_reference(text) == shown
+    assert display_reference(text) == shown
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("dummy-inline", "named by its source"),
-        ("env:dummy-inline", "no name of a variable"),
+        ("dummy-inline", "invalid secret reference"),
+        ("env:dummy-inline", "invalid variable name"),
         ("file:dummy/relative", "not absolute"),
         ("credential:../dummy", "LoadCredential"),
         ("credential:", "LoadCredential"),
@@ -44,10 +44,10 @@ def test_a_reference(text: str, parts: tuple[str, str], shown: str) -> None:
         ("exec:''", "the command is missing"),
         ("exec:dummy 'open", "not closed"),
         ("exec:dummy\nmore", "one line"),
-        (SEALED[:-5], "cut short"),
-        ("sealed:dummy", "no sealed value"),
-        ("builtin:dummy", "demo provider alone"),
-        ("acme:dummy", "there is no such source"),
+        (SEALED[:-5], "truncated"),
+        ("sealed:dummy", "incomplete sealed value"),
+        ("builtin:dummy", "only the key of the demo provider"),
+        ("acme:dummy", "unknown secret source"),
     ],
 )
 def test_what_is_no_reference(text: str, words: str) -> None:

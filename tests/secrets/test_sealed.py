@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.secrets.envelope import SealBinding, place_of
+from proxy.secrets.envelope import SealBinding, seal_binding
 from proxy.secrets.keyfile import VARIABLE, write_key
 from proxy.secrets.sealed import read_sealed
 from proxy.secrets.sealing import PublicKey, SealingKey
@@ -46,7 +46,7 @@ async def test_a_sealed_key_reaches_its_provider(public: PublicKey) -> None:
         writer.write(b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n")
 
     async with raw_provider(serve) as provider:
-        sealed = str(public.seal(VALUE, place_of("acme", provider.url), "key"))
+        sealed = str(public.seal(VALUE, seal_binding("acme", provider.url), "key"))
         route = static_route(f"{provider.url}/v2", secrets={"key": sealed})
         async with (
             keyrelay({"acme": route}) as running,
@@ -89,7 +89,7 @@ async def test_another_upstream_does_not_get_the_last_good_value(
     that; the old provider goes on being served.
     """
     async with raw_provider(answering(OK)) as provider, raw_provider(answering(OK)) as other:
-        sealed = str(public.seal(VALUE, place_of("api", provider.url), "key"))
+        sealed = str(public.seal(VALUE, seal_binding("api", provider.url), "key"))
         route = static_route(provider.url, secrets={"key": sealed})
         async with changing(tmp_path, {"api": route}) as proxy:
             report = await proxy.change(api={**route, "upstream": other.url})
@@ -103,7 +103,7 @@ async def test_a_token_endpoint_elsewhere_gets_no_value(public: PublicKey) -> No
     to which it is sent for a token.
     """
     async with raw_provider(answering(OK)) as provider, raw_provider(answering(OK)) as other:
-        sealed = str(public.seal(VALUE, place_of("api", provider.url), "client_secret"))
+        sealed = str(public.seal(VALUE, seal_binding("api", provider.url), "client_secret"))
         route = token_route(provider.url, sealed)
         route["secrets"]["client_id"] = "builtin:demo"
         route["auth"][0]["token"]["url"] = f"{other.url}/token"

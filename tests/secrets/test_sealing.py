@@ -11,12 +11,12 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.secrets.envelope import Envelope, SealBinding, binding, parse_envelope, place_of
+from proxy.secrets.envelope import Envelope, SealBinding, hpke_info, parse_envelope, seal_binding
 from proxy.secrets.sealing import HEADER, Keys, PublicKey, SealingKey, UnsealError, parse_keys
 
 DAY = datetime.date(2026, 11, 21)
 KEY = SealingKey.generate(DAY)
-PLACE = place_of("hume", "https://api.hume.ai")
+PLACE = seal_binding("hume", "https://api.hume.ai")
 VALUE = b"dummy-sealed-value"
 
 
@@ -78,9 +78,9 @@ def test_what_is_sealed_is_hpke_of_that_suite() -> None:
     envelope = KEY.public.seal(VALUE, PLACE, "api_key")
     private = private_bytes(KEY)
     enc, ciphertext = envelope.data[:32], envelope.data[32:]
-    assert Recipient(private, enc, binding(PLACE, "api_key")).open(ciphertext, b"") == VALUE
+    assert Recipient(private, enc, hpke_info(PLACE, "api_key")).open(ciphertext, b"") == VALUE
     with pytest.raises(InvalidTag):
-        Recipient(private, enc, binding(PLACE, "other")).open(ciphertext, b"")
+        Recipient(private, enc, hpke_info(PLACE, "other")).open(ciphertext, b"")
 
 
 def private_bytes(key: SealingKey) -> bytes:
@@ -106,10 +106,10 @@ def test_a_value_comes_out_as_it_went_in(value: bytes, route: str, origin: str, 
 @pytest.mark.parametrize(
     ("place", "slot", "words"),
     [
-        (place_of("hume-2", "https://api.hume.ai"), "api_key", "for another route"),
-        (place_of("hume", "https://api.hume.ai.evil.dev"), "api_key", "for another host"),
-        (place_of("hume", "https://api.hume.ai:8443"), "api_key", "for another host"),
-        (place_of("hume", "http://api.hume.ai"), "api_key", "for another host"),
+        (seal_binding("hume-2", "https://api.hume.ai"), "api_key", "for another route"),
+        (seal_binding("hume", "https://api.hume.ai.evil.dev"), "api_key", "for another host"),
+        (seal_binding("hume", "https://api.hume.ai:8443"), "api_key", "for another host"),
+        (seal_binding("hume", "http://api.hume.ai"), "api_key", "for another host"),
         (PLACE, "secret_key", "for another secret of the route"),
     ],
 )
@@ -121,14 +121,16 @@ def test_a_value_that_was_moved_does_not_open(place: SealBinding, slot: str, wor
     assert VALUE.decode() not in str(caught.value)
     # A claim that lies changes the message, not the outcome.
     forged = Envelope.of(KEY.key_id, envelope.data, place, slot)
-    with pytest.raises(UnsealError, match="changed after it was sealed"):
+    with pytest.raises(UnsealError, match="modified after sealing"):
         KEY.open(forged, place, slot)
 
 
 def test_another_path_of_the_same_host_opens() -> None:
     """A base path is no origin: a new version of the API needs no new seal."""
     envelope = KEY.public.seal(VALUE, PLACE, "api_key")
-    assert KEY.open(envelope, place_of("hume", "https://API.hume.ai:443/v1"), "api_key") == VALUE
+    assert (
+        KEY.open(envelope, seal_binding("hume", "https://API.hume.ai:443/v1"), "api_key") == VALUE
+    )
 
 
 def test_a_key_that_is_not_there_is_named() -> None:
@@ -138,7 +140,7 @@ def test_a_key_that_is_not_there_is_named() -> None:
     envelope = other.public.seal(VALUE, PLACE, "api_key")
     assert both.open(envelope, PLACE, "api_key") == VALUE
     assert both.newest is other
-    with pytest.raises(UnsealError, match=f"bring the key {other.key_id}"):
+    with pytest.raises(UnsealError, match=f"add the key {other.key_id}"):
         Keys((KEY,), "keys").open(envelope, PLACE, "api_key")
 
 
@@ -146,7 +148,7 @@ def test_a_value_under_another_key_s_id_does_not_open() -> None:
     """The id finds a key and proves nothing."""
     other = SealingKey.generate(DAY)
     data = other.public.seal(VALUE, PLACE, "api_key").data
-    with pytest.raises(UnsealError, match="changed"):
+    with pytest.raises(UnsealError, match="modified"):
         KEY.open(Envelope.of(KEY.key_id, data, PLACE, "api_key"), PLACE, "api_key")
 
 
@@ -163,7 +165,7 @@ def test_the_public_part_suffices_to_seal() -> None:
 )
 def test_what_is_no_public_key(text: str) -> None:
     """Nor is the point at infinity one, with which anybody could open."""
-    with pytest.raises(ValueError, match="this is no public key"):
+    with pytest.raises(ValueError, match="invalid public key"):
         PublicKey.parse(text)
 
 
@@ -205,11 +207,11 @@ def broken_lines() -> list[str]:
 @pytest.mark.parametrize("line", broken_lines(), ids=map(str, range(1, 8)))
 def test_a_line_that_is_no_key(line: str) -> None:
     """The message has the line's number and nothing of what it says."""
-    with pytest.raises(ValueError, match=r"^line 2 of keys is no key$"):
+    with pytest.raises(ValueError, match=r"^line 2 of keys is not a key$"):
         parse_keys(f"{HEADER}{line}\n", "keys")
 
 
 def test_a_file_without_keys() -> None:
     """Comments are no keys."""
-    with pytest.raises(ValueError, match="keys holds no key"):
+    with pytest.raises(ValueError, match="keys has no key"):
         parse_keys(HEADER, "keys")

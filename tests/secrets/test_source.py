@@ -8,20 +8,20 @@ import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.secrets.resolver import resolve
-from proxy.secrets.source import SourceError, check, in_time, without_line_end
+from proxy.secrets.source import SourceError, call_with_timeout, check, strip_line_end
 from tests.support.secret_sources import PLACE, SLOT, WORLDS
 
 
 def test_one_line_end_is_left_out() -> None:
     """That of editors and programs; a second one is somebody's mistake and stays."""
     ends = (b"a", b"a\n", b"a\r\n", b"a\n\n", b"a\r", b"\n")
-    assert [without_line_end(one) for one in ends] == [b"a", b"a", b"a", b"a\n", b"a\r", b""]
+    assert [strip_line_end(one) for one in ends] == [b"a", b"a", b"a", b"a\n", b"a\r", b""]
 
 
 @pytest.mark.parametrize("value", [b" dummy", b"dummy ", b" "])
 def test_blanks_around_a_value(value: bytes) -> None:
     """A slip while pasting is found before the provider refuses it."""
-    with pytest.raises(SourceError, match="remove the blanks around the value"):
+    with pytest.raises(SourceError, match="remove the spaces around the value"):
         check(value, "the value", multiline=False)
 
 
@@ -36,9 +36,9 @@ def test_what_takes_too_long_is_left_behind() -> None:
     """The one who waits goes on; the thread does not keep the process from ending."""
     release = threading.Event()
     with pytest.raises(
-        SourceError, match=r"why the vault does not answer, .* timed out after 0\.05 s"
+        SourceError, match=r"why the vault does not respond, .* timed out after 0\.05 s"
     ):
-        in_time(release.wait, "the vault", 0.05)
+        call_with_timeout(release.wait, "the vault", 0.05)
     (left,) = (one for one in threading.enumerate() if one.name == "keyrelay the vault")
     assert left.daemon
     release.set()
@@ -49,8 +49,8 @@ def test_what_takes_too_long_is_left_behind() -> None:
 def test_what_is_raised_in_time_is_raised_here() -> None:
     """An error of the thread is the caller's."""
     with pytest.raises(ZeroDivisionError):
-        in_time(lambda: 1 // 0, "the vault", 10)
-    assert in_time(lambda: 7, "the vault", 10) == 7
+        call_with_timeout(lambda: 1 // 0, "the vault", 10)
+    assert call_with_timeout(lambda: 7, "the vault", 10) == 7
 
 
 def test_all_sources_may_be_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

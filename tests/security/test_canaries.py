@@ -34,7 +34,7 @@ from proxy.diagnostics.doctor import Result, run_checks
 from proxy.diagnostics.explain import explain
 from proxy.observability.metrics import exposition
 from proxy.process.serve import banner
-from proxy.secrets.envelope import place_of
+from proxy.secrets.envelope import seal_binding
 from proxy.secrets.keyfile import VARIABLE, write_key
 from proxy.secrets.sealing import SealingKey
 from tests.support import command as commands
@@ -535,7 +535,7 @@ async def test_changes_say_nothing_of_a_secret(
         warnings.simplefilter("always")
         async with AsyncExitStack() as stack:
             provider = await stack.enter_async_context(raw_provider(quoting.serve))
-            place = place_of("sealed", provider.url)
+            place = seal_binding("sealed", provider.url)
             sealed = str(sealing.public.seal(CHANGING["sealed"].encode(), place, "key"))
             routes = changing_routes(provider.url, tmp_path, sealed)
             running = await stack.enter_async_context(changing(tmp_path, routes))

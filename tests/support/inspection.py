@@ -58,9 +58,9 @@ class Watched:
         return exchange
 
     def answer(self, exchange: ExchangeRecord, status: int = 200) -> None:
-        exchange.answered(status)
+        exchange.response_started(status)
         if self.inspector_hub.active:
-            self.inspector_hub.answered(exchange)
+            self.inspector_hub.response_started(exchange)
 
     def end(self, exchange: ExchangeRecord, outcome: str = "") -> None:
         exchange.outcome = outcome

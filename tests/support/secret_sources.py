@@ -14,10 +14,10 @@ from keyring.backend import KeyringBackend
 from keyring.errors import KeyringLocked
 
 from proxy.secrets import keyfile as keys
-from proxy.secrets.envelope import place_of
+from proxy.secrets.envelope import seal_binding
 from proxy.secrets.sealing import SealingKey
 
-PLACE = place_of("acme", "https://api.acme.dev/v2")
+PLACE = seal_binding("acme", "https://api.acme.dev/v2")
 SLOT = "api_key"
 CREATED = datetime.date(2026, 11, 21)
 
@@ -67,7 +67,7 @@ class Files:
         return f"file:{path}"
 
     def absent(self) -> tuple[str, str]:
-        return f"file:{self._folder}/absent", "there is no such file"
+        return f"file:{self._folder}/absent", "no such file"
 
     def failing(self) -> tuple[str, str]:
         reference = self.put("open", b"dummy-too-open")
@@ -87,7 +87,7 @@ class Credentials:
         return f"credential:{name}"
 
     def absent(self) -> tuple[str, str]:
-        return "credential:absent", "there is no such file"
+        return "credential:absent", "no such file"
 
     def failing(self) -> tuple[str, str]:
         (self._folder / "folder").mkdir()
@@ -167,10 +167,10 @@ class Sealed:
 
     def absent(self) -> tuple[str, str]:
         other = SealingKey.generate(CREATED)
-        return str(other.public.seal(b"dummy-other", PLACE, SLOT)), f"bring the key {other.key_id}"
+        return str(other.public.seal(b"dummy-other", PLACE, SLOT)), f"add the key {other.key_id}"
 
     def failing(self) -> tuple[str, str]:
-        place = place_of("other", "https://api.acme.dev")
+        place = seal_binding("other", "https://api.acme.dev")
         return str(self.key.public.seal(b"dummy-moved", place, SLOT)), "for another route"
 
 
