@@ -48,7 +48,7 @@ def test_commands_and_options_on_a_page_exist(name: str) -> None:
         line = line.partition("  #")[0]
         found = re.search(r"(?:^|[ /;$(])keyrelay ([a-z][a-z-]*)(?= |$|\))(.*)", line)
         if found is None or re.search(
-            r"(keyring set|inject|restart|reload|-u|a checkout of) keyrelay", line
+            r"(from|keyring set|inject|restart|reload|-u|a checkout of) keyrelay", line
         ):
             continue
         command, rest = found[1], found[2].partition(" -- ")[0].partition(" && ")[0]
