@@ -32,7 +32,7 @@ from proxy.observability import metrics
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
 from proxy.observability.inspector import InspectorHub, Subscription, TooManySubscriptions
 from proxy.observability.library_logging import types_only
-from proxy.server.listener import Listener, listen
+from proxy.server.listener import AddressUnavailable, Listener, listen
 
 PAGE: Final = Path(__file__).with_name("page")
 """The inspector's files; all of them are served."""
@@ -161,11 +161,11 @@ async def start(
     assert server is not None
     try:
         listener = await listen(text, lambda: AdmissionProtocol(server, peer_refusal), None)
-    except KeyrelayError as error:
+    except AddressUnavailable as error:
         await served.cleanup()
-        # What it advises is about the listeners of requests.
-        advice = str(error).replace("--listen", "--admin")
-        raise KeyrelayError(f"admin listener: {advice}") from None
+        raise KeyrelayError(
+            f"admin listener: {error}; stop that program, or choose another address with --admin"
+        ) from None
     except BaseException:
         await served.cleanup()
         raise

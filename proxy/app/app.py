@@ -209,7 +209,8 @@ class App:
         route_services = self._services.prepare(settings, found, self._demo_address)
         try:
             self._services.check_ready(route_services, strict=self._strict)
-            places = await self._places.prepare(settings)
+            unready = {name for name, one in route_services.items() if one.route.unready}
+            places = await self._places.prepare(settings, unready)
         except BaseException:
             self._services.discard(route_services)
             raise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from proxy.config.settings import Settings
@@ -55,14 +55,18 @@ class ListenerSet:
     def listeners(self) -> tuple[Listener, ...]:
         return tuple(place.listener for place in self._in_force.values())
 
-    async def prepare(self, settings: Settings) -> dict[Key, ListenerEntry]:
-        """A place for each address, those in force among them.
+    async def prepare(
+        self, settings: Settings, unready: Collection[str] = ()
+    ) -> dict[Key, ListenerEntry]:
+        """A listener for each address, those in force among them.
 
-        Raises KeyrelayError, with nothing left open, if one cannot be had.
+        A route in ``unready`` gets no listener of its own: nothing could be served there, and the
+        port may be another program's. Raises KeyrelayError, with nothing left open, if an address
+        cannot be had.
         """
         places: dict[Key, ListenerEntry] = {}
         try:
-            for key, owner in _keys(settings):
+            for key, owner in _keys(settings, unready):
                 place = self._in_force.get(key)
                 if place is None:
                     place = await self._open(key[0], owner)
@@ -134,9 +138,11 @@ def _nothing_in_force() -> ActiveConfig:
     return ActiveConfig(Guard(LOOPBACK_NAMES, frozenset()), Router(()), {})
 
 
-def _keys(settings: Settings) -> Iterator[tuple[Key, str | None]]:
+def _keys(settings: Settings, unready: Collection[str]) -> Iterator[tuple[Key, str | None]]:
     seen: Counter[tuple[str, str | None]] = Counter()
     for text, owner in listen_places(settings):
+        if owner in unready:
+            continue
         free = parse_listen(text).port == 0
         yield (text, owner if free else None, seen[text, owner]), owner
         seen[text, owner] += 1

@@ -115,7 +115,7 @@ def run(
     settings = read()
     if listen:
         _check_guarded(settings)
-    source = Source(settings, read, partial(loader.files, config))
+    source = Source(settings, read, partial(loader.files, config), config)
     serve(source, strict=strict, debuggable=debuggable)
 
 

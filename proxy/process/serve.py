@@ -25,7 +25,7 @@ from proxy.process.supervisor import Supervisor
 from proxy.process.systemd import READY, keep_watch, notify, reloading, stopping
 from proxy.process.worker import work
 from proxy.routing.route import Route
-from proxy.server.listener import Listener
+from proxy.server.listener import AddressUnavailable, Listener
 
 if TYPE_CHECKING:
     from proxy.admin.server import Admin
@@ -42,11 +42,13 @@ class Source:
     settings  as they were read at first
     load      reads them again: blocking, raises KeyrelayError
     files     what ``load`` reads to come to such settings
+    config    the routes file, None if there is none
     """
 
     settings: Settings
     load: Callable[[], Settings]
     files: Callable[[Settings], Iterable[Path]]
+    config: Path | None = None
 
 
 def serve(
@@ -66,7 +68,12 @@ def serve(
     """
     hardening.harden(debuggable=debuggable)
     with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
-        runner.run(_serve(source, strict=strict, greet=greet, debuggable=debuggable))
+        try:
+            runner.run(_serve(source, strict=strict, greet=greet, debuggable=debuggable))
+        except AddressUnavailable as error:
+            from proxy.diagnostics.taken_address import explain_unavailable
+
+            raise explain_unavailable(error, source.config) from None
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:

@@ -96,7 +96,7 @@ class OpenPlaces(ListenerSet):
         self._pass_on = pass_on
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
-        opened = open_at(text)
+        opened = open_at(text, owner)
         acceptor = _Acceptor(opened.address, opened.sock, self._pass_on)
         return Listener(opened.address, owner, acceptor, opened.remove)
 

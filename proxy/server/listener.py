@@ -69,16 +69,31 @@ class Opened:
     remove: Callable[[], None] | None = None
 
 
+class AddressUnavailable(KeyrelayError):
+    """An address cannot be listened at.
+
+    text    the address as it is written
+    route   the route that it belongs to, None for all
+    in_use  another program listens there
+    """
+
+    def __init__(self, message: str, text: str, *, in_use: bool, route: str | None = None) -> None:
+        super().__init__(message)
+        self.text = text
+        self.in_use = in_use
+        self.route = route
+
+
 async def listen(text: str, accept: Callable[[], asyncio.Protocol], route: str | None) -> Listener:
     """Listen at the address ``text``; ``accept`` makes the protocol of each connection.
 
     A socket that a service manager has passed for it is used. Raises KeyrelayError, with what to
     do, if that is not possible.
     """
-    return await serve_at(open_at(text), accept, route)
+    return await serve_at(open_at(text, route), accept, route)
 
 
-def open_at(text: str) -> Opened:
+def open_at(text: str, route: str | None = None) -> Opened:
     """Begin to listen at the address ``text``. Raises KeyrelayError, as ``listen``."""
     address = parse_listen(text)
     passed = passed_socket(address)
@@ -93,7 +108,7 @@ def open_at(text: str) -> Opened:
         family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
         sock = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
-        raise KeyrelayError(_why_not(error, address)) from None
+        raise _unavailable(error, address, text, route) from None
     return Opened(ListenAddress(address.host, sock.getsockname()[1], None), sock)
 
 
@@ -117,7 +132,7 @@ async def serve_at(
         sock.close()
         if opened.remove is not None:
             opened.remove()
-        raise KeyrelayError(_why_not(error, opened.address)) from None
+        raise _unavailable(error, opened.address, str(opened.address), route) from None
     return Listener(opened.address, route, server, opened.remove)
 
 
@@ -158,9 +173,14 @@ def _remover(path: Path) -> Callable[[], None]:
     return remove
 
 
-def _why_not(error: OSError, address: ListenAddress) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{address} is in use by another program; stop it or choose another with --listen"
-    if error.errno == errno.EACCES:
-        return f"listening on {address} is not permitted; ports below 1024 need privileges"
-    return f"cannot listen on {address}: {os.strerror(error.errno or 0)}"
+def _unavailable(
+    error: OSError, address: ListenAddress, text: str, route: str | None = None
+) -> AddressUnavailable:
+    in_use = error.errno == errno.EADDRINUSE
+    if in_use:
+        message = f"{address} is in use by another program"
+    elif error.errno == errno.EACCES:
+        message = f"listening on {address} is not permitted; ports below 1024 need privileges"
+    else:
+        message = f"cannot listen on {address}: {os.strerror(error.errno or 0)}"
+    return AddressUnavailable(message, text, in_use=in_use, route=route)

@@ -72,14 +72,14 @@ async def test_providers_by_name_need_no_file(tmp_path: Path) -> None:
 
 
 async def test_nothing_at_all_runs_the_shipped_routes() -> None:
-    """Without names and file and key: demo serves at once, the others say what to set."""
-    if not free(8082):
-        pytest.skip("the shipped routes' own port 8082 is in use on this machine")
+    """Without names, file and key: demo serves, the others name their variable, and a listener of
+    a route that is not ready is not opened.
+    """
     async with running("run", *LISTEN, until="INWORLD_API_KEY") as process:
         for variable in ("HUME_API_KEY", "AIGNE_HUB_API_KEY", "CAMB_API_KEY", "INWORLD_API_KEY"):
-            assert f"not ready  set {variable}\n" in process.err
+            assert f"not ready  set {variable}" in process.err
         assert (await exchange(process.port, get("/demo/echo/x"))).startswith(b"HTTP/1.1 200 ")
-        assert (await exchange(8082, get("/__blocklet__.js"))).startswith(b"HTTP/1.1 503 ")
+        assert "8082" not in process.err
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
 
@@ -149,7 +149,7 @@ def test_a_port_in_use_is_one_line() -> None:
                 1,
                 "",
                 f"keyrelay: {address} is in use by another program; "
-                "stop it or choose another with --listen\n",
+                "stop that program, or change listen, or give --listen\n",
             )
 
 
@@ -379,7 +379,7 @@ def test_an_admin_port_in_use_is_one_line(runtime: Path) -> None:
             1,
             "",
             f"keyrelay: admin listener: {address} is in use by another program; "
-            "stop it or choose another with --admin\n",
+            "stop that program, or choose another address with --admin\n",
         )
     assert written(runtime) == []
 

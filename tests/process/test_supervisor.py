@@ -495,7 +495,7 @@ def test_a_port_in_use_is_one_line() -> None:
             1,
             "",
             f"keyrelay: {address} is in use by another program; "
-            "stop it or choose another with --listen\n",
+            "stop that program, or change listen, or give --listen\n",
         )
 
 
