@@ -69,13 +69,13 @@ def execute(
     """Run a command that is given addresses instead of keys.
 
     Starts keyrelay on a free port, sets the variables from which the providers' SDKs read their
-    base URL, takes away those that hold the keys, and ends with COMMAND, with its exit code.
-    Taken away are the keys of every route of the file, whichever are named here.
+    base URL, replaces those that hold the keys by placeholders, and ends with COMMAND, with its
+    exit code. Replaced are the keys of every route of the file, whichever are named here.
     KEYRELAY_URL is the address at which every route answers by its prefix.
 
     Providers that are named have to be ready; without names, all routes of the file are served.
     """
-    from proxy.process.exec import key_variables, run
+    from proxy.process.exec import key_variables, needed_variables, run
 
     chosen, known = choose(config, providers), load(config)
     code = run(
@@ -85,6 +85,7 @@ def execute(
         demanded=providers,
         # A key stays one if its route was not named now, or has its key from elsewhere.
         hidden=key_variables(known, _presets(config, known)),
+        needed=needed_variables([*chosen.routes.values(), *_presets(config, chosen)]),
         log=log,
         debuggable=debuggable,
     )

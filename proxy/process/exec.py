@@ -12,11 +12,11 @@ import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from proxy.app.app import App
 from proxy.config.route import RouteSettings
-from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
 from proxy.errors import ConfigError, Finding, KeyrelayError
@@ -46,7 +46,8 @@ def run(
     warn: Callable[[str], object],
     *,
     demanded: Collection[str] = (),
-    hidden: Collection[str] = (),
+    hidden: Mapping[str, str | None] = MappingProxyType({}),
+    needed: Collection[str] = (),
     log: Path | None = None,
     debuggable: bool = False,
 ) -> int:
@@ -56,7 +57,10 @@ def run(
 
     warn        gets what the operator should know, a line each
     demanded    routes that have to be ready
-    hidden      further variables that the command does not get, beside those of its own routes
+    hidden      further variables with keys, beside those of its own routes, as ``key_variables``
+                returns them
+    needed      variables without which the command's SDKs may not start: they get their placeholder
+                although they were not set
     log         file to which the access log is appended; None for none
     debuggable  leave the process open to debuggers and core dumps
 
@@ -75,7 +79,7 @@ def run(
             write_log = file.write
         # Not uvloop's loop: it starts programs with every ignored signal set back to its default.
         runner = stack.enter_context(asyncio.Runner(debug=False))
-        return runner.run(_run(settings, command, warn, demanded, hidden, write_log))
+        return runner.run(_run(settings, command, warn, demanded, hidden, needed, write_log))
 
 
 def _private(path: str, flags: int) -> int:
@@ -104,16 +108,24 @@ def environment_of(
     settings: Settings,
     listeners: Sequence[Listener],
     inherited: Mapping[str, str],
-    hidden: Collection[str] = (),
+    hidden: Mapping[str, str | None] = MappingProxyType({}),
+    needed: Collection[str] = (),
 ) -> dict[str, str]:
-    """The command's variables: where the routes are, and the inherited ones but for some.
+    """The command's variables: addresses of routes, placeholders for keys, the inherited rest.
 
-    Those that hold keys or were meant for keyrelay alone are left out, and those of ``hidden``.
+    Variables with keys, and those for keyrelay alone, are removed; a key's variable that was set,
+    or is ``needed``, gets the placeholder of its secret, since many SDKs refuse to start without.
     """
     shared = next(one.url for one in listeners if one.route is None)
     own = {one.route: one.url for one in listeners if one.route is not None}
-    left_out = {*key_variables(settings), *PRIVATE_VARIABLES, *hidden}
+    keys = {**key_variables(settings), **hidden}
+    left_out = {*keys, *PRIVATE_VARIABLES}
     environment = {name: value for name, value in inherited.items() if name not in left_out}
+    environment |= {
+        name: placeholder
+        for name, placeholder in keys.items()
+        if placeholder is not None and (name in inherited or name in needed)
+    }
     environment[URL_VARIABLE] = shared
     # Of two routes that set the same variable the first does.
     for name, route in reversed([*settings.routes.items()]):
@@ -124,21 +136,32 @@ def environment_of(
     return environment
 
 
-def key_variables(settings: Settings, presets: Iterable[RouteSettings] = ()) -> frozenset[str]:
-    """Every variable that a secret may come from, whether another source was first or not, and
-    those of ``withhold``.
+def key_variables(
+    settings: Settings, presets: Iterable[RouteSettings] = ()
+) -> dict[str, str | None]:
+    """Every variable that a secret may come from, whether another source was first or not, with
+    the placeholder that a command gets instead; and those of ``withhold``, with None.
 
     presets  on which routes are built: the providers' own SDKs read the variables that these name,
              also where the route takes its key from elsewhere
     """
-    secrets: list[SecretSettings] = []
+    found: dict[str, str | None] = {}
+    routes = (*presets, *settings.routes.values())
+    for route in routes:
+        for secret in route.secrets.values():
+            for variable in sorted(variables_of([secret])):
+                found.setdefault(variable, secret.placeholder)
+    for route in routes:
+        found.update(dict.fromkeys(route.withhold))
     if settings.inbound_token is not None:
-        secrets.append(settings.inbound_token)
-    withheld: set[str] = set()
-    for route in (*settings.routes.values(), *presets):
-        secrets += route.secrets.values()
-        withheld.update(route.withhold)
-    return variables_of(secrets) | withheld
+        found.update(dict.fromkeys(variables_of([settings.inbound_token])))
+    return found
+
+
+def needed_variables(routes: Iterable[RouteSettings]) -> frozenset[str]:
+    """Variables of the secrets that are not optional: an SDK may require any of them."""
+    secrets = [one for route in routes for one in route.secrets.values() if not one.optional]
+    return variables_of(secrets)
 
 
 async def _run(
@@ -146,13 +169,14 @@ async def _run(
     command: Sequence[str],
     warn: Callable[[str], object],
     demanded: Collection[str],
-    hidden: Collection[str],
+    hidden: Mapping[str, str | None],
+    needed: Collection[str],
     write_log: Callable[[str], object] | None,
 ) -> int:
     app = App(beside_child(settings), write_log=write_log, json_log=True, warn=warn)
     async with app:
         _check_ready(app, demanded, warn)
-        environment = environment_of(settings, app.listeners, os.environ, hidden)
+        environment = environment_of(settings, app.listeners, os.environ, hidden, needed)
         with _Signals() as signals:
             try:
                 # Neither pipes nor a session of its own: it is as if the shell had started it.

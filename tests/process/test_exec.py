@@ -124,6 +124,8 @@ async def test_the_variables_of_the_command() -> None:
             "PATH": "/bin",
             "KEYRELAY_URL": "http://127.0.0.1:1001",
             "ACME_BASE_URL": "http://127.0.0.1:1002/v1",
+            "ACME_KEY": "unused",
+            "ACME_NEW_KEY": "unused",
             "D_URL": "http://127.0.0.1:1001/d",
             "D_WS_URL": "ws://127.0.0.1:1001/d/v1",
             "D_XET": "1",
@@ -161,7 +163,7 @@ async def test_a_command_calls_its_provider_without_a_key(tmp_path: Path, own: b
 
 async def test_no_key_is_in_the_command_s_environment() -> None:
     """Neither under its name nor anywhere else; what is not a key of these routes stays."""
-    script = "env | grep -c dummy-canary; env | grep ^HUME_; echo $OTHER"
+    script = "env | grep -c dummy-canary; env | grep ^HUME_B; echo $OTHER"
     done = await execute("hume", "--", "sh", "-c", script, HUME_API_KEY=CANARY, OTHER="kept")
     zero, url, other = done.out.splitlines()
     assert (done.code, done.err, zero, other) == (0, "", "0", "kept")
@@ -182,9 +184,23 @@ async def test_a_key_whose_route_is_not_named_is_taken_away_too(tmp_path: Path) 
     file = written(tmp_path, {"hume": {"provider": "hume"}, "acme": acme()})
     keys = {"HUME_API_KEY": CANARY, "ACME_KEY": CANARY, "CAMB_API_KEY": "kept"}
     seen = await shown(*file, "hume", **keys)
-    assert {"HUME_API_KEY", "ACME_KEY", "ACME_BASE_URL"} & seen.keys() == set()
+    assert (seen["HUME_API_KEY"], seen["ACME_KEY"]) == ("unused", "unused")
+    assert {"HUME_SECRET_KEY", "ACME_NEW_KEY", "ACME_BASE_URL"} & seen.keys() == set()
     assert seen["CAMB_API_KEY"] == "kept"
-    assert "CAMB_API_KEY" not in await shown("hume", HUME_API_KEY=CANARY, CAMB_API_KEY=CANARY)
+    seen = await shown("hume", HUME_API_KEY=CANARY, CAMB_API_KEY=CANARY)
+    assert seen["CAMB_API_KEY"] == "unused"
+
+
+async def test_placeholders_have_the_form_that_sdks_accept(tmp_path: Path) -> None:
+    """Under every name of a key of a served route, set or not; of an optional one if it was set."""
+    routes = {name: {"provider": name} for name in ("elevenlabs", "twilio", "openai")}
+    keys = {"ELEVENLABS_API_KEY": CANARY, "TWILIO_ACCOUNT_SID": CANARY, "OPENAI_ADMIN_KEY": CANARY}
+    seen = await shown(*written(tmp_path, routes), **keys)
+    assert CANARY not in seen.values()
+    assert seen["ELEVENLABS_API_KEY"] == seen["ELEVEN_API_KEY"] == "sk_unused"
+    assert seen["OPENAI_API_KEY"] == "sk-unused"
+    assert seen["TWILIO_ACCOUNT_SID"].startswith("AC")
+    assert {"TWILIO_API_KEY", "TWILIO_AUTH_TOKEN", "OPENAI_ADMIN_KEY"} & seen.keys() == set()
 
 
 @pytest.mark.parametrize("own", [True, False])
@@ -206,7 +222,7 @@ async def test_the_variable_of_the_preset_is_taken_away_too(tmp_path: Path, own:
     )
     route = {"provider": provider, "secrets": {secret: f"file:{key}"}}
     seen = await shown(*written(tmp_path, {"x": route}, **more), **{variable: CANARY, "U": "kept"})
-    assert variable not in seen
+    assert seen[variable] == "unused"
     assert seen["U"] == "kept"
 
 
