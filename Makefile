@@ -186,7 +186,7 @@ lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for ne
 	$(UV_COMPILE) -c requirements-dev.txt -o requirements-build.txt --group build
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-clients-all.txt \
 	  pyproject.toml --group clients-all
-	$(UV_COMPILE) -c requirements-clients-all.txt -o requirements-clients.txt \
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -c requirements.txt -o requirements-clients.txt \
 	  pyproject.toml --group clients
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-docs.txt --group docs
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-charts.txt --group charts

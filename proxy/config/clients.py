@@ -44,7 +44,8 @@ def join(parts: Iterable[str]) -> str:
     text = ""
     for part in (part.strip("\n") for part in parts if part):
         apart = re.match(_FUNCTION, part) or _ENDS_WITH_FUNCTION.search(text)
-        text += ("\n\n" if apart else "\n" if text else "") + part + "\n"
+        between = "" if not text else "\n\n" if apart else "\n"
+        text += f"{between}{part}\n"
     return text
 
 
