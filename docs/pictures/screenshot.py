@@ -20,7 +20,7 @@ from websockets.asyncio.client import connect
 from tests.browser.webdriver import Browser, chromium
 
 PICTURE = Path(__file__).with_name("inspector.png")
-SIZE = {"width": 1200, "height": 620, "deviceScaleFactor": 1, "mobile": False}
+SIZE = {"width": 1200, "height": 700, "deviceScaleFactor": 1, "mobile": False}
 ROUTES = """\
 listen: 127.0.0.1:{port}
 admin: {{listen: 127.0.0.1:{admin}}}
@@ -64,7 +64,7 @@ async def picture(browser: Browser, admin: str, token: str, base: str) -> bytes:
         await asyncio.sleep(1)
         await browser.run("document.querySelector('.row').click()")
         await asyncio.sleep(1)
-        for number in range(4):
+        for number in range(3):
             text = {"type": "user_input", "text": f"Message {number + 1}"}
             await socket.send(json.dumps(text))
             await socket.recv()
