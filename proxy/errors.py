@@ -18,6 +18,19 @@ class KeyrelayError(Exception):
     """Base of everything keyrelay raises on purpose."""
 
 
+class ConfigValueError(ValueError):
+    """Invalid value of a setting. Contains no part of the value, which may be a secret.
+
+    message  what is wrong, such as "invalid route name"
+    hint     what to write instead, "" for none
+    """
+
+    def __init__(self, message: str, hint: str = "") -> None:
+        self.message = message
+        self.hint = hint
+        super().__init__(f"{message}: {hint}" if hint else message)
+
+
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing wrong with the configuration, and where.

@@ -8,10 +8,10 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from proxy.config.settings import Settings
-from proxy.config.validation import listen_places, served_hosts
+from proxy.config.validation import check_exposure, listen_places, served_hosts
 from proxy.errors import KeyrelayError
 from proxy.forwarding.handler import ActiveConfig, RequestHandler
-from proxy.http.address import LOOPBACK_NAMES, check_guarded, parse_listen
+from proxy.http.address import LOOPBACK_NAMES, parse_listen
 from proxy.routing.route_service import RouteService
 from proxy.routing.router import Router
 from proxy.server.connection import ClientConnection
@@ -149,16 +149,9 @@ def _keys(settings: Settings, unready: Collection[str]) -> Iterator[tuple[Key, s
 
 
 def check_who_may_connect(settings: Settings, token: InboundToken | None) -> None:
-    """Decide on it before anybody can. Raises KeyrelayError if that is not possible."""
+    """Check before listening. Raises KeyrelayError for an address that needs a token."""
     check_all_served(parse_listen(text) for text, _ in listen_places(settings))
-    for text, _ in listen_places(settings):
-        if token is None:
-            try:
-                check_guarded(text)
-            except ValueError as error:
-                raise KeyrelayError(": ".join(str(error).splitlines())) from None
-        elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
-            raise KeyrelayError(
-                "peer_uid: enforce refuses whoever connects from another machine; "
-                "listen on loopback, or set peer_uid: warn"
-            )
+    if token is None:
+        settings = settings.model_copy(update={"inbound_token": None})
+    for finding in check_exposure(settings):
+        raise KeyrelayError(f"{finding.message}: {finding.advice}")

@@ -58,11 +58,11 @@ def one_line(message: str) -> str:
     return ": ".join(message.splitlines())
 
 
-def load(config: Path | None) -> Settings:
-    """The settings of ``--config``, or of the shipped routes. Raises ConfigError."""
+def load(config: Path | None, overrides: loader.Overrides = loader.NO_OVERRIDES) -> Settings:
+    """Load the settings of ``--config``, or of the shipped routes. Raises ConfigError."""
     if config is None:
-        return loader.load(scaffold.shipped_routes(), ours=True)
-    return loader.load(config)
+        return loader.load(scaffold.shipped_routes(), ours=True, overrides=overrides)
+    return loader.load(config, overrides=overrides)
 
 
 def choose(config: Path | None, names: tuple[str, ...]) -> Settings:

@@ -19,8 +19,8 @@ from proxy.cli.options import (
 )
 from proxy.config import loader, scaffold
 from proxy.config.presets import presets
-from proxy.config.settings import AdminSettings, Browsers, Settings
-from proxy.http.address import check_guarded, parse_browser_origin, parse_listen
+from proxy.config.settings import AdminSettings, Settings
+from proxy.http.address import parse_browser_origin, parse_listen
 
 
 def _admin(
@@ -99,23 +99,14 @@ def run(
     if providers:
         config = None
 
-    def read() -> Settings:
-        settings = loader.from_providers(providers) if providers else load(config)
-        if listen:
-            settings = settings.model_copy(update={"listen": listen})
-        if origin:
-            origins = (*settings.browsers.origins, *origin)
-            settings = settings.model_copy(update={"browsers": Browsers(origins=origins)})
-        if admin is not None:
-            settings = settings.model_copy(update={"admin": admin})
-        if workers is not None:
-            settings = settings.model_copy(update={"workers": workers})
-        return settings
+    overrides = loader.Overrides(listen, origin, admin, workers)
 
-    settings = read()
-    if listen:
-        _check_guarded(settings)
-    source = Source(settings, read, partial(loader.files, config), config)
+    def read() -> Settings:
+        if providers:
+            return loader.from_providers(providers, overrides)
+        return load(config, overrides)
+
+    source = Source(read(), read, partial(loader.files, config), config)
     serve(source, strict=strict, debuggable=debuggable)
 
 
@@ -133,17 +124,6 @@ def demo(listen: str, debuggable: bool) -> None:
     """Run with the built-in provider alone, to try everything without a key."""
     from proxy.process.serve import Source, serve
 
-    settings = loader.from_providers(("demo",)).model_copy(update={"listen": (listen,)})
-    _check_guarded(settings)
+    settings = loader.from_providers(("demo",), loader.Overrides(listen=(listen,)))
     source = Source(settings, lambda: settings, partial(loader.files, None))
     serve(source, greet=scaffold.demo_commands, debuggable=debuggable)
-
-
-def _check_guarded(settings: Settings) -> None:
-    """Raises BadParameter if somebody could come in from elsewhere without a token."""
-    if settings.inbound_token is None:
-        for address in settings.listen:
-            try:
-                check_guarded(address)
-            except ValueError as error:
-                raise click.BadParameter(one_line(str(error)), param_hint="--listen") from None

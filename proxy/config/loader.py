@@ -13,27 +13,72 @@ from typing import Any
 
 from proxy.config.document import Document, display_key, read_yaml
 from proxy.config.document import Path as Place
-from proxy.config.fields import check_route_name
+from proxy.config.fields import check_route_name, listed
 from proxy.config.files import read_text
 from proxy.config.messages import suggest
 from proxy.config.placement import PLACEMENTS
-from proxy.config.presets import Preset, ReadOnDemand, merge, read_preset, shipped, validated
-from proxy.config.route import RouteSettings
-from proxy.config.settings import Settings
-from proxy.config.validation import _check_exposure, _check_overlaps, check_auth
-from proxy.errors import ConfigError, Finding
-from proxy.http.address import (
-    parse_upstream,
+from proxy.config.presets import (
+    Preset,
+    ReadOnDemand,
+    merge,
+    read_preset,
+    secret_names,
+    shipped,
+    valid_strategies,
+    validated,
 )
+from proxy.config.route import RouteSettings, StrategySettings
+from proxy.config.secret import SecretSettings
+from proxy.config.settings import AdminSettings, Browsers, Settings
+from proxy.config.validation import (
+    COMMAND_LINE,
+    Source,
+    check_auth,
+    check_exposure,
+    check_overlaps,
+)
+from proxy.errors import ConfigError, ConfigValueError, Finding
+from proxy.http.address import parse_listen, parse_upstream
+
+# Stand for invalid settings in the checks of the others, which then find nothing about them.
+_ANY_LISTENER = "127.0.0.1:0"
+_ANY_SECRET = SecretSettings(references=("builtin:demo",))
 
 
-def load(path: Path, *, ours: bool = False) -> Settings:
+@dataclass(frozen=True, slots=True)
+class Overrides:
+    """Settings that options of the command line replace, and origins that they add."""
+
+    listen: tuple[str, ...] = ()
+    origins: tuple[str, ...] = ()
+    admin: AdminSettings | None = None
+    workers: int | None = None
+
+    def apply(self, settings: Settings) -> Settings:
+        """Return the settings in force."""
+        update: dict[str, Any] = {key: getattr(self, key) for key in self.replaced}
+        if self.origins:
+            origins = (*settings.browsers.origins, *self.origins)
+            update["browsers"] = Browsers(origins=origins)
+        return settings.model_copy(update=update)
+
+    @property
+    def replaced(self) -> frozenset[str]:
+        """Names of the settings that are replaced."""
+        given = {"listen": bool(self.listen), "admin": self.admin, "workers": self.workers}
+        return frozenset(key for key, value in given.items() if value)
+
+
+NO_OVERRIDES = Overrides()
+
+
+def load(path: Path, *, ours: bool = False, overrides: Overrides = NO_OVERRIDES) -> Settings:
     """Load a routes file; every route is merged with its preset.
 
-    ``ours`` marks the file that ships with keyrelay: see ``files.read_text``. Raises ConfigError
-    for any invalid file.
+    ``ours`` marks the file that ships with keyrelay: see ``files.read_text``. ``overrides`` apply
+    before the checks of listeners. Raises ConfigError for any invalid file.
     """
-    return load_text(read_text(path, ours=ours), str(path), path.parent)
+    return load_text(read_text(path, ours=ours), str(path), path.parent, overrides)
 
 
 def files(path: Path | None, settings: Settings) -> Iterator[Path]:
@@ -47,7 +92,9 @@ def files(path: Path | None, settings: Settings) -> Iterator[Path]:
         yield from directory.glob("*.yaml")
 
 
-def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
+def load_text(
+    text: str, file: str, folder: Path | None = None, overrides: Overrides = NO_OVERRIDES
+) -> Settings:
     """Load settings from a text. Paths are relative to ``folder``, by default that of ``file``."""
     document = read_yaml(text, file)
     if document.data is None:
@@ -70,35 +117,54 @@ def load_text(text: str, file: str, folder: Path | None = None) -> Settings:
             "no routes",
             "write routes: and a route, indented below it, such as hume: {provider: hume}",
         )
-    usable = settings if "listen" not in broken else None
-    _check_overlaps(document, routes, usable)
-    _check_exposure(document, routes, settings, broken)
+    whole = overrides.apply(settings.model_copy(update={"routes": routes}))
+    source = Source(document, overrides.replaced)
+    checked = whole
+    if "listen" in broken and not overrides.listen:
+        listen = data.get("listen") if isinstance(data, dict) else ()
+        checked = checked.model_copy(update={"listen": _valid_listeners(listen)})
+    if "inbound_token" in broken:
+        checked = checked.model_copy(update={"inbound_token": _ANY_SECRET})
+    findings += check_overlaps(checked, source) + check_exposure(checked, source)
     findings += document.findings
     if findings:
-        raise ConfigError(findings)
-    return settings.model_copy(update={"routes": routes})
+        # Aliases lead to the same place several times.
+        raise ConfigError(list(dict.fromkeys(findings)))
+    return whole
 
 
-def from_providers(names: Iterable[str]) -> Settings:
+def _valid_listeners(value: Any) -> tuple[str, ...]:
+    """Return the addresses of an invalid ``listen``, with a stand-in for each invalid one."""
+    addresses = []
+    for text in listed(value):
+        try:
+            parse_listen(text)
+        except (ValueError, AttributeError):
+            text = _ANY_LISTENER
+        addresses.append(text)
+    return tuple(addresses)
+
+
+def from_providers(names: Iterable[str], overrides: Overrides = NO_OVERRIDES) -> Settings:
     """Build settings with one route per preset, without a file: ``keyrelay run hume camb``.
 
-    Raises ConfigError for an unknown preset, or one without an upstream.
+    Raises ConfigError for an unknown preset, one without an upstream, or invalid overrides.
     """
     known = shipped()
     wanted = list(dict.fromkeys(names))
     findings = [
-        Finding("command line", 0, 0, f"unknown provider {display_key(name)}", suggest(name, known))
+        Finding(COMMAND_LINE, 0, 0, f"unknown provider {display_key(name)}", suggest(name, known))
         for name in wanted
         if name not in known
     ]
     if not wanted:
-        findings.append(Finding("command line", 0, 0, "no provider given", suggest("", known)))
+        findings.append(Finding(COMMAND_LINE, 0, 0, "no provider given", suggest("", known)))
     routes = {
         name: merge(known[name].settings, RouteSettings(), name) for name in wanted if name in known
     }
     findings += [
         Finding(
-            "command line",
+            COMMAND_LINE,
             0,
             0,
             f"the provider {display_key(name)} has no default upstream",
@@ -107,9 +173,11 @@ def from_providers(names: Iterable[str]) -> Settings:
         for name, route in routes.items()
         if route.upstream is None
     ]
+    settings = overrides.apply(Settings(routes=routes))
+    findings += check_overlaps(settings) + check_exposure(settings)
     if findings:
         raise ConfigError(findings)
-    return Settings(routes=routes)
+    return settings
 
 
 def schema() -> dict[str, Any]:
@@ -173,11 +241,14 @@ def _routes(
         place: Place = ("routes", name)
         try:
             check_route_name(name)
-        except ValueError as error:
-            message, _, advice = str(error).partition("\n")
-            document.add(document.position(place, key=True), message, advice)
+        except ConfigValueError as error:
+            document.add(document.position(place, key=True), error.message, error.hint)
         own, broken = validated(document, RouteSettings, data, place)
-        route = _Route(document, name, place, own, broken, known.get(own.provider or ""), findings)
+        strategies = valid_strategies(own, data, broken)
+        if "listen" in broken and isinstance(data, dict):
+            own = own.model_copy(update={"listen": _valid_listeners(data.get("listen"))})
+        preset = known.get(own.provider or "")
+        route = _Route(document, name, place, own, strategies, broken, preset, findings)
         routes[name] = route.complete(known)
     return routes
 
@@ -190,6 +261,7 @@ class _Route:
     name: str
     place: Place
     own: RouteSettings
+    strategies: Mapping[int, StrategySettings]
     broken: frozenset[str]
     preset: Preset | None
     findings: list[Finding]
@@ -203,9 +275,15 @@ class _Route:
                 f"unknown provider {display_key(self.own.provider)}",
                 suggest(self.own.provider, known),
             )
+            # Secrets and auth of the intended preset are not known.
+            self.findings.extend(check_auth(self.document, self.place, self.strategies, None))
+            self._check_plaintext(merged)
             return merged
         broken = self.broken | (self.preset.broken if self.preset else frozenset())
-        check_auth(self.document, self.place, self.own, merged, broken)
+        secrets = secret_names(self.document, self.place, merged)
+        if self.preset is not None:
+            secrets |= secret_names(self.preset.document, (), self.preset.settings)
+        self.findings.extend(check_auth(self.document, self.place, self.strategies, secrets))
         self._check_secrets(merged)
         if merged.upstream is None and not {"upstream", "provider"} & broken:
             self._add((), "route has no upstream", "add upstream: https://…")

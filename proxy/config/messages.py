@@ -20,6 +20,7 @@ from proxy.config.secret import SecretSettings
 from proxy.config.settings import AdminSettings, Browsers, Settings
 from proxy.config.token import TAG_PREFIX as TOKEN_PREFIX
 from proxy.config.token import TOKENS, Assertion
+from proxy.errors import ConfigValueError
 from proxy.secrets.reference import SOURCES
 
 _EXPECTED = {
@@ -32,6 +33,9 @@ _EXPECTED = {
     "model_attributes_type": "a mapping",
     "tuple_type": "a list of strings",
 }
+# Similarity from which a word is a mistyped key, and a mistyped part of a key (0 to 1).
+_SIMILAR = 0.6
+_SIMILAR_PART = 0.8
 _BOUNDS = {
     "greater_than": ("gt", "more than"),
     "greater_than_equal": ("ge", "at least"),
@@ -43,10 +47,29 @@ def suggest(word: str, known: Iterable[str], further: Iterable[str] = ()) -> str
     """Return the known word nearest to ``word``, else a list: ``known`` first, then ``further``."""
     choices = sorted(known)
     choices += sorted(set(further).difference(choices))
-    near = difflib.get_close_matches(word.lower(), choices, n=1, cutoff=0.6)
+    lowered = word.lower()
+    near = difflib.get_close_matches(lowered, choices, n=1, cutoff=_SIMILAR)
+    best = _similarity(lowered, near[0]) if near else 0.0
+    partial = {choice: _partial_similarity(lowered, choice) for choice in choices}
+    top = max(partial.values(), default=0.0)
+    if top >= _SIMILAR_PART and top > best:
+        near = [choice for choice in choices if partial[choice] == top]
     if near:
-        return f'did you mean "{near[0]}"?'
+        quoted = " or ".join(f'"{choice}"' for choice in near)
+        return f"did you mean {quoted}?"
     return f"known are: {', '.join(choices)}"
+
+
+def _similarity(word: str, choice: str) -> float:
+    return difflib.SequenceMatcher(None, choice, word).ratio()
+
+
+def _partial_similarity(word: str, choice: str) -> float:
+    """Return the similarity to the most similar part of a choice, as in connect_TIMEOUT_seconds."""
+    steps = choice.split("_")
+    ends = range(1, len(steps) + 1)
+    parts = {"_".join(steps[start:end]) for end in ends for start in range(end)} - {choice}
+    return max((_similarity(word, part) for part in parts), default=0.0)
 
 
 def collect_errors(
@@ -97,8 +120,9 @@ def _message(
     """Return message and hint for one error."""
     kind, value, context = details["type"], details["input"], details.get("ctx", {})
     if kind == "value_error":
-        message, _, advice = str(context["error"]).partition("\n")
-        return message, advice
+        error = context["error"]
+        hint = error.hint if isinstance(error, ConfigValueError) else ""
+        return error.message if isinstance(error, ConfigValueError) else str(error), hint
     if kind == "extra_forbidden":
         return _unknown_key(str(location[-1]), _vocabulary(model, location))
     if kind == "missing":

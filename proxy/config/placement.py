@@ -12,6 +12,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from proxy.config.fields import Node, is_framing
 from proxy.config.template import parse_template
+from proxy.errors import ConfigValueError
 
 TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
 """Syntax of a field name (``token``, RFC 9110 section 5.6.2)."""
@@ -22,39 +23,41 @@ TAG_PREFIX = "placement:"
 def _template(text: str) -> str:
     parse_template(text)
     if text != text.strip():
-        raise ValueError("the value has a leading or trailing space\nremove it")
+        raise ConfigValueError("the value has a leading or trailing space", "remove it")
     return text
 
 
 def _header_name(text: str) -> str:
     name = text.lower()
     if not TOKEN.fullmatch(text):
-        raise ValueError(
-            "invalid header name\nuse letters, digits and -, without a colon or spaces"
+        raise ConfigValueError(
+            "invalid header name", "use letters, digits and -, without a colon or spaces"
         )
     if is_framing(name):
-        raise ValueError(
-            f"the header {name} belongs to the connection, not to the credential\n"
-            "use the header that the provider's documentation names"
+        raise ConfigValueError(
+            f"the header {name} belongs to the connection, not to the credential",
+            "use the header that the provider's documentation names",
         )
     return text
 
 
 def _query_name(text: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._~$:-]+", text):
-        raise ValueError("invalid query parameter name\nuse letters, digits, _, - and dots")
+        raise ConfigValueError("invalid query parameter name", "use letters, digits, _, - and dots")
     return text
 
 
 def _cookie_name(text: str) -> str:
     if not TOKEN.fullmatch(text):
-        raise ValueError("invalid cookie name\nuse letters, digits, _ and -")
+        raise ConfigValueError("invalid cookie name", "use letters, digits, _ and -")
     return text
 
 
 def _cookie_value(text: str) -> str:
     if re.search(r'[ ",;\\]', text):
-        raise ValueError("a cookie has no spaces, quotes, commas or semicolons\nremove them")
+        raise ConfigValueError(
+            "a cookie has no spaces, quotes, commas or semicolons", "remove them"
+        )
     return text
 
 
@@ -63,18 +66,18 @@ def _path_template(text: str) -> str:
     if not re.fullmatch(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", literal) or any(
         segment in {".", ".."} for segment in text.split("/")
     ):
-        raise ValueError(
-            "invalid path placement: use segments, each after a slash\n"
-            'write for example "/bot{key}", without a trailing slash'
+        raise ConfigValueError(
+            "invalid path placement: use segments, each after a slash",
+            'write for example "/bot{key}", without a trailing slash',
         )
     return text
 
 
 def _user_template(text: str) -> str:
     if ":" in text:
-        raise ValueError(
-            "the user name of Basic authorization cannot contain a colon\n"
-            "move the part after it to password: (RFC 7617 section 2)"
+        raise ConfigValueError(
+            "the user name of Basic authorization cannot contain a colon",
+            "move the part after it to password: (RFC 7617 section 2)",
         )
     return text
 

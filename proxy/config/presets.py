@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,7 +16,7 @@ from proxy.config.document import Path as Place
 from proxy.config.fields import Node
 from proxy.config.files import read_text
 from proxy.config.messages import collect_errors
-from proxy.config.route import RouteSettings, Strip
+from proxy.config.route import RouteSettings, StrategySettings, Strip
 from proxy.config.validation import check_auth
 from proxy.errors import ConfigError
 
@@ -67,8 +68,31 @@ def read_preset(text: str, file: str) -> Preset:
             document.add(
                 document.keys[(key,)], f'"{key}" is not for presets', "move it to the route"
             )
-    check_auth(document, (), settings, settings, broken)
+    strategies = valid_strategies(settings, document.data, broken)
+    for finding in check_auth(document, (), strategies, secret_names(document, (), settings)):
+        document.add((finding.line, finding.column), finding.message, finding.advice)
     return Preset(document, settings, broken)
+
+
+def valid_strategies(
+    settings: RouteSettings, data: Any, broken: frozenset[str]
+) -> dict[int, StrategySettings]:
+    """Return the valid strategies of a route or preset by index, also if others are invalid."""
+    if "auth" not in broken:
+        return dict(enumerate(settings.auth))
+    raw = data.get("auth") if isinstance(data, dict) else None
+    valid: dict[int, StrategySettings] = {}
+    for index, one in enumerate(raw if isinstance(raw, list) else ()):
+        with suppress(ValidationError):
+            valid[index] = StrategySettings.model_validate(one)
+    return valid
+
+
+def secret_names(document: Document, prefix: Place, settings: RouteSettings) -> frozenset[str]:
+    """Return the names below ``secrets:`` of a route or preset, also those of invalid secrets."""
+    parent = (*prefix, "secrets")
+    written = {str(path[-1]) for path in document.keys if path[:-1] == parent}
+    return frozenset(settings.secrets) | written
 
 
 def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> RouteSettings:

@@ -30,6 +30,7 @@ from proxy.config.placement import PLACEMENTS, Placement
 from proxy.config.secret import AnySecret
 from proxy.config.template import parse_template
 from proxy.config.token import TokenSettings
+from proxy.errors import ConfigValueError
 from proxy.http.address import parse_listen, parse_upstream
 from proxy.http.path_patterns import check_pattern
 from proxy.secrets.reference import check_env_name
@@ -95,9 +96,9 @@ class StrategySettings(Node):
     @model_validator(mode="after")
     def _serves_something(self) -> StrategySettings:
         if not self.http and not self.websocket:
-            raise ValueError(
-                "strategy has no placement\n"
-                'write http: {header: X-Api-Key, value: "{api_key}"}, and websocket: likewise'
+            raise ConfigValueError(
+                "strategy has no placement",
+                'write http: {header: X-Api-Key, value: "{api_key}"}, and websocket: likewise',
             )
         for placements in (self.http, self.websocket):
             if placements is None:
@@ -105,15 +106,17 @@ class StrategySettings(Node):
             targets = [placement.target for placement in placements]
             for target in targets:
                 if targets.count(target) > 1:
-                    raise ValueError(f"duplicate {target}\nkeep one of the placements")
+                    raise ConfigValueError(f"duplicate {target}", "keep one of the placements")
             names = _names(placements)
             if self.token is not None and "token" not in names:
-                raise ValueError('no placement uses the token\nname it, as value: "Bearer {token}"')
+                raise ConfigValueError(
+                    "no placement uses the token", 'name it, as value: "Bearer {token}"'
+                )
             if not names:
-                raise ValueError(
-                    "no placement uses a secret\n"
+                raise ConfigValueError(
+                    "no placement uses a secret",
                     'name one in braces, as value: "{api_key}"; '
-                    "a secret itself never belongs in this file"
+                    "a secret itself never belongs in this file",
                 )
         return self
 

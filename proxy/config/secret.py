@@ -11,6 +11,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from proxy.config.fields import Flag, Line, Node, Seconds, checked_by, listed
+from proxy.errors import ConfigValueError
 from proxy.secrets.reference import LOCAL_SOURCES, SOURCES, parse_reference
 
 
@@ -22,10 +23,10 @@ def _long_form(value: Any) -> Any:
         return value
     given = [key for key in (*SOURCES, "references") if key in value]
     if len(given) != 1:
-        raise ValueError(
-            ("a secret has one source" if given else "the source is missing")
-            + "\nwrite {env: NAME}, {file: /absolute/path}, {exec: command}, or a list "
-            "[env:NEW, env:OLD]"
+        raise ConfigValueError(
+            ("a secret has one source" if given else "the source is missing") + "",
+            "write {env: NAME}, {file: /absolute/path}, {exec: command}, or a list "
+            "[env:NEW, env:OLD]",
         )
     if given == ["references"]:
         return value
@@ -79,9 +80,9 @@ class SecretSettings(Node):
     def _time_matters(self) -> SecretSettings:
         for key in ("ttl_seconds", "timeout_seconds"):
             if key in self.model_fields_set and not self.external:
-                raise ValueError(
-                    f"{key} is for exec:, keyring: and plugin sources\n"
-                    "remove it: files are read again when they change"
+                raise ConfigValueError(
+                    f"{key} is for exec:, keyring: and plugin sources",
+                    "remove it: files are read again when they change",
                 )
         return self
 

@@ -18,6 +18,7 @@ from pydantic import Field
 from proxy.config.fields import Flag, Line, Node, Seconds, check_host, check_route_name, checked_by
 from proxy.config.route import Listen, RouteSettings
 from proxy.config.secret import AnySecret
+from proxy.errors import ConfigValueError
 from proxy.http.address import parse_browser_origin, parse_listen
 
 
@@ -33,9 +34,9 @@ class Browsers(Node):
 
 def _check_admin_listen(text: str) -> None:
     if parse_listen(text).exposed:
-        raise ValueError(
-            "the admin listener is for loopback only, also with a token\n"
-            "listen on 127.0.0.1, [::1] or unix:/path, and tunnel to it from elsewhere"
+        raise ConfigValueError(
+            "the admin listener is for loopback only, also with a token",
+            "listen on 127.0.0.1, [::1] or unix:/path, and tunnel to it from elsewhere",
         )
 
 

@@ -12,6 +12,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from proxy.errors import ConfigValueError
+
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
 """Syntax of a secret's name."""
 
@@ -59,23 +61,23 @@ def _value(values: Mapping[str, bytes], piece: str) -> bytes:
 def parse_template(text: str) -> Template:
     """Parse a template. Raises ConfigValueError."""
     if not re.fullmatch(r"[ -~]*", text):
-        raise ValueError(
-            "only printable ASCII characters are allowed here\nremove line breaks and accents"
+        raise ConfigValueError(
+            "only printable ASCII characters are allowed here", "remove line breaks and accents"
         )
     pieces: list[bytes | str] = []
     for found in _PIECE.finditer(text):
         name = found["name"]
         if found["wrong"]:
-            raise ValueError(
-                "unbalanced brace\nwrite {name} for a secret and {{ or }} for a literal brace"
+            raise ConfigValueError(
+                "unbalanced brace", "write {name} for a secret and {{ or }} for a literal brace"
             )
         if name is None:
             pieces.append((found["text"] or found["brace"][0]).encode("ascii"))
         elif NAME.fullmatch(name) or _FIELD.fullmatch(name):
             pieces.append(name)
         else:
-            raise ValueError(
-                "invalid secret name in braces\n"
-                "write a name from secrets:, such as {api_key}; {{ is a literal brace"
+            raise ConfigValueError(
+                "invalid secret name in braces",
+                "write a name from secrets:, such as {api_key}; {{ is a literal brace",
             )
     return Template(tuple(pieces))

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, Strict, Tag, model_va
 
 from proxy.config.fields import Line, Node, Seconds, check_header_field_name, checked_by
 from proxy.config.template import parse_template
+from proxy.errors import ConfigValueError
 from proxy.http.address import parse_upstream
 
 TAG_PREFIX = "token:"
@@ -33,24 +34,28 @@ def _check_url(text: str) -> None:
         address, _, query = plain.partition("?")
         origin, _ = parse_upstream(address)
         if origin.scheme == "http" and not origin.loopback:
-            raise ValueError(
-                "credentials would go to the token endpoint over plain http\nwrite https://"
+            raise ConfigValueError(
+                "credentials would go to the token endpoint over plain http", "write https://"
             )
         if not re.fullmatch(r"[!\"$-~]*", query):
-            raise ValueError("the query has a space or a fragment\nwrite it percent-encoded")
+            raise ConfigValueError(
+                "the query has a space or a fragment", "write it percent-encoded"
+            )
     elif not re.fullmatch(r"/(?!/)[!\"$-\[\]-~]*", plain):
-        raise ValueError("invalid path\nwrite /oauth2/token for a path at the upstream")
+        raise ConfigValueError("invalid path", "write /oauth2/token for a path at the upstream")
 
 
 def _check_path(path: str) -> None:
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
-        raise ValueError("invalid absolute path of a file\nwrite /var/lib/keyrelay/name")
+        raise ConfigValueError("invalid absolute path of a file", "write /var/lib/keyrelay/name")
 
 
 def _refusal(status: int) -> int:
     """Check a status with which a provider can reject a credential."""
     if not 400 <= status <= 499:
-        raise ValueError("invalid status for a rejection\nwrite 401, or another from 400 to 499")
+        raise ConfigValueError(
+            "invalid status for a rejection", "write 401, or another from 400 to 499"
+        )
     return status
 
 
@@ -61,7 +66,7 @@ def _check_document(value: Any) -> None:
     try:
         json.dumps(value, allow_nan=False)
     except ValueError:
-        raise ValueError("invalid JSON number\nuse a finite one") from None
+        raise ConfigValueError("invalid JSON number", "use a finite one") from None
 
 
 _Template = Annotated[str, checked_by(parse_template)]
@@ -189,8 +194,8 @@ class _Signed(Node):
         _check_document(self.claims)
         for name in ("iat", "exp", "jti"):
             if name in self.claims:
-                raise ValueError(
-                    f"the claim {name} is set by keyrelay\nremove it; see valid_seconds"
+                raise ConfigValueError(
+                    f"the claim {name} is set by keyrelay", "remove it; see valid_seconds"
                 )
         return self
 
@@ -247,16 +252,18 @@ class Request(_Token):
     @model_validator(mode="after")
     def _one_body(self) -> Request:
         if self.form is not None and self.json_body is not None:
-            raise ValueError("a request has one body\nkeep form: or json:")
+            raise ConfigValueError("a request has one body", "keep form: or json:")
         if self.method == "GET" and not (self.form is None and self.json_body is None):
-            raise ValueError("a GET has no body\nwrite method: POST, or remove form: and json:")
+            raise ConfigValueError(
+                "a GET has no body", "write method: POST, or remove form: and json:"
+            )
         _check_document(self.json_body)
         return self
 
     @model_validator(mode="after")
     def _headers_once(self) -> Request:
         if len({name.lower() for name in self.headers}) < len(self.headers):
-            raise ValueError("duplicate header\nkeep one; names are case-insensitive")
+            raise ConfigValueError("duplicate header", "keep one; names are case-insensitive")
         return self
 
     @property
@@ -287,9 +294,11 @@ class Inworld(_Token):
         if (self.portal is None) == (self.key is None) or (self.key is None) != (
             self.secret is None
         ):
-            raise ValueError("missing or duplicate key\nwrite portal:, or key: and secret:")
+            raise ConfigValueError("missing or duplicate key", "write portal:, or key: and secret:")
         if self.workspace is not None and self.variant != "sample":
-            raise ValueError("this request has no workspace\nwrite variant: sample, or remove it")
+            raise ConfigValueError(
+                "this request has no workspace", "write variant: sample, or remove it"
+            )
         return self
 
 

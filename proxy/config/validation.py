@@ -1,15 +1,21 @@
-"""proxy.config.validation."""
+"""Checks of the configuration that concern more than one setting. Each returns its findings.
+
+The checks of listeners run on the settings in force: after options of the command line have
+replaced settings of the file. A finding about such a setting names the command line.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from dataclasses import dataclass
 
-from proxy.config.document import Document, Position
+from proxy.config.document import Document
 from proxy.config.document import Path as Place
 from proxy.config.messages import suggest
-from proxy.config.route import RouteSettings
+from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
+from proxy.errors import ConfigValueError, Finding
 from proxy.http.address import (
     LOOPBACK_NAMES,
     ListenAddress,
@@ -20,165 +26,128 @@ from proxy.http.address import (
     parse_upstream,
 )
 
+COMMAND_LINE = "command line"
+"""Stands for the file in findings about options and arguments."""
 
-def _check_overlaps(
-    document: Document, routes: Mapping[str, RouteSettings], settings: Settings | None
-) -> None:
-    """No two things may answer at the same address, and no route may lead back here."""
-    paths: dict[str, str] = {}
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Where settings come from, for the positions of findings.
+
+    ``document`` is None without a file; ``overridden`` names the settings that options replaced.
+    """
+
+    document: Document | None = None
+    overridden: frozenset[str] = frozenset()
+
+    def finding(self, place: Place, message: str, hint: str, *, key: bool = False) -> Finding:
+        """Return a finding at a place of the file, or of the command line."""
+        if self.document is None or (place and place[0] in self.overridden):
+            return Finding(COMMAND_LINE, 0, 0, message, hint)
+        position = self.document.position(place, key=key)
+        return Finding(self.document.file, *position, message, hint)
+
+
+_NO_FILE = Source()
+
+
+def check_overlaps(settings: Settings, source: Source = _NO_FILE) -> list[Finding]:
+    """Return findings for paths and addresses used twice, and upstreams that are keyrelay."""
     listeners: dict[str, str] = {}
-    if settings is not None:
-        for index, text in enumerate(settings.listen):
-            place: Place = ("listen", index)
-            _claim(document, document.position(place), listeners, text, "the main listener")
-        if settings.admin is not None:
-            place = ("admin", "listen") if ("admin", "listen") in document.values else ("admin",)
-            text = settings.admin.listen
-            _claim(document, document.position(place), listeners, text, "the admin listener")
-    for name, route in routes.items():
+    findings = [
+        source.finding(place, f"{owner} listens there already", "give one of them another port")
+        for place, text, name in _listeners(settings)
+        if (owner := _claim(listeners, text, name)) is not None
+    ]
+    paths: dict[str, str] = {}
+    for name, route in settings.routes.items():
         path = route.path or f"/{name}"
         if path in paths:
-            document.add(
-                document.position(("routes", name, "path")),
-                f"the route {paths[path]} answers at this path already",
-                "give one of them another path:",
+            findings.append(
+                source.finding(
+                    ("routes", name, "path"),
+                    f"the route {paths[path]} has this path already",
+                    "give one of them another path:",
+                )
             )
         paths.setdefault(path, name)
-        for index, text in enumerate(route.listen):
-            place = _existing(document, ("routes", name, "listen"), index)
-            _claim(document, document.position(place), listeners, text, f"the route {name}")
-    for name, route in routes.items():
-        if route.upstream is None:
-            continue
-        origin, _ = parse_upstream(route.upstream)
-        hosts = ("127.0.0.1", "::1") if origin.host == "localhost" else (origin.host,)
-        dialled = [str(ListenAddress(host, origin.port, None)) for host in hosts]
-        if origin.loopback:
-            dialled += [f"0.0.0.0:{origin.port}", f"[::]:{origin.port}"]
-        if not origin.builtin and any(one in listeners for one in dialled):
-            document.add(
-                document.position(("routes", name, "upstream")),
-                "the route would lead back to keyrelay itself",
-                "write the address of the provider",
+        if any(one in listeners for one in _dialled(route)):
+            findings.append(
+                source.finding(
+                    ("routes", name, "upstream"),
+                    "the upstream is keyrelay itself",
+                    "write the address of the provider",
+                )
             )
+    return findings
 
 
-def _check_exposure(
-    document: Document,
-    routes: Mapping[str, RouteSettings],
-    settings: Settings,
-    broken: frozenset[str],
-) -> None:
-    """Nobody may come in from elsewhere without a token, nor under a name that is no host's."""
-    places: list[tuple[Place, tuple[str, ...]]] = []
-    if "listen" not in broken:
-        places.append((("listen",), settings.listen))
-    places += [(("routes", name, "listen"), route.listen) for name, route in routes.items()]
-    for place, texts in places:
-        for index, text in enumerate(texts):
-            position = document.position(_existing(document, place, index))
-            if settings.inbound_token is None and "inbound_token" not in broken:
-                _check(document, position, check_guarded, text)
-            elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
-                document.add(
-                    position,
-                    "peer_uid: enforce refuses whoever connects from another machine",
+def check_exposure(settings: Settings, source: Source = _NO_FILE) -> list[Finding]:
+    """Return findings for addresses that other machines reach without a token, and invalid hosts.
+
+    The only place that decides whether an address needs a token.
+    """
+    findings: list[Finding] = []
+    for place, text in _addresses(settings):
+        if settings.inbound_token is None:
+            findings += _run(source, place, check_guarded, text)
+        elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
+            findings.append(
+                source.finding(
+                    place,
+                    "peer_uid: enforce refuses every connection from another machine",
                     "listen on loopback, or set peer_uid: warn",
                 )
-    for index, name in enumerate(settings.hosts):
-        _check(document, document.position(("hosts", index)), check_served_host, name)
-
-
-def _check(
-    document: Document, position: Position, check: Callable[[str], object], text: str
-) -> None:
-    """Note what ``check`` raises."""
-    try:
-        check(text)
-    except ValueError as error:
-        message, _, advice = str(error).partition("\n")
-        document.add(position, message, advice)
-
-
-def _existing(document: Document, place: Place, index: int) -> Place:
-    return (*place, index) if (*place, index) in document.values else place
-
-
-def _claim(
-    document: Document, position: Position, listeners: dict[str, str], text: str, owner: str
-) -> None:
-    address = parse_listen(text)
-    if address.unix_path is None and address.port == 0:
-        return  # the system takes a free port for each
-    for other, whose in listeners.items():
-        if other == str(address) or address.overlaps(parse_listen(other)):
-            document.add(
-                position, f"{whose} listens there already", "give one of them another port"
             )
-            break
-    listeners.setdefault(str(address), owner)
+    for index, name in enumerate(settings.hosts):
+        findings += _run(source, ("hosts", index), check_served_host, name)
+    return findings
 
 
 def check_auth(
     document: Document,
     prefix: Place,
-    own: RouteSettings,
-    merged: RouteSettings,
-    broken: frozenset[str],
-) -> None:
-    """Note what is wrong between the strategies of ``own`` and the secrets of ``merged``."""
-    seen: set[str] = set()
-    for index, strategy in enumerate(own.auth):
+    strategies: Mapping[int, StrategySettings],
+    secrets: Set[str] | None,
+) -> list[Finding]:
+    """Return findings for strategies with the same name, and templates that name no secret.
+
+    prefix      path of the route, or of the preset, in the document
+    strategies  the valid strategies by their index below ``auth``
+    secrets     names of all secrets, also of invalid ones; None if they are not known
+    """
+    source = Source(document)
+    findings: list[Finding] = []
+    names: set[str] = set()
+    for index, strategy in strategies.items():
         base: Place = (*prefix, "auth", index)
-        if strategy.name in seen:
-            document.add(
-                document.position((*base, "name")),
-                "another strategy has this name",
-                "give each its own; journal and explain name them",
+        if strategy.name in names:
+            findings.append(
+                source.finding(
+                    (*base, "name"),
+                    "another strategy has this name",
+                    "give each its own; the log and explain show them",
+                )
             )
-        seen |= {strategy.name} if strategy.name else set()
-        if "secrets" in broken:
+        names |= {strategy.name} if strategy.name else set()
+        if secrets is None:
             continue
         given = {"token"} if strategy.token else set[str]()
         for kind in ("http", "websocket"):
             for number, placement in enumerate(getattr(strategy, kind) or ()):
                 for key, template in placement.templates.items():
                     place = _first(document, base, ((kind, number), (kind,), ()), key)
-                    _check_names(document, place, template, merged, given)
+                    findings += _unknown_names(source, place, template, secrets, given)
         if strategy.token is not None:
             for key, template in strategy.token.templates.items():
                 place = _first(document, base, (("token",),), key)
-                _check_names(document, place, template, merged, strategy.token.given)
-
-
-def _first(document: Document, base: Place, middles: Iterable[Place], key: Place) -> Place:
-    """Where a template stands: in a list, as the one placement, or as the strategy itself."""
-    for middle in middles:
-        if (*base, *middle, *key) in document.values:
-            return (*base, *middle, *key)
-    return base
-
-
-def _check_names(
-    document: Document,
-    place: Place,
-    template: str,
-    merged: RouteSettings,
-    given: Set[str],
-) -> None:
-    """Note each name of a template that is neither a secret nor ``given``."""
-    for name in sorted(parse_template(template).names - merged.secrets.keys() - given):
-        document.add(
-            document.position(place),
-            f'"{{{name}}}" names no secret',
-            suggest(name, merged.secrets)
-            if merged.secrets
-            else f"add secrets: {{{name}: env:NAME}}",
-        )
+                given = set(strategy.token.given)
+                findings += _unknown_names(source, place, template, secrets, given)
+    return list(dict.fromkeys(findings))  # one placement may serve HTTP and WebSocket
 
 
 def listen_places(settings: Settings) -> Iterator[tuple[str, str | None]]:
-    """Every address at which something listens, and the route that it is for; None for all."""
+    """Yield every listening address and its route; None for the main listener."""
     for text in settings.listen:
         yield text, None
     for name, route in settings.routes.items():
@@ -187,12 +156,93 @@ def listen_places(settings: Settings) -> Iterator[tuple[str, str | None]]:
 
 
 def served_hosts(settings: Settings) -> frozenset[str]:
-    """The host names that stand for this keyrelay, beside those of routes.
+    """Return the host names of this keyrelay besides those of routes.
 
-    The addresses that were written as listeners too: no page's own name can be one of them.
+    Includes the literal addresses of listeners: no web page can have one of them as its host.
     """
     addresses = [parse_listen(text) for text, _ in listen_places(settings)]
     literals = {
         bracketed(one.host) for one in addresses if one.host is not None and not one.wildcard
     }
     return LOOPBACK_NAMES | literals | frozenset(settings.hosts)
+
+
+def _addresses(settings: Settings) -> Iterator[tuple[Place, str]]:
+    """Yield every address that accepts requests for routes, with its place."""
+    for index, text in enumerate(settings.listen):
+        yield ("listen", index), text
+    for name, route in settings.routes.items():
+        for index, text in enumerate(route.listen):
+            yield ("routes", name, "listen", index), text
+
+
+def _listeners(settings: Settings) -> Iterator[tuple[Place, str, str]]:
+    """Yield every listening address with its place and the name of the listener."""
+    for place, text in _addresses(settings):
+        if place[0] == "listen":
+            yield place, text, "the main listener"
+    if settings.admin is not None:
+        yield ("admin", "listen"), settings.admin.listen, "the admin listener"
+    for place, text in _addresses(settings):
+        if place[0] == "routes":
+            yield place, text, f"the route {place[1]}"
+
+
+def _claim(listeners: dict[str, str], text: str, name: str) -> str | None:
+    """Register an address for a listener; return the listener that overlaps it, if any."""
+    address = parse_listen(text)
+    if address.unix_path is None and address.port == 0:
+        return None  # the system assigns a free port to each
+    owner = next(
+        (
+            owner
+            for other, owner in listeners.items()
+            if other == str(address) or address.overlaps(parse_listen(other))
+        ),
+        None,
+    )
+    listeners.setdefault(str(address), name)
+    return owner
+
+
+def _dialled(route: RouteSettings) -> list[str]:
+    """Return the addresses of listeners that connections to the upstream may reach."""
+    if route.upstream is None:
+        return []
+    origin, _ = parse_upstream(route.upstream)
+    if origin.builtin:
+        return []
+    hosts = ("127.0.0.1", "::1") if origin.host == "localhost" else (origin.host,)
+    dialled = [str(ListenAddress(host, origin.port, None)) for host in hosts]
+    if origin.loopback:
+        dialled += [f"0.0.0.0:{origin.port}", f"[::]:{origin.port}"]
+    return dialled
+
+
+def _run(source: Source, place: Place, check: Callable[[str], object], text: str) -> list[Finding]:
+    """Return what ``check`` raises as a finding."""
+    try:
+        check(text)
+    except ConfigValueError as error:
+        return [source.finding(place, error.message, error.hint)]
+    return []
+
+
+def _first(document: Document, base: Place, middles: Iterable[Place], key: Place) -> Place:
+    """Return the place of a template: in a list, in the single placement, or in the strategy."""
+    for middle in middles:
+        if (*base, *middle, *key) in document.values:
+            return (*base, *middle, *key)
+    return base
+
+
+def _unknown_names(
+    source: Source, place: Place, template: str, secrets: Set[str], given: Set[str]
+) -> Iterator[Finding]:
+    """Yield a finding for each name in a template that is neither a secret nor ``given``."""
+    for name in sorted(parse_template(template).names - secrets - given):
+        yield source.finding(
+            place,
+            f'"{{{name}}}" names no secret',
+            suggest(name, secrets) if secrets else f"add secrets: {{{name}: env:NAME}}",
+        )

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 
 import idna
 
+from proxy.errors import ConfigValueError
+
 DEMO_UPSTREAM = "builtin:demo"
 """The upstream of the built-in provider: served inside this process, never dialled by name."""
 
@@ -119,30 +121,32 @@ def parse_listen(text: str) -> ListenAddress:
     host, colon, digits = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")) or "]" in digits:
         if ":" in text and not text.startswith("["):
-            raise ValueError("an IPv6 address needs brackets\nwrite it as '[::1]:8080', in quotes")
-        raise ValueError("the port is missing\nwrite an address such as 127.0.0.1:8080")
+            raise ConfigValueError(
+                "an IPv6 address needs brackets", "write it as '[::1]:8080', in quotes"
+            )
+        raise ConfigValueError("the port is missing", "write an address such as 127.0.0.1:8080")
     if not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
-        raise ValueError("the port is not a number from 0 to 65535\nwrite for example 8080")
+        raise ConfigValueError("the port is not a number from 0 to 65535", "write for example 8080")
     if host.lower().rstrip(".") == "localhost":
-        raise ValueError(
-            "localhost may mean several addresses\n"
-            f"write 127.0.0.1:{int(digits)}; clients may still say localhost"
+        raise ConfigValueError(
+            "localhost may mean several addresses",
+            f"write 127.0.0.1:{int(digits)}; clients may still say localhost",
         )
     address = _address(host.removeprefix("[").removesuffix("]"))
     if address is None or (address.version == 6) != host.startswith("["):
         if host in {"", "*"} or _NUMERIC.fullmatch(host.lower()):
-            raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
-        raise ValueError(
-            "a listener needs an IP address, not a name\n"
-            "write 127.0.0.1:8080, '[::1]:8080' or unix:/abs/path"
+            raise ConfigValueError(_EVERY_NETWORK, _SIDECAR)
+        raise ConfigValueError(
+            "a listener needs an IP address, not a name",
+            "write 127.0.0.1:8080, '[::1]:8080' or unix:/abs/path",
         )
     mapped = address.ipv4_mapped if address.version == 6 else None
     if (address.is_unspecified and host not in {"0.0.0.0", "[::]"}) or (  # noqa: S104
         mapped is not None and mapped.is_unspecified
     ):
-        raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+        raise ConfigValueError(_EVERY_NETWORK, _SIDECAR)
     if mapped is not None:
-        raise ValueError(f"this is an IPv4 address in IPv6\nwrite {mapped}:{int(digits)}")
+        raise ConfigValueError("this is an IPv4 address in IPv6", f"write {mapped}:{int(digits)}")
     return ListenAddress(str(address), int(digits), None)
 
 
@@ -153,11 +157,11 @@ def check_guarded(text: str) -> None:
     """
     address = parse_listen(text)
     if address.wildcard:
-        raise ValueError(f"{_EVERY_NETWORK}\n{_SIDECAR}")
+        raise ConfigValueError(_EVERY_NETWORK, _SIDECAR)
     if address.exposed:
-        raise ValueError(
-            "this address is not loopback: anybody who reaches it could spend the credentials\n"
-            + _SIDECAR
+        raise ConfigValueError(
+            "this address is not loopback: anybody who reaches it could spend the credentials",
+            _SIDECAR,
         )
 
 
@@ -168,9 +172,11 @@ def check_served_host(text: str) -> None:
     """
     address = _address(text.removeprefix("[").removesuffix("]"))
     if address is not None and address.is_unspecified:
-        raise ValueError("this names no machine\nwrite the name or address that clients use")
+        raise ConfigValueError(
+            "this names no machine", "write the name or address that clients use"
+        )
     if address is None and _NUMERIC.fullmatch(text.rpartition(".")[2]):
-        raise ValueError("this is an address in an unusual spelling\nwrite it as 192.0.2.1")
+        raise ConfigValueError("this is an address in an unusual spelling", "write it as 192.0.2.1")
 
 
 def parse_upstream(text: str) -> tuple[Origin, str]:
@@ -179,31 +185,35 @@ def parse_upstream(text: str) -> tuple[Origin, str]:
         return Origin("http", "demo.localhost", 80, builtin=True), ""
     found = _URL.fullmatch(text)
     if found is None:
-        raise ValueError("this is not a URL\nwrite for example https://api.example.com")
+        raise ConfigValueError("this is not a URL", "write for example https://api.example.com")
     scheme = found["scheme"].lower()
     if scheme in {"ws", "wss"}:
-        raise ValueError(
-            "an upstream is written with http or https; it serves WebSockets as well\n"
-            "write https:// instead of wss://"
+        raise ConfigValueError(
+            "an upstream is written with http or https; it serves WebSockets as well",
+            "write https:// instead of wss://",
         )
     if scheme not in _PORTS:
-        raise ValueError("the scheme is neither https nor http\nwrite https://…")
+        raise ConfigValueError("the scheme is neither https nor http", "write https://…")
     if "@" in found["authority"]:
-        raise ValueError(
-            "a URL with a user or a password in it cannot be used\n"
-            "put the credential into secrets: and its place into auth:"
+        raise ConfigValueError(
+            "a URL with a user or a password in it cannot be used",
+            "put the credential into secrets: and its place into auth:",
         )
     if found["rest"]:
-        raise ValueError("an upstream has no query and no fragment\nend it before the ? or #")
+        raise ConfigValueError(
+            "an upstream has no query and no fragment", "end it before the ? or #"
+        )
     host, port = _split_authority(found["authority"])
     path = (found["path"] or "").removesuffix("/")
     if not _PATH.fullmatch(path):
-        raise ValueError(
-            "the path of the upstream has an empty segment or a character that a URL cannot hold\n"
-            "write it percent-encoded and with single slashes"
+        raise ConfigValueError(
+            "the path of the upstream has an empty segment or a character that a URL cannot hold",
+            "write it percent-encoded and with single slashes",
         )
     if any(_DOTS.fullmatch(segment) for segment in path.split("/")):
-        raise ValueError("the path of the upstream has a dot segment\nwrite the path it leads to")
+        raise ConfigValueError(
+            "the path of the upstream has a dot segment", "write the path it leads to"
+        )
     return Origin(scheme, host, port or _PORTS[scheme]), path
 
 
@@ -214,25 +224,29 @@ def parse_browser_origin(text: str) -> tuple[str, str, int | None]:
     every page there is, so neither can be listed.
     """
     if text in {"null", "*"}:
-        raise ValueError(
-            f"{text} would let pages in that nobody chose\n"
-            "list the exact origin of your page, such as http://localhost:5173"
+        raise ConfigValueError(
+            f"{text} would let pages in that nobody chose",
+            "list the exact origin of your page, such as http://localhost:5173",
         )
     found = _URL.fullmatch(text)
     if found is None:
-        raise ValueError(
-            "this is not an origin\nwrite scheme://host:port, as http://localhost:5173"
+        raise ConfigValueError(
+            "this is not an origin", "write scheme://host:port, as http://localhost:5173"
         )
     if found["path"] or found["rest"] or "@" in found["authority"]:
-        raise ValueError("an origin ends after host and port\nwrite it without path and slash")
+        raise ConfigValueError(
+            "an origin ends after host and port", "write it without path and slash"
+        )
     if not text.isascii():
-        raise ValueError("browsers send international names encoded\nwrite it as http://xn--…")
+        raise ConfigValueError(
+            "browsers send international names encoded", "write it as http://xn--…"
+        )
     if text != text.lower():
-        raise ValueError("browsers send origins in lower case\nwrite it in lower case")
+        raise ConfigValueError("browsers send origins in lower case", "write it in lower case")
     scheme = found["scheme"]
     host, port = _split_authority(found["authority"])
     if port is not None and port == _PORTS.get(scheme):
-        raise ValueError(f"browsers leave the default port out\nwrite it without :{port}")
+        raise ConfigValueError("browsers leave the default port out", f"write it without :{port}")
     return scheme, host, port
 
 
@@ -248,10 +262,12 @@ def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
 
 def _unix_path(path: str) -> str:
     if not path.startswith("/") or path.endswith("/") or not path.isprintable():
-        raise ValueError("a unix socket needs an absolute path\nwrite unix:/run/keyrelay/socket")
+        raise ConfigValueError(
+            "a unix socket needs an absolute path", "write unix:/run/keyrelay/socket"
+        )
     if len(path.encode()) > _UNIX_LIMIT:
-        raise ValueError(
-            f"the path of a unix socket has at most {_UNIX_LIMIT} bytes\nuse a shorter directory"
+        raise ConfigValueError(
+            f"the path of a unix socket has at most {_UNIX_LIMIT} bytes", "use a shorter directory"
         )
     return path
 
@@ -260,10 +276,12 @@ def _split_authority(authority: str) -> tuple[str, int | None]:
     """Host in its canonical spelling, and the port if one was written."""
     found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", authority)
     if found is None:
-        raise ValueError("host and port cannot be read\nwrite host or host:port")
+        raise ConfigValueError("host and port cannot be read", "write host or host:port")
     port = int(found[2]) if found[2] else None
     if port is not None and not 0 < port < 65536:
-        raise ValueError("the port is not a number from 1 to 65535\nwrite the provider's port")
+        raise ConfigValueError(
+            "the port is not a number from 1 to 65535", "write the provider's port"
+        )
     return _canonical_host(found[1]), port
 
 
@@ -271,25 +289,31 @@ def _canonical_host(text: str) -> str:
     if text.startswith("["):
         address = _address(text[1:-1])
         if address is None or address.version != 6:
-            raise ValueError("this is no IPv6 address\nwrite for example [2001:db8::1]")
+            raise ConfigValueError("this is no IPv6 address", "write for example [2001:db8::1]")
         return str(address)
     if not text or len(text) > 253:
-        raise ValueError("the host is missing or too long\nwrite for example api.example.com")
+        raise ConfigValueError(
+            "the host is missing or too long", "write for example api.example.com"
+        )
     host = text.lower()
     if not host.isascii():
         try:
             host = idna.encode(host, uts46=True).decode("ascii")
         except idna.IDNAError:
-            raise ValueError("the host is no valid international name\ncheck its letters") from None
+            raise ConfigValueError(
+                "the host is no valid international name", "check its letters"
+            ) from None
     if _address(host) is not None:
         return host
     if _NUMERIC.fullmatch(host.rpartition(".")[2]):
         # Resolvers read 0x7f.1 or 2130706433 as addresses: what is checked must be what is dialled.
-        raise ValueError("the host is an address in an unusual spelling\nwrite it as 192.0.2.1")
+        raise ConfigValueError(
+            "the host is an address in an unusual spelling", "write it as 192.0.2.1"
+        )
     if len(host) > 253 or not all(_LABEL.fullmatch(label) for label in host.split(".")):
-        raise ValueError(
-            "the host is not a valid name\n"
-            "write letters, digits, - and dots, without a dot at the end"
+        raise ConfigValueError(
+            "the host is not a valid name",
+            "write letters, digits, - and dots, without a dot at the end",
         )
     return host
 

@@ -19,6 +19,8 @@ import re
 from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
+from proxy.errors import ConfigValueError
+
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 # Outside latin-1, so that no decoded byte can be mistaken for it.
 _INNER_SLASH = "\u2215"
@@ -91,24 +93,26 @@ def _split(text: str) -> tuple[str, str]:
     if not blank:
         method, path = "", text
     if not path.startswith("/"):
-        raise ValueError(
-            "a pattern is a path, or a method and a path\n"
-            "write for example /v1/** or GET /v1/voices"
+        raise ConfigValueError(
+            "a pattern is a path, or a method and a path",
+            "write for example /v1/** or GET /v1/voices",
         )
     if method and not _METHOD.fullmatch(method):
-        raise ValueError("the method is written in capitals\nwrite for example POST /v1/speech")
+        raise ConfigValueError(
+            "the method is written in capitals", "write for example POST /v1/speech"
+        )
     if len(text) > _LENGTH_LIMIT:
-        raise ValueError(f"a pattern has at most {_LENGTH_LIMIT} characters\nuse * or **")
+        raise ConfigValueError(f"a pattern has at most {_LENGTH_LIMIT} characters", "use * or **")
     if re.search(r"[?#\\\s]", path) or not path.isprintable():
-        raise ValueError(
-            "a pattern has neither blanks nor query nor backslash\n"
-            "write the path alone; percent-encode such characters"
+        raise ConfigValueError(
+            "a pattern has neither blanks nor query nor backslash",
+            "write the path alone; percent-encode such characters",
         )
     segments = path.split("/")[1:]
     if any("**" in segment and segment != "**" for segment in segments):
-        raise ValueError("** is a whole segment\nwrite /v1/** for everything below /v1")
+        raise ConfigValueError("** is a whole segment", "write /v1/** for everything below /v1")
     if _has_dots(path):
-        raise ValueError("a pattern has no dot segments\nwrite the path it leads to")
+        raise ConfigValueError("a pattern has no dot segments", "write the path it leads to")
     return method, path
 
 

@@ -14,6 +14,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
+from proxy.errors import ConfigValueError
 from proxy.http.address import bracketed, parse_upstream
 
 _TEXT = re.compile(r"sealed:v1:([0-9a-f]{8}):([A-Za-z0-9_-]{16}):([A-Za-z0-9_-]+)")
@@ -87,9 +88,9 @@ def parse_envelope(text: str) -> Envelope:
     """
     found = _TEXT.fullmatch(text)
     if found is None:
-        raise ValueError(
-            "invalid or incomplete sealed value\n"
-            "paste the whole output of keyrelay seal, from sealed:v1: on, in one line"
+        raise ConfigValueError(
+            "invalid or incomplete sealed value",
+            "paste the whole output of keyrelay seal, from sealed:v1: on, in one line",
         )
     try:
         claim, data = (
@@ -98,9 +99,9 @@ def parse_envelope(text: str) -> Envelope:
     except binascii.Error:
         claim, data = b"", b""
     if len(data) < _OVERHEAD_BYTES or claim[3 * _TAG_BYTES :] != _tag("data", data):
-        raise ValueError(
-            "the sealed value is truncated or modified\n"
-            "paste the whole output of keyrelay seal, from sealed:v1: on, in one line"
+        raise ConfigValueError(
+            "the sealed value is truncated or modified",
+            "paste the whole output of keyrelay seal, from sealed:v1: on, in one line",
         )
     return Envelope(found[1], claim, data)
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Callable
 
+from proxy.errors import ConfigValueError
 from proxy.secrets.envelope import parse_envelope
 from proxy.secrets.plugin import find_plugins
 
@@ -16,7 +17,7 @@ def check_env_name(text: str) -> None:
     Capitals only: a key pasted by mistake is hardly ever written in capitals.
     """
     if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", text):
-        raise ValueError("invalid variable name\nuse capitals, digits and _")
+        raise ConfigValueError("invalid variable name", "use capitals, digits and _")
 
 
 _NOT_INLINE = (
@@ -32,13 +33,13 @@ def parse_reference(text: str) -> tuple[str, str]:
     """
     source, colon, rest = text.partition(":")
     if not colon:
-        raise ValueError(f"invalid secret reference\n{_NOT_INLINE}")
+        raise ConfigValueError("invalid secret reference", _NOT_INLINE)
     if source in _CHECKS:
         _CHECKS[source](rest)
     elif not find_plugins(source):
-        raise ValueError(f"unknown secret source\n{_NOT_INLINE}")
+        raise ConfigValueError("unknown secret source", _NOT_INLINE)
     elif not rest or not rest.isprintable():
-        raise ValueError("the source has no argument\nwrite SOURCE:NAME in one line")
+        raise ConfigValueError("the source has no argument", "write SOURCE:NAME in one line")
     return source, rest
 
 
@@ -59,34 +60,38 @@ def display_reference(text: str) -> str:
 
 def _check_file(path: str) -> None:
     if not path.startswith("/") or not path.isprintable():
-        raise ValueError(
-            "the path of the secret file is not absolute\nwrite file:/run/secrets/name"
+        raise ConfigValueError(
+            "the path of the secret file is not absolute", "write file:/run/secrets/name"
         )
 
 
 def _check_credential(name: str) -> None:
     if not re.fullmatch(r"[A-Za-z0-9_.@-]+", name) or name in {".", ".."}:
-        raise ValueError(
-            "invalid name of a systemd credential\n"
-            "write credential:name, as in LoadCredential=name:…"
+        raise ConfigValueError(
+            "invalid name of a systemd credential",
+            "write credential:name, as in LoadCredential=name:…",
         )
 
 
 def _check_keyring(rest: str) -> None:
     service, slash, user = rest.rpartition("/")
     if not (service and slash and user and rest.isprintable()):
-        raise ValueError("a keyring entry has a service and a user\nwrite keyring:service/user")
+        raise ConfigValueError(
+            "a keyring entry has a service and a user", "write keyring:service/user"
+        )
 
 
 def _check_command(line: str) -> None:
     if not line.isprintable():
-        raise ValueError("the command has control characters\nwrite it in one line")
+        raise ConfigValueError("the command has control characters", "write it in one line")
     try:
         arguments = shlex.split(line)
     except ValueError:
-        raise ValueError("a quote of the command is not closed\nclose it") from None
+        raise ConfigValueError("a quote of the command is not closed", "close it") from None
     if not arguments or not arguments[0]:
-        raise ValueError("the command is missing\nwrite for example exec:op read op://vault/item")
+        raise ConfigValueError(
+            "the command is missing", "write for example exec:op read op://vault/item"
+        )
 
 
 def _check_sealed(rest: str) -> None:
@@ -95,7 +100,7 @@ def _check_sealed(rest: str) -> None:
 
 def _check_builtin(rest: str) -> None:
     if rest != "demo":
-        raise ValueError(f"builtin: has only the key of the demo provider\n{_NOT_INLINE}")
+        raise ConfigValueError("builtin: has only the key of the demo provider", _NOT_INLINE)
 
 
 _CHECKS: dict[str, Callable[[str], None]] = {

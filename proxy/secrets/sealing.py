@@ -18,7 +18,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from proxy.errors import KeyrelayError
+from proxy.errors import ConfigValueError, KeyrelayError
 from proxy.secrets.envelope import Envelope, SealBinding, hpke_info
 
 HEADER = "# Keys for sealed values of keyrelay. Keep private: this file opens all of them.\n"
@@ -50,10 +50,10 @@ class PublicKey:
         Raises ConfigValueError without the text, which may be the private part.
         """
         if text.startswith(_PRIVATE):
-            raise ValueError("this is the private part of a key\npass the public part")
+            raise ConfigValueError("this is the private part of a key", "pass the public part")
         raw = _decoded(text, _PUBLIC)
         if raw is None or not _usable(raw):
-            raise ValueError("invalid public key\nkeyrelay keygen --public prints yours")
+            raise ConfigValueError("invalid public key", "keyrelay keygen --public prints yours")
         return cls(raw)
 
     def seal(self, value: bytes, binding: SealBinding, slot: str) -> Envelope:

@@ -12,6 +12,7 @@ import pytest
 
 from proxy.app.app import Timeouts
 from proxy.app.listeners import Key, ListenerEntry, ListenerSet, check_who_may_connect
+from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
 from proxy.config.validation import listen_places, served_hosts
 from proxy.errors import KeyrelayError
@@ -239,11 +240,14 @@ def test_who_may_connect() -> None:
     loopback, beyond = settings("127.0.0.1:0"), settings("127.0.0.1:0", a=["0.0.0.0:0"])
     for token in (None, TOKEN):
         check_who_may_connect(loopback, token)
-    check_who_may_connect(beyond, TOKEN)
+    guarded = beyond.model_copy(update={"inbound_token": SecretSettings(references=("env:DUMMY",))})
+    check_who_may_connect(guarded, TOKEN)
+    with pytest.raises(KeyrelayError, match=r"not loopback|every network"):
+        check_who_may_connect(guarded, None)
     with pytest.raises(KeyrelayError) as caught:
         check_who_may_connect(beyond, None)
     assert "\n" not in str(caught.value)
-    enforced = beyond.model_copy(update={"peer_uid": "enforce"})
+    enforced = guarded.model_copy(update={"peer_uid": "enforce"})
     with pytest.raises(KeyrelayError, match="peer_uid: enforce"):
         check_who_may_connect(enforced, TOKEN)
     check_who_may_connect(loopback.model_copy(update={"peer_uid": "enforce"}), TOKEN)

@@ -715,7 +715,7 @@ async def test_a_route_that_leads_to_a_new_listener(tmp_path: Path, key: Path) -
         here = static_route(f"http://127.0.0.1:{port}", secrets={"key": f"file:{key}"})
         report = await running.change(loop=here)
         (finding,) = report.findings
-        assert "lead back to keyrelay itself" in finding
+        assert "the upstream is keyrelay itself" in finding
         main = static_route(running.url, secrets={"key": f"file:{key}"})
         running.document["listen"] = "127.0.0.1:0"
         assert (await running.change(loop=main)).findings == ()

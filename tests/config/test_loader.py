@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import proxy
 from proxy.config.files import FILE_LIMIT_BYTES
-from proxy.config.loader import from_providers, load, load_text, schema
+from proxy.config.loader import Overrides, from_providers, load, load_text, schema
 from proxy.config.messages import suggest
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
@@ -190,7 +190,7 @@ def test_all_findings_come_at_once_with_their_places() -> None:
         "16:21: the header host belongs to the connection, not to the credential",
         '16:27: unknown key "vale"',
         "17:5: expected a mapping, got nothing",
-        "18:29: the route c answers at this path already",
+        "18:29: the route c has this path already",
         '18:43: unknown strategy "foo"',
         "19:3: route has no auth",
         "20:3: invalid route name",
@@ -230,7 +230,7 @@ def test_all_findings_come_at_once_with_their_places() -> None:
         ),
         (
             ACME + "  b: {provider: demo, path: /acme}\n",
-            "6:29: the route acme answers at this path already",
+            "6:29: the route acme has this path already",
         ),
         (
             "routes: {a: {provider: demo, listen: '127.0.0.1:8080'}}",
@@ -242,7 +242,7 @@ def test_all_findings_come_at_once_with_their_places() -> None:
         ),
         (
             "routes:\n  a: {provider: demo, upstream: 'http://localhost:8080/x'}",
-            "2:33: the route would lead back to keyrelay itself",
+            "2:33: the upstream is keyrelay itself",
         ),
         (
             "routes: {a: {provider: hume, drain_seconds: 5}}",
@@ -530,7 +530,7 @@ LEADING = "routes: {a: {provider: demo, upstream: '%s'}}"
         ("routes: {a: {provider: demo, listen: 0.0.0.0:80}}", "1:38: this would listen on every"),
         (
             f"inbound_token: env:T\npeer_uid: enforce\nlisten: 0.0.0.0:80\n{DEMO_ROUTE}",
-            "3:9: peer_uid: enforce refuses whoever",
+            "3:9: peer_uid: enforce refuses every connection",
         ),
         (f"hosts: [0.0.0.0]\n{DEMO_ROUTE}", "1:9: this names no machine"),
         (f"hosts: [a, '127.1']\n{DEMO_ROUTE}", "1:12: this is an address in an unusual"),
@@ -540,19 +540,19 @@ LEADING = "routes: {a: {provider: demo, upstream: '%s'}}"
         ),
         (
             f"inbound_token: env:T\nlisten: 0.0.0.0:80\n{LEADING % 'http://localhost:80'}",
-            "3:40: the route would lead back to keyrelay itself",
+            "3:40: the upstream is keyrelay itself",
         ),
         (
             f"inbound_token: env:T\nlisten: 192.0.2.1:443\n{LEADING % 'https://192.0.2.1'}",
-            "3:40: the route would lead back to keyrelay itself",
+            "3:40: the upstream is keyrelay itself",
         ),
         (
             f"admin: {{listen: '127.0.0.1:81'}}\n{LEADING % 'http://127.0.0.1:81'}",
-            "2:40: the route would lead back to keyrelay itself",
+            "2:40: the upstream is keyrelay itself",
         ),
         (
             f"admin: {{listen: '127.0.0.1:81'}}\n{LEADING % 'http://localhost:81'}",
-            "2:40: the route would lead back to keyrelay itself",
+            "2:40: the upstream is keyrelay itself",
         ),
         (
             f"listen: 127.0.0.1:81\nadmin: {{listen: '127.0.0.1:81'}}\n{DEMO_ROUTE}",
@@ -587,3 +587,113 @@ def test_a_wrong_token_is_one_finding() -> None:
     (one,) = caught.value.findings
     assert one.line == 1
     assert "dummy-inline" not in str(one)
+
+
+@pytest.mark.parametrize(
+    ("word", "known", "expected"),
+    [
+        (
+            "timout",
+            RouteSettings.model_fields,
+            'did you mean "answer_timeout_seconds" or "connect_timeout_seconds"?',
+        ),
+        (
+            "timeout",
+            RouteSettings.model_fields,
+            'did you mean "answer_timeout_seconds" or "connect_timeout_seconds"?',
+        ),
+        ("max_bodi", RouteSettings.model_fields, 'did you mean "max_body_bytes"?'),
+        ("conect_timeout", RouteSettings.model_fields, 'did you mean "connect_timeout_seconds"?'),
+        ("upsteam", RouteSettings.model_fields, 'did you mean "upstream"?'),
+        ("keepalive", Settings.model_fields, 'did you mean "keepalive_seconds"?'),
+    ],
+)
+def test_a_mistyped_part_of_a_key_is_recognised(
+    word: str, known: dict[str, object], expected: str
+) -> None:
+    """Keys with a part that the word resembles are suggested, all of them if equally similar."""
+    assert suggest(word, known) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        # an invalid secret beside it
+        (
+            "routes: {a: {upstream: 'https://a.example', secrets: {key: env:low, other: env:OK},"
+            " auth: [{header: X, value: '{kye}'}]}}"
+        ),
+        # an invalid strategy before it
+        (
+            "routes: {a: {upstream: 'https://a.example', secrets: {key: env:KEY},"
+            " auth: [{heder: X}, {header: X, value: '{kye}'}]}}"
+        ),
+        # an invalid secret of a preset's route
+        (
+            "routes: {a: {provider: hume, secrets: {api_key: env:low},"
+            " auth: [{header: X, value: '{kye}'}]}}"
+        ),
+        # secrets that are no mapping
+        (
+            "routes: {a: {upstream: 'https://a.example', secrets: [key],"
+            " auth: [{header: X, value: '{kye}'}]}}"
+        ),
+    ],
+)
+def test_an_unknown_name_is_found_beside_other_errors(text: str) -> None:
+    """A template's unknown name is reported whatever else is wrong with the route."""
+    found = said(text)
+    assert len([one for one in found if '"{kye}" names no secret' in one]) == 1
+    assert len(found) > 1
+
+
+def test_a_secret_that_is_invalid_is_not_unknown() -> None:
+    """The name of an invalid secret resolves: only the secret itself is reported."""
+    (finding,) = said(
+        "routes: {a: {upstream: 'https://a.example', secrets: {key: env:low},"
+        " auth: [{header: X, value: '{key}'}]}}"
+    )
+    assert "invalid variable name" in finding
+
+
+def test_valid_addresses_are_checked_beside_invalid_ones() -> None:
+    """An invalid address hides neither an exposed one nor one that is used twice."""
+    found = said(
+        "listen: [x, 0.0.0.0:1]\nroutes:\n"
+        "  a: {provider: demo, listen: [y, '127.0.0.1:2']}\n"
+        "  b: {provider: demo, listen: '127.0.0.1:2'}\n"
+    )
+    assert len([one for one in found if one.startswith("1:13:")]) == 1
+    assert len([one for one in found if one.startswith("4:")]) == 1
+    assert len(found) == 4
+
+
+def test_a_broken_token_does_not_make_an_address_exposed() -> None:
+    """Whether a token was meant is known also where its reference is invalid."""
+    (finding,) = said("inbound_token: env:low\nlisten: 0.0.0.0:1\nroutes: {a: {provider: demo}}")
+    assert "invalid variable name" in finding
+
+
+def test_options_replace_settings_before_the_checks() -> None:
+    """Listeners are judged as they will be: by options where these replace the file's settings."""
+    text = "listen: 0.0.0.0:1\nroutes: {a: {provider: demo, listen: '127.0.0.1:3'}}"
+    assert said(text)
+    settings = load_text(text, "r.yaml", overrides=Overrides(listen=("127.0.0.1:2",)))
+    assert settings.listen == ("127.0.0.1:2",)
+    for address in ("0.0.0.0:2", "127.0.0.1:3"):
+        with pytest.raises(ConfigError) as caught:
+            load_text(
+                "routes: {a: {provider: demo, listen: '127.0.0.1:3'}}",
+                "r.yaml",
+                overrides=Overrides(listen=(address,)),
+            )
+        assert len(caught.value.findings) == 1
+    with pytest.raises(ConfigError, match=r"^command line: "):
+        from_providers(["demo"], Overrides(listen=("0.0.0.0:2",)))
+
+
+def test_origins_of_options_are_added() -> None:
+    """Unlike other options these add to what the file has."""
+    text = "browsers: {origins: ['http://localhost:1']}\nroutes: {a: {provider: demo}}"
+    settings = load_text(text, "r.yaml", overrides=Overrides(origins=("http://localhost:2",)))
+    assert settings.browsers.origins == ("http://localhost:1", "http://localhost:2")

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.errors import ConfigValueError
 from proxy.http.path_patterns import PatternSet, check_pattern
 
 
@@ -169,7 +170,7 @@ def test_no_patterns_decide_nothing() -> None:
 )
 def test_what_is_no_pattern_is_refused_with_advice(text: str, expected: str) -> None:
     """A mistyped pattern is an error with a second line that says what to write."""
-    with pytest.raises(ValueError, match="\n") as caught:
+    with pytest.raises(ConfigValueError, match=r".: .") as caught:
         check_pattern(text)
     assert expected in str(caught.value)
 

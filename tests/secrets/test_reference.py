@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.config.secret import SecretSettings
+from proxy.errors import ConfigValueError
 from proxy.secrets.envelope import Envelope, SealBinding
 from proxy.secrets.reference import display_reference, parse_reference
 
@@ -52,10 +53,11 @@ def test_a_reference(text: str, parts: tuple[str, str], shown: str) -> None:
 )
 def test_what_is_no_reference(text: str, words: str) -> None:
     """It is refused with what to write, and not repeated: it may be the secret itself."""
-    with pytest.raises(ValueError, match=words) as caught:
+    with pytest.raises(ConfigValueError, match=words) as caught:
         parse_reference(text)
     assert "dummy" not in str(caught.value)
-    assert len(str(caught.value).splitlines()) == 2
+    assert caught.value.message
+    assert caught.value.hint
 
 
 def test_the_long_form_of_a_command() -> None:
