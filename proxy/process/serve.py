@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import signal
 import sys
 from collections.abc import Callable, Iterable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -21,6 +21,7 @@ from proxy.app.reload import Reloader
 from proxy.auth.strategy import EVERY_PATH
 from proxy.config.settings import Settings
 from proxy.process import hardening
+from proxy.process.output import StandardStreams
 from proxy.process.supervisor import Supervisor
 from proxy.process.systemd import READY, keep_watch, notify, reloading, stopping
 from proxy.process.worker import work
@@ -67,9 +68,13 @@ def serve(
     Raises KeyrelayError if it cannot start, ConfigError if it would leak what it handles.
     """
     hardening.harden(debuggable=debuggable)
-    with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
+    streams = StandardStreams()
+    with (
+        closing(streams),
+        asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner,
+    ):
         try:
-            runner.run(_serve(source, strict=strict, greet=greet, debuggable=debuggable))
+            runner.run(_serve(source, streams, strict=strict, greet=greet, debuggable=debuggable))
         except AddressUnavailable as error:
             from proxy.diagnostics.taken_address import explain_unavailable
 
@@ -86,9 +91,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
 
 
 async def _serve(
-    source: Source, *, strict: bool, greet: Callable[[str], str] | None, debuggable: bool
+    source: Source,
+    streams: StandardStreams,
+    *,
+    strict: bool,
+    greet: Callable[[str], str] | None,
+    debuggable: bool,
 ) -> None:
     json_log = not sys.stdout.isatty()
+    warn = streams.warn
     # Before anything says that keyrelay runs: whoever reads that may stop it at once.
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
@@ -97,39 +108,41 @@ async def _serve(
         app = Supervisor(
             source.settings,
             command=_worker_command(debuggable=debuggable),
-            warn=_warn,
+            warn=warn,
             gone=lambda: signals.put_nowait(signal.SIGTERM),
             strict=strict,
         )
     else:
-        app = App(source.settings, write_log=_write, json_log=json_log, warn=_warn, strict=strict)
+        app = App(
+            source.settings, write_log=streams.log, json_log=json_log, warn=warn, strict=strict
+        )
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(one, signals.put_nowait, one)
     # Before anything is read, so that no later change is missed.
-    reloader = Reloader(app, source.load, source.files, _warn)
+    reloader = Reloader(app, source.load, source.files, warn)
     async with app:
-        opened = await _open_admin(app, reloader)
+        opened = await _open_admin(app, reloader, warn)
         await app.settle(_SETTLE_SECONDS)
-        click.echo(banner(app.routes, app.listeners), err=True)
+        warn(banner(app.routes, app.listeners))
         if opened is not None:
             # Whoever serves without a terminal has its standard error kept in some log.
             shown = opened.invitation(private=sys.stderr.isatty())
-            click.echo(f"  inspector  {shown}\n", err=True)
+            warn(f"  inspector  {shown}\n")
         if greet is not None:
-            click.echo(greet(app.listeners[0].url), err=True)
+            warn(greet(app.listeners[0].url))
         # What has been built stays: the collector need not look at it again and again.
         gc.collect()
         gc.freeze()
-        notify(READY, _warn)
-        jobs = {loop.create_task(job) for job in (reloader.watch(), keep_watch(_warn))}
+        notify(READY, warn)
+        jobs = {loop.create_task(job) for job in (reloader.watch(), keep_watch(warn))}
         while await signals.get() == signal.SIGHUP:
             # Not waited for: the next signal may say that it is over.
-            jobs.add(loop.create_task(_reload(reloader)))
+            jobs.add(loop.create_task(_reload(reloader, warn)))
         for job in jobs:
             job.cancel()
         await asyncio.wait(jobs)
-        notify(stopping(app.settings.drain_seconds), _warn)
-        click.echo("Stopping. A second signal stops at once.", err=True)
+        notify(stopping(app.settings.drain_seconds), warn)
+        warn("Stopping. A second signal stops at once.")
         drain = loop.create_task(_end(app, opened))
         second = loop.create_task(signals.get())
         await asyncio.wait({drain, second}, return_when=asyncio.FIRST_COMPLETED)
@@ -148,9 +161,12 @@ def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
     Raises KeyrelayError if it does not.
     """
     hardening.harden(debuggable=debuggable)
-    json_log = not sys.stdout.isatty()
-    with asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner:
-        runner.run(work(descriptor, write=_write, json_log=json_log, warn=_warn))
+    streams = StandardStreams()
+    with (
+        closing(streams),
+        asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner,
+    ):
+        runner.run(work(descriptor, streams, json_log=not sys.stdout.isatty()))
 
 
 def _worker_command(*, debuggable: bool) -> list[str]:
@@ -160,14 +176,14 @@ def _worker_command(*, debuggable: bool) -> list[str]:
     return [sys.executable, *started, "run", *options, "--worker"]
 
 
-async def _reload(reloader: Reloader) -> None:
+async def _reload(reloader: Reloader, warn: Callable[[str], object]) -> None:
     """Reload, and let the service manager know when it begins and that it is over."""
-    notify(reloading(), _warn)
+    notify(reloading(), warn)
     await reloader.reload()
-    notify(READY, _warn)
+    notify(READY, warn)
 
 
-async def _open_admin(app: App, reloader: Reloader) -> Admin | None:
+async def _open_admin(app: App, reloader: Reloader, warn: Callable[[str], object]) -> Admin | None:
     """The admin listener if there shall be one. Raises KeyrelayError."""
     if app.settings.admin is None:
         return None
@@ -176,7 +192,7 @@ async def _open_admin(app: App, reloader: Reloader) -> Admin | None:
     opened = await admin.start(
         Operating(app, reloader),
         app.settings.admin.listen,
-        warn=_warn,
+        warn=warn,
         peer_refusal=app.peer_refusal,
     )
     await app.add_own(opened.listener.address)
@@ -188,22 +204,6 @@ async def _end(app: App, opened: Admin | None) -> None:
     if opened is not None:
         await opened.close()
     await app.close()
-
-
-def _write(lines: str) -> None:
-    try:
-        sys.stdout.write(lines)
-        sys.stdout.flush()
-    except BrokenPipeError:
-        # As after ``| head``. Requests matter more than their log, so serving goes on.
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
-        click.echo("Nobody reads the access log any more; it ends here.", err=True)
-
-
-def _warn(line: str) -> None:
-    click.echo(line, err=True)
 
 
 def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:

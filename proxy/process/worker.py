@@ -7,7 +7,6 @@ in flight end, and ends.
 from __future__ import annotations
 
 import asyncio
-import fcntl
 import gc
 import signal
 import socket
@@ -21,6 +20,7 @@ from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
 from proxy.process.ipc import Channel, ChannelClosed, Message
+from proxy.process.output import StandardStreams
 from proxy.process.shared_tokens import SharedTokenSource, remote
 from proxy.process.worker_config import WorkerConfig, share_of
 from proxy.process.worker_listeners import GivenPlaces, PassedConnections
@@ -32,12 +32,11 @@ _AT_ONCE = 0.0
 Say = Callable[[str], object]
 
 
-async def work(descriptor: int, *, write: Say, json_log: bool, warn: Say) -> None:
+async def work(descriptor: int, streams: StandardStreams, *, json_log: bool) -> None:
     """Serve until the supervisor says that it is over, or is gone, or SIGTERM comes.
 
     descriptor  this side of the channel
-    write       gets lines of the access log, one process at a time
-    warn        gets what the supervisor cannot be told any more
+    streams     where the access log goes, and messages once the supervisor is gone
 
     Raises KeyrelayError if there is no supervisor.
     """
@@ -46,28 +45,14 @@ async def work(descriptor: int, *, write: Say, json_log: bool, warn: Say) -> Non
     except OSError:
         raise KeyrelayError("--worker is for keyrelay itself; write --workers 2") from None
     sock.set_inheritable(False)
-    await _Worker(sock, write, json_log=json_log, warn=warn).run()
-
-
-def one_at_a_time(lock: int, write: Say, lines: str) -> None:
-    """Write while no other process does: what is long would be mixed up with what it writes.
-
-    ``lock`` is a descriptor of a file that all of them have. A process that is killed lets go.
-    """
-    fcntl.lockf(lock, fcntl.LOCK_EX)
-    try:
-        write(lines)
-    finally:
-        fcntl.lockf(lock, fcntl.LOCK_UN)
+    await _Worker(sock, streams, json_log=json_log).run()
 
 
 class _Worker:
-    def __init__(self, sock: socket.socket, write: Say, *, json_log: bool, warn: Say) -> None:
+    def __init__(self, sock: socket.socket, streams: StandardStreams, *, json_log: bool) -> None:
         self._channel = Channel(sock, self._answer)
-        self._write = write
+        self._streams = streams
         self._json_log = json_log
-        self._warn = warn
-        self._log_lock: int | None = None
         self._arrivals = PassedConnections()
         self._now: WorkerConfig | None = None
         self._app: App | None = None
@@ -111,7 +96,7 @@ class _Worker:
     async def _answer(self, kind: str, message: Message, descriptors: list[int]) -> Message:
         match kind:
             case "log":
-                (self._log_lock,) = descriptors
+                (self._streams.out.lock,) = descriptors
             case "connection":
                 connection = socket.socket(fileno=descriptors[0])
                 await self._arrivals.arrived(ListenAddress(*message["at"]), connection)
@@ -149,7 +134,7 @@ class _Worker:
     async def _start(self, settings: Settings) -> App:
         app = App(
             settings,
-            write_log=self._log,
+            write_log=self._streams.log,
             json_log=self._json_log,
             warn=self._tell,
             supply=Supply(
@@ -170,12 +155,8 @@ class _Worker:
         assert self._now is not None
         return self._now.found, self._now.inbound
 
-    def _log(self, lines: str) -> None:
-        assert self._log_lock is not None
-        one_at_a_time(self._log_lock, self._write, lines)
-
     def _tell(self, line: str) -> None:
         try:
             self._channel.tell("warn", {"line": line})
         except ChannelClosed:
-            self._warn(line)
+            self._streams.warn(line)

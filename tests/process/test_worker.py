@@ -11,11 +11,10 @@ from tests.support.command import ROOT, Done, environment, keyrelay
 
 WRITE = """
 import sys
-from proxy.process.worker import one_at_a_time
+from proxy.process.output import OutputWriter
 
-def write(lines):
-    sys.stdout.write(lines)
-    sys.stdout.flush()
+output = OutputWriter(1, limit_bytes=1 << 30)
+output.lock = int(sys.argv[1])
 
 # Nobody begins before all are there.
 sys.stderr.write("r")
@@ -23,7 +22,8 @@ sys.stderr.flush()
 sys.stdin.read()
 line = sys.argv[2] * 9999 + "\\n"
 for _ in range(20):
-    one_at_a_time(int(sys.argv[1]), write, line * 20)
+    output.write(line * 20)
+assert output.close(60)
 """
 
 

@@ -6,13 +6,14 @@ import ast
 import re
 from pathlib import Path
 
-ROWS = {f"T{number}" for number in range(1, 52)}
 HERE = Path(__file__).parent
 MODEL = HERE.parent.parent / "docs" / "threat-model.md"
+# The first column of the tables, one row each.
+ROWS = re.findall(r"^\| (T\d+) \|", MODEL.read_text(encoding="utf-8"), re.MULTILINE)
 
 
 def test_each_row_has_a_test() -> None:
-    """Named by its number: ``test_t01_…`` to ``test_t51_…``."""
+    """Named by its number: ``test_t01_…``."""
     tested = {
         f"T{int(found[1])}"
         for path in HERE.glob("test_*.py")
@@ -20,13 +21,10 @@ def test_each_row_has_a_test() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
         and (found := re.match(r"test_t(\d\d)_", node.name))
     }
-    assert tested == ROWS
+    assert tested == set(ROWS)
 
 
 def test_the_threat_model_names_each_row() -> None:
-    """With what holds against it; and it names no row that there is not."""
-    text = MODEL.read_text(encoding="utf-8")
-    named = set(re.findall(r"\bT\d+\b", text))
-    assert named == ROWS
-    table = set(re.findall(r"^\| (T\d+) \|", text, re.MULTILINE))
-    assert table == ROWS
+    """Once, with what holds against it; and the text names no row that the tables lack."""
+    assert len(ROWS) == len(set(ROWS)) >= 51
+    assert set(re.findall(r"\bT\d+\b", MODEL.read_text(encoding="utf-8"))) == set(ROWS)
