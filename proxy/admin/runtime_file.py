@@ -17,6 +17,8 @@ from errno import ENOENT
 from pathlib import Path
 from typing import Any
 
+from proxy.secrets import private_file
+
 _MOST_BYTES = 4096
 
 
@@ -78,13 +80,8 @@ def write(url: str, token: str) -> RuntimeFile:
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_private(place)
     path = place / f"admin-{_name(url)}.json"
-    new = path.with_suffix(f".{os.getpid()}")
-    # Nothing that lies there already decides who may read it.
-    new.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-    with open(os.open(new, flags, 0o600), "w", encoding="utf-8") as file:  # noqa: PTH123
-        json.dump({"url": url, "token": token, "pid": os.getpid()}, file)
-    new.replace(path)
+    content = json.dumps({"url": url, "token": token, "pid": os.getpid()})
+    private_file.replace(path, content.encode("utf-8"))
     return RuntimeFile(url, token, os.getpid(), path)
 
 

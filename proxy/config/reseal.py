@@ -7,9 +7,7 @@ are preserved. All values or none.
 from __future__ import annotations
 
 import os
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from proxy.config import loader
 from proxy.config.files import read_text
 from proxy.config.settings import Settings
 from proxy.errors import ConfigError, Finding, KeyrelayError
+from proxy.secrets import private_file
 from proxy.secrets.envelope import SealBinding, parse_envelope, seal_binding
 from proxy.secrets.sealing import Keys, PublicKey, UnsealError
 
@@ -155,21 +154,11 @@ def _items(node: Node | None) -> Iterator[tuple[str, Node]]:
 def _replace(path: Path, text: str) -> None:
     """Replace the content of a file atomically. Raises KeyrelayError."""
     target = path.resolve()
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(4)}")
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
     try:
         with target.open("rb") as old:
             marked = old.read(len(_BOM)) == _BOM
             status = os.fstat(old.fileno())
-        with os.fdopen(os.open(temporary, flags, 0o600), "wb") as new:
-            if (status.st_uid, status.st_gid) != (os.geteuid(), os.getegid()):
-                os.fchown(new.fileno(), status.st_uid, status.st_gid)
-            os.fchmod(new.fileno(), status.st_mode & 0o7777)
-            new.write((_BOM if marked else b"") + text.encode("utf-8"))
-            new.flush()
-            os.fsync(new.fileno())
-        temporary.replace(target)
+        data = (_BOM if marked else b"") + text.encode("utf-8")
+        private_file.replace(target, data, like=status)
     except OSError as error:
-        with suppress(OSError):
-            temporary.unlink()
         raise KeyrelayError(f"cannot write {path}: {error.strerror}") from None

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 
 from proxy.errors import KeyrelayError
+from proxy.secrets import private_file
 from proxy.secrets.file import credential_path, read_file
 from proxy.secrets.keyring import read_keyring
 from proxy.secrets.sealing import HEADER, Keys, SealingKey, UnsealError, parse_keys
@@ -76,30 +77,16 @@ def write_key(path: Path, key: SealingKey) -> None:
         raise KeyrelayError(f"{path} exists; --add puts a new key beside the old ones")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        private_file.create(path, (HEADER + key.line()).encode("ascii"))
     except OSError as error:
         raise KeyrelayError(f"cannot write {path}: {error.strerror}") from None
-    _fill(descriptor, path, HEADER + key.line())
 
 
 def add_key(path: Path, key: SealingKey) -> None:
     """Append a key to a key file as its newest. Raises KeyrelayError or UnsealError."""
     read_keys(path)
     try:
-        descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CLOEXEC)
-    except OSError as error:
-        raise KeyrelayError(f"cannot write {path}: {error.strerror}") from None
-    size = os.fstat(descriptor).st_size
-    ended = os.pread(descriptor, 1, max(0, size - 1)) == b"\n"
-    _fill(descriptor, path, ("" if ended else "\n") + key.line())
-
-
-def _fill(descriptor: int, path: Path, text: str) -> None:
-    try:
-        with open(descriptor, "a", encoding="ascii") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(descriptor)
+        private_file.append_line(path, key.line().encode("ascii"))
     except OSError as error:
         raise KeyrelayError(f"cannot write {path}: {error.strerror}") from None
 
