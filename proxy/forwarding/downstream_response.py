@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.http.content_coding import decoder
-from proxy.http.headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_ANSWERS, answer_fields
+from proxy.http.headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_RESPONSES, response_fields
 from proxy.http.problem import page_fields
 from proxy.http.request import Request
 from proxy.http.response import ResponseHead
@@ -50,7 +50,7 @@ class ResponseRewriter:
         redactor: Redactor,
         mask_all: bool,
     ) -> None:
-        dropped = DROPPED_FROM_ANSWERS if page is None else DROPPED_FOR_BROWSERS
+        dropped = DROPPED_FROM_RESPONSES if page is None else DROPPED_FOR_BROWSERS
         bodiless = request.method == "HEAD" or head.code in {101, 204, 304}
         length_known = head.length is not None
         if head.code == 204:
@@ -65,11 +65,11 @@ class ResponseRewriter:
                 # It is passed on decoded, so neither coding nor length is what it was.
                 dropped = dropped | _CHANGED_LENGTH
                 length_known = False
-        told = b"%b\r\n%b" % (head.reason, answer_fields(head.fields, dropped, rewrite_location))
+        told = b"%b\r\n%b" % (head.reason, response_fields(head.fields, dropped, rewrite_location))
         masked = redactor.redact(told)
         if masked is not told and length_known and head.length is not None:
             # A credential of digits must not blot out the length.
-            fields = answer_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
+            fields = response_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
             masked = redactor.redact(b"%b\r\n%b" % (head.reason, fields))
             masked += b"Content-Length: %d\r\n" % head.length
         self._chunked = not bodiless and not length_known and request.version == (1, 1)

@@ -1,8 +1,8 @@
-"""Addresses as people write them: where to listen, where a provider is, which pages may come in.
+"""Parse and validate listen addresses, upstream URLs and browser origins.
 
-Decides only; nothing here resolves a name or opens a socket. Every function raises ``ValueError``
-for a text that cannot be used: the first line of its message says what is wrong, the second line
-what to write. The text itself is never repeated, because a URL may hold a password.
+Pure: no function resolves a name or opens a socket. Every parser raises ``ValueError`` for an
+invalid string; the first line of the message is the error, the second line the correction. The
+message never repeats the string, because a URL may contain a password.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import idna
 from proxy.errors import ConfigValueError
 
 DEMO_UPSTREAM = "builtin:demo"
-"""The upstream of the built-in provider: served inside this process, never dialled by name."""
+"""Upstream of the built-in demo provider: served inside this process, never resolved by name."""
 
 _PORTS = {"http": 80, "https": 443}
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -25,7 +25,7 @@ _URL = re.compile(
     r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?P<rest>.*)",
     re.DOTALL,
 )
-# RFC 3986 section 3.3: what a path may be made of, with whole percent escapes only.
+# RFC 3986 section 3.3: the characters of a path, with complete percent escapes only.
 _PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
 _DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 _UNIX_LIMIT = 107  # bytes of sun_path on Linux, less the closing NUL
@@ -38,9 +38,9 @@ _EVERY_NETWORK = "this would listen on every network of the machine"
 
 @dataclass(frozen=True, slots=True)
 class ListenAddress:
-    """Where the proxy accepts connections: ``host``, an IP address, and ``port``, or ``unix_path``.
+    """Address of a listener: ``host``, an IP address, and ``port``; or ``unix_path``.
 
-    ``port`` 0 lets the system choose a free one.
+    ``port`` 0 requests a free port from the system.
     """
 
     host: str | None
@@ -49,18 +49,18 @@ class ListenAddress:
 
     @property
     def exposed(self) -> bool:
-        """Whether others than this machine can connect, so that an inbound token is needed."""
+        """Whether other machines can connect, so that an inbound token is required."""
         return self.host is not None and not ipaddress.ip_address(self.host).is_loopback
 
     @property
     def wildcard(self) -> bool:
-        """Whether it is every address of the machine."""
+        """Whether the listener binds every address of the machine."""
         return self.host is not None and ipaddress.ip_address(self.host).is_unspecified
 
     def overlaps(self, other: ListenAddress) -> bool:
-        """Whether what connects to one may reach the other: the same, or one of them every address.
+        """Whether the same connection could reach both: equal addresses, or one is a wildcard.
 
-        ``[::]`` is every IPv6 address and no more; that is how listeners are opened.
+        ``[::]`` covers IPv6 addresses only, because listeners are opened with IPV6_V6ONLY.
         """
         if self.host is None or other.host is None or self.port != other.port:
             return self == other
@@ -76,10 +76,10 @@ class ListenAddress:
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """A provider's scheme, host and port: the only place its credential may go.
+    """Scheme, host and port of a provider: the only destination of its credential.
 
     ``host`` is lower-case ASCII (IDNA) or a canonical IP literal without brackets. ``builtin``
-    marks the demo provider, whose host is a name only and is never looked up.
+    marks the demo provider, whose host name is never resolved.
     """
 
     scheme: str
@@ -89,13 +89,13 @@ class Origin:
 
     @property
     def authority(self) -> str:
-        """Text for ``Host``: the default port left out, IPv6 in brackets (RFC 9110 section 7.2)."""
+        """Value of ``Host``: default port omitted, IPv6 in brackets (RFC 9110 section 7.2)."""
         host = bracketed(self.host)
         return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
 
     @property
     def loopback(self) -> bool:
-        """Whether what is sent there stays on this machine, so that plain http is no leak."""
+        """Whether traffic to the origin stays on this machine, so that plain http is no leak."""
         if self.builtin or self.host == "localhost":
             return True
         address = _address(self.host)
@@ -106,15 +106,16 @@ class Origin:
 
 
 def bracketed(host: str) -> str:
-    """A host as it stands before a port: IPv6 in brackets (RFC 3986 section 3.2.2)."""
+    """``host`` as written before a port: IPv6 in brackets (RFC 3986 section 3.2.2)."""
     return f"[{host}]" if ":" in host else host
 
 
 def parse_listen(text: str) -> ListenAddress:
-    """The address of a listener: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/abs/path``.
+    """Parse a listen address: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/abs/path``.
 
-    Every network is ``0.0.0.0`` or ``[::]`` and nothing else that a system might read so. Whether
-    an address needs an inbound token is for ``check_guarded``.
+    The wildcard address is accepted as ``0.0.0.0`` or ``[::]`` only, in none of the other spellings
+    that a system may accept. ``check_guarded`` decides whether an inbound token is required.
+    Raises ValueError.
     """
     if text.startswith("unix:"):
         return ListenAddress(None, 0, _unix_path(text.removeprefix("unix:")))
@@ -130,7 +131,7 @@ def parse_listen(text: str) -> ListenAddress:
     if host.lower().rstrip(".") == "localhost":
         raise ConfigValueError(
             "localhost may mean several addresses",
-            f"write 127.0.0.1:{int(digits)}; clients may still say localhost",
+            f"write 127.0.0.1:{int(digits)}; clients may still use localhost",
         )
     address = _address(host.removeprefix("[").removesuffix("]"))
     if address is None or (address.version == 6) != host.startswith("["):
@@ -151,24 +152,24 @@ def parse_listen(text: str) -> ListenAddress:
 
 
 def check_guarded(text: str) -> None:
-    """Raise ValueError for an address at which only an inbound token would keep others out.
+    """Raise ValueError for an address that is safe with an inbound token only.
 
-    Whoever can connect spends the credentials.
+    Every client that can connect uses the credentials.
     """
     address = parse_listen(text)
     if address.wildcard:
         raise ConfigValueError(_EVERY_NETWORK, _SIDECAR)
     if address.exposed:
         raise ConfigValueError(
-            "this address is not loopback: anybody who reaches it could spend the credentials",
+            "this address is not loopback: any client that reaches it could use the credentials",
             _SIDECAR,
         )
 
 
 def check_served_host(text: str) -> None:
-    """Raise ValueError for a host name under which keyrelay must not be called.
+    """Raise ValueError for a host name that clients must not use for keyrelay.
 
-    Browsers take ``0.0.0.0`` for this machine while a page's own name is another.
+    Browsers connect ``0.0.0.0`` to this machine, also from pages of another origin.
     """
     address = _address(text.removeprefix("[").removesuffix("]"))
     if address is not None and address.is_unspecified:
@@ -180,7 +181,10 @@ def check_served_host(text: str) -> None:
 
 
 def parse_upstream(text: str) -> tuple[Origin, str]:
-    """A provider's base URL as its origin and its base path (no slash at the end; maybe empty)."""
+    """Parse a provider's base URL into its origin and its base path.
+
+    The path has no trailing slash and may be empty. Raises ValueError.
+    """
     if text == DEMO_UPSTREAM:
         return Origin("http", "demo.localhost", 80, builtin=True), ""
     found = _URL.fullmatch(text)
@@ -218,14 +222,14 @@ def parse_upstream(text: str) -> tuple[Origin, str]:
 
 
 def parse_browser_origin(text: str) -> tuple[str, str, int | None]:
-    """The origin of a page exactly as a browser sends it: scheme, host, port (None: default).
+    """Parse the origin of a page exactly as a browser sends it: scheme, host, port (None: default).
 
-    RFC 6454 section 6.2. ``null`` stands for sandboxed frames and files of any author and ``*`` for
-    every page there is, so neither can be listed.
+    RFC 6454 section 6.2. ``null`` is the origin of sandboxed frames and local files of any author,
+    ``*`` matches every page, so neither can be listed. Raises ValueError.
     """
     if text in {"null", "*"}:
         raise ConfigValueError(
-            f"{text} would let pages in that nobody chose",
+            f"{text} would allow pages that were not chosen",
             "list the exact origin of your page, such as http://localhost:5173",
         )
     found = _URL.fullmatch(text)
@@ -251,13 +255,13 @@ def parse_browser_origin(text: str) -> tuple[str, str, int | None]:
 
 
 def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """The IP address that a text spells, or None. No zone: it is meaningless elsewhere."""
+    """The IP address in ``text``, or None. A zone is rejected: it is local to one machine."""
     if "%" in text:
         return None
     try:
         return ipaddress.ip_address(text)
     except ValueError:
-        return None  # the answer to the question asked: it is not an address
+        return None  # not an address: the result, not an error
 
 
 def _unix_path(path: str) -> str:
@@ -273,7 +277,7 @@ def _unix_path(path: str) -> str:
 
 
 def _split_authority(authority: str) -> tuple[str, int | None]:
-    """Host in its canonical spelling, and the port if one was written."""
+    """The canonical host, and the port if one is present. Raises ValueError."""
     found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", authority)
     if found is None:
         raise ConfigValueError("host and port cannot be read", "write host or host:port")
@@ -306,7 +310,8 @@ def _canonical_host(text: str) -> str:
     if _address(host) is not None:
         return host
     if _NUMERIC.fullmatch(host.rpartition(".")[2]):
-        # Resolvers read 0x7f.1 or 2130706433 as addresses: what is checked must be what is dialled.
+        # Resolvers accept 0x7f.1 or 2130706433 as addresses; the checked and the dialled address
+        # must be the same.
         raise ConfigValueError(
             "the host is an address in an unusual spelling", "write it as 192.0.2.1"
         )

@@ -1,7 +1,7 @@
-"""Content codings of an answer that has to be read, taken off piece by piece.
+"""Incremental decoders for the content codings of a response body that must be inspected.
 
-A few bytes can stand for gigabytes, so nothing here gathers: what comes out is handed over in
-pieces of bounded size, and made only when it is asked for.
+A few compressed bytes can expand to gigabytes, so no decoder accumulates output: each yields pieces
+of bounded size, lazily.
 """
 
 from __future__ import annotations
@@ -15,34 +15,34 @@ try:
 except ImportError:
     brotli = None
 
-PIECE: Final = 65_536  # bytes of a piece at most
+PIECE: Final = 65_536  # maximum size of a decoded piece in bytes
 
 _GZIP = 16 + zlib.MAX_WBITS
 _RAW = -zlib.MAX_WBITS
 
 
 class Decoder(Protocol):
-    """What undoes the coding of one body."""
+    """Decodes one body."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Pieces of at most PIECE bytes. They are to be taken before the next call.
+        """Yield decoded pieces of at most PIECE bytes. Exhaust the iterator before the next call.
 
-        Raises ValueError, in the middle of it, when ``data`` is not what the coding promises or
-        goes on after its end. What was handed over until then was right.
+        The iterator raises ValueError if ``data`` is malformed or continues after the end of the
+        coded data. Pieces yielded before the error are valid.
         """
 
     def finish(self) -> None:
-        """Say that nothing follows. Raises ValueError if the body broke off before its end.
+        """End the body. Raises ValueError if the coded data is incomplete.
 
-        A body of no bytes at all is whole: answers without content name a coding too.
+        An empty body is complete: responses without content may have a Content-Encoding too.
         """
 
 
 def decoder(content_encoding: str) -> Decoder | None:
-    """A decoder for the value of ``Content-Encoding``; None for what cannot be decoded here.
+    """A decoder for the value of ``Content-Encoding``; None for an unsupported coding.
 
-    Known are identity (also as an empty value), gzip, x-gzip, deflate and, where the package
-    brotli is 1.2 or later, br. Several codings on top of each other are not taken off.
+    Supported are identity (also as an empty value), gzip, x-gzip, deflate and, with the package
+    brotli 1.2 or later, br. More than one coding is unsupported.
     """
     codings = [coding.strip().lower() for coding in content_encoding.split(",") if coding.strip()]
     match codings:
@@ -52,7 +52,7 @@ def decoder(content_encoding: str) -> Decoder | None:
             return _Gzip()
         case ["deflate"]:
             return _Deflate()
-        # Earlier versions cannot bound what they give.
+        # Earlier versions of brotli cannot bound the size of their output.
         case ["br"] if brotli is not None and hasattr(brotli.Decompressor, "can_accept_more_data"):
             return _Brotli()
     return None
@@ -71,16 +71,16 @@ class _Identity:
 
 @final
 class _Gzip:
-    """Members one after another (RFC 1952 section 2.2)."""
+    """A sequence of gzip members (RFC 1952 section 2.2)."""
 
     __slots__ = ("_member",)
 
     def __init__(self) -> None:
-        self._member: _Inflating | None = None
+        self._member: _Inflater | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         while data or self._member:
-            self._member = self._member or _Inflating(_GZIP)
+            self._member = self._member or _Inflater(_GZIP)
             yield from self._member.feed(data)
             if not self._member.ended:
                 return
@@ -89,37 +89,38 @@ class _Gzip:
 
     def finish(self) -> None:
         if self._member:
-            raise ValueError("the gzip data breaks off")
+            raise ValueError("gzip data is incomplete")
 
 
 @final
 class _Deflate:
-    """The zlib format (RFC 9110 section 8.4.1.2), or bare deflate data as some servers have it."""
+    """The zlib format (RFC 9110 section 8.4.1.2), or raw deflate data, which some servers send."""
 
     __slots__ = ("_stream",)
 
     def __init__(self) -> None:
-        self._stream: _Inflating | None = None
+        self._stream: _Inflater | None = None
 
     def feed(self, data: bytes) -> Iterator[bytes]:
         if self._stream is None:
             if not data:
                 return
-            # RFC 1950 section 2.2. Bare data can begin so only with padding that nobody writes.
+            # RFC 1950 section 2.2. Raw data begins like this only with padding, which no encoder
+            # writes.
             wrapped = data[0] & 0x0F == 8
-            self._stream = _Inflating(zlib.MAX_WBITS if wrapped else _RAW)
+            self._stream = _Inflater(zlib.MAX_WBITS if wrapped else _RAW)
         yield from self._stream.feed(data)
         if self._stream.rest:
-            raise ValueError("the deflate data goes on after its end")
+            raise ValueError("deflate data continues after its end")
 
     def finish(self) -> None:
         if self._stream and not self._stream.ended:
-            raise ValueError("the deflate data breaks off")
+            raise ValueError("deflate data is incomplete")
 
 
 @final
-class _Inflating:
-    """One stream of zlib's. ``rest`` is what came after its end."""
+class _Inflater:
+    """Decodes one zlib stream. ``rest`` holds the bytes after its end."""
 
     __slots__ = ("_engine", "ended", "rest")
 
@@ -135,13 +136,13 @@ class _Inflating:
             try:
                 piece = self._engine.decompress(data, PIECE)
             except zlib.error:
-                raise ValueError("the compressed data is broken") from None
+                raise ValueError("compressed data is malformed") from None
             data = self._engine.unconsumed_tail
             self.ended = self._engine.eof
             self.rest = self._engine.unused_data
             if piece:
                 yield piece
-            # A full piece may not have been all that zlib had to say.
+            # After a full piece zlib may have more output pending.
             if not data and len(piece) < PIECE:
                 return
 
@@ -160,10 +161,10 @@ class _Brotli:
         self._begun = self._begun or bool(data)
         while True:
             try:
-                # The limit is where it stops to take more memory: it may give somewhat more.
+                # The limit stops further allocation; the output may exceed it somewhat.
                 pieces: bytes = self._engine.process(data, output_buffer_limit=PIECE)
             except brotli.error:
-                raise ValueError("the brotli data is broken") from None
+                raise ValueError("brotli data is malformed") from None
             yield from _cut(pieces)
             if not pieces:
                 return
@@ -171,7 +172,7 @@ class _Brotli:
 
     def finish(self) -> None:
         if self._begun and not self._engine.is_finished():
-            raise ValueError("the brotli data breaks off")
+            raise ValueError("brotli data is incomplete")
 
 
 def _cut(data: bytes) -> Iterator[bytes]:

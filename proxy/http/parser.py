@@ -1,10 +1,10 @@
-"""aiohttp's HTTP/1.1 parsers, and everything of aiohttp's insides that the data path leans on.
+"""aiohttp's HTTP/1.1 parsers, and all aiohttp internals that the data path depends on.
 
-They are bindings to llhttp: strict towards clients, lenient towards providers. What is assumed of
-them is held by a test each, so that a new aiohttp either passes or says what changed.
+The parsers are bindings to llhttp: strict for requests, lenient for responses. A test covers each
+assumption about them, so that an incompatible aiohttp fails the tests.
 
-A parser puts a message's body into a stream object made for coroutines. Here each read is parsed
-and emptied in the same turn of the loop, so the stream's own flow control has nothing to do.
+A parser puts a message's body into a stream object made for coroutines. Each read is parsed and the
+stream emptied in the same iteration of the event loop, so its own flow control is unused.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from proxy.http.response import ResponseHead
 __all__ = [
     "Body",
     "HttpProcessingError",
-    "ParsedAnswer",
+    "ParsedResponse",
     "RequestHead",
     "refusal",
     "request",
@@ -35,20 +35,20 @@ __all__ = [
     "response_parser",
 ]
 
-# Longest line and field in bytes. Some clients put tokens and whole prompts into the query; nginx
-# takes 8 KiB by default, Node 16 KiB for the whole head.
+# Maximum length of a line and of a field in bytes. Some clients put tokens and whole prompts into
+# the query; the default of nginx is 8 KiB, that of Node 16 KiB for the whole header section.
 _MAX_LINE = 16 * 1024
 _MAX_FIELDS = 128
-# Providers send long cookies and content-security policies; we trust them more.
-_MAX_ANSWER_LINE = 64 * 1024
-# RFC 9110 section 5.5: what no field value holds, besides CR and LF.
+# Providers send long cookies and content security policies, and are more trusted than clients.
+_MAX_RESPONSE_LINE = 64 * 1024
+# RFC 9110 section 5.5: characters that no field value contains, besides CR and LF.
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 # The stream object never holds more than one read, so this limit is never reached.
 _NO_LIMIT = 1 << 30
 
 
 class RequestHead(Protocol):
-    """What the request parser says of a message."""
+    """A message of the request parser."""
 
     method: str
     path: str
@@ -60,8 +60,8 @@ class RequestHead(Protocol):
     chunked: bool
 
 
-class ParsedAnswer(Protocol):
-    """What the response parser says of a message."""
+class ParsedResponse(Protocol):
+    """A message of the response parser."""
 
     code: int
     reason: str
@@ -73,7 +73,7 @@ class ParsedAnswer(Protocol):
 
 
 class Body(Protocol):
-    """The decoded body so far."""
+    """The body parsed so far, without its framing."""
 
     def read_nowait(self, n: int = -1) -> bytes: ...
     def is_eof(self) -> bool: ...
@@ -83,19 +83,19 @@ Messages = tuple[Sequence[tuple[Any, Body]], bool, bytes]
 
 
 class Parser(Protocol):
-    """``feed_data`` gives (messages begun, whether the protocol changed, bytes behind)."""
+    """``feed_data`` returns (messages begun, whether the protocol changed, trailing bytes)."""
 
     def feed_data(self, data: bytes) -> Messages: ...
 
 
 class RequestParser(Parser, Protocol):
-    """Stops after each message; ``message_consumed`` lets it go on to the next."""
+    """Stops after each message; ``message_consumed`` resumes it."""
 
     def message_consumed(self) -> None: ...
 
 
 class _NoFlowControl:
-    """Stands where the stream object wants a protocol to pause."""
+    """Replaces the protocol that the stream object would pause."""
 
     _reading_paused = False
     connected = True
@@ -104,14 +104,14 @@ class _NoFlowControl:
         raise AssertionError("a body was not emptied after each read")
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Called at the end of each body. Nothing was paused."""
+        """Called at the end of each body; does nothing, because nothing is ever paused."""
 
 
 _NO_FLOW_CONTROL = cast(Any, _NoFlowControl())
 
 
 def require_c_parser() -> None:
-    """Raises KeyrelayError if aiohttp runs its Python parsers, which take what llhttp refuses."""
+    """Raise KeyrelayError if aiohttp uses its Python parsers, which accept what llhttp rejects."""
     if HttpRequestParser.__module__ != "aiohttp._http_parser":
         raise KeyrelayError(
             "aiohttp runs without its C extensions here, and its Python parser accepts malformed "
@@ -120,7 +120,7 @@ def require_c_parser() -> None:
 
 
 def request_parser(loop: asyncio.AbstractEventLoop) -> RequestParser:
-    """For one client connection, all its requests."""
+    """A parser for all requests of one client connection."""
     return cast(
         RequestParser,
         HttpRequestParser(
@@ -137,15 +137,15 @@ def request_parser(loop: asyncio.AbstractEventLoop) -> RequestParser:
 
 
 def response_parser(loop: asyncio.AbstractEventLoop, *, head_only: bool) -> Parser:
-    """For one answer. ``head_only``: it answers a HEAD and has no body whatever it says."""
+    """A parser for one response. ``head_only``: the response to HEAD, which has no body."""
     return cast(
         Parser,
         HttpResponseParser(
             _NO_FLOW_CONTROL,
             loop,
             _NO_LIMIT,
-            max_line_size=_MAX_ANSWER_LINE,
-            max_field_size=_MAX_ANSWER_LINE,
+            max_line_size=_MAX_RESPONSE_LINE,
+            max_field_size=_MAX_RESPONSE_LINE,
             max_headers=_MAX_FIELDS * 2,
             response_with_body=not head_only,
             read_until_eof=True,
@@ -155,7 +155,7 @@ def response_parser(loop: asyncio.AbstractEventLoop, *, head_only: bool) -> Pars
 
 
 def request(head: RequestHead) -> Request:
-    """The parser's message as the rest of keyrelay knows it."""
+    """Convert a parser message to ``Request``."""
     return Request(
         head.method,
         head.path.encode("utf-8", "surrogateescape"),
@@ -167,26 +167,25 @@ def request(head: RequestHead) -> Request:
     )
 
 
-def response_head(message: ParsedAnswer) -> ResponseHead:
-    """The parser's message as the rest of keyrelay knows it.
+def response_head(message: ParsedResponse) -> ResponseHead:
+    """Convert a parser message to ``ResponseHead``.
 
-    Raises ValueError for what would end its line early, other control characters, and a name with a
-    blank behind it: the parser of answers is lenient, and what it let through must not become a
-    second field at the client, nor a Content-Length that only some clients see (RFC 9112 section
-    5.1).
+    Raises ValueError for CR, LF and other control characters in a field, and for a space in a field
+    name. The response parser is lenient, and such a line must not become a second field at the
+    client, nor a Content-Length that only some clients accept (RFC 9112 section 5.1).
     """
     lines = []
     for name, value in message.raw_headers:
         if b" " in name:
-            raise ValueError("the name of a header field holds a blank")
+            raise ValueError("a header field name contains a space")
         lines.append(b"%b: %b\r\n" % (name, value))
     fields = b"\n" + b"".join(lines)
     count = len(lines)
     if fields.count(b"\r") != count or fields.count(b"\n") != count + 1 or _CONTROL.search(fields):
-        raise ValueError("a header field holds CR, LF or NUL, or another control character")
+        raise ValueError("a header field contains CR, LF or NUL, or another control character")
     reason = message.reason.encode("utf-8", "surrogateescape")
     if _CONTROL.search(reason):
-        raise ValueError("the reason phrase holds NUL or another control character")
+        raise ValueError("the reason phrase contains NUL or another control character")
     length = message.headers.get("Content-Length")
     return ResponseHead(
         message.code,
@@ -198,7 +197,7 @@ def response_head(message: ParsedAnswer) -> ResponseHead:
 
 
 def refusal(error: HttpProcessingError) -> Refusal:
-    """Why the parser gave up, without its text, which quotes the request."""
+    """The refusal for a parser error, without the error's message, which quotes the request."""
     if isinstance(error, LineTooLong):
         return Refusal(431, "head-too-large", "A line of the request's head is over 16 KiB.")
     if isinstance(error, BadHttpMethod):

@@ -1,16 +1,15 @@
 """Patterns for methods and paths: ``POST /v1/speech``, ``GET /v1/**``, ``/voices/*``.
 
-``*`` stands for any characters of one segment, ``**`` for any number of segments, also none. The
-path is what follows the route's prefix, percent-encoded as it came. Two questions are asked of it,
-and they lean to opposite sides:
+``*`` matches any characters within one segment, ``**`` any number of segments, also none. The path
+is the part after the route's prefix, percent-encoded as received. Two tests err on opposite sides:
 
 matches   for ``allow`` and for the paths of a strategy. Each segment is decoded once and compared
-          exactly; an encoded slash never parts segments. A path with dot segments matches nothing.
-catches   for ``deny``. Every reading that some server might make of the path is tried: encoded
+          exactly; an encoded slash is no separator. A path with dot segments matches nothing.
+catches   for ``deny``. Every interpretation that a server might make of the path is tried: encoded
           once or many times, in other case, with doubled slashes, backslashes, path parameters.
 
 Each set is one regular expression whose time is bounded by the square of the path's length:
-segments are atomic, because a segment can only end where its slash is.
+segments are atomic, because a segment can end at its slash only.
 """
 
 from __future__ import annotations
@@ -22,26 +21,26 @@ from urllib.parse import unquote_to_bytes
 from proxy.errors import ConfigValueError
 
 _METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
-# Outside latin-1, so that no decoded byte can be mistaken for it.
+# Outside latin-1, so that no decoded byte can equal it.
 _INNER_SLASH = "\u2215"
 _LENGTH_LIMIT = 1024  # characters; no route of a real API comes near it
-# Nobody encodes this often in earnest; what does is caught rather than read on.
+# No legitimate client encodes a path more often; deeper encoding is caught without decoding it.
 _DEPTH_LIMIT = 6
 _END = r"(?=/|\Z)"
 _HEX = frozenset("0123456789abcdefABCDEF")
-# A path that has one reading only, so that the usual request costs one match.
+# A path with a single interpretation, so that the usual request costs one match.
 _ORDINARY = re.compile(r"(?:/[A-Za-z0-9_~:@-][A-Za-z0-9_.~:@-]*)+/?")
 
 _Piece = Callable[[str], str]
 
 
 def check_pattern(text: str) -> None:
-    """Raise ValueError if ``text`` is no pattern; line two of the message says what to write."""
+    """Raise ValueError if ``text`` is no pattern; line two of the message is the correction."""
     _split(text)
 
 
 class PatternSet:
-    """Compiled patterns. Falsy if there are none; then nothing matches and nothing is caught."""
+    """Compiled patterns. An empty set is falsy; it matches nothing and catches nothing."""
 
     __slots__ = ("_catching", "_matching", "texts")
 
@@ -64,33 +63,33 @@ class PatternSet:
         return self.find_match(method, path) is not None
 
     def catches(self, method: str, path: str) -> bool:
-        """Whether a pattern forbids the request in any reading of its path."""
+        """Whether a pattern forbids the request under any interpretation of its path."""
         return self.find_catch(method, path) is not None
 
     def find_match(self, method: str, path: str) -> str | None:
-        """The pattern that allows the request, as it was written; None if there is none."""
+        """The pattern that allows the request, as configured; None if there is none."""
         if not self.texts or _has_dots(path):
             return None
         found = self._matching.fullmatch(f"{method} {_decoded(path or '/')}")
         return self.texts[found.lastindex - 1] if found and found.lastindex else None
 
     def find_catch(self, method: str, path: str) -> str | None:
-        """The pattern that forbids the request, as it was written; None if there is none."""
+        """The pattern that forbids the request, as configured; None if there is none."""
         if not self.texts:
             return None
-        for reading in _readings(path or "/"):
-            if reading is None:
+        for interpretation in _interpretations(path or "/"):
+            if interpretation is None:
                 return self.texts[0]
-            found = self._catching.fullmatch(f"{method.upper()} {reading}")
+            found = self._catching.fullmatch(f"{method.upper()} {interpretation}")
             if found and found.lastindex:
                 return self.texts[found.lastindex - 1]
         return None
 
 
 def _split(text: str) -> tuple[str, str]:
-    """Method (empty: any) and path of a pattern."""
-    method, blank, path = text.partition(" ")
-    if not blank:
+    """Method (empty: any) and path of a pattern. Raises ValueError."""
+    method, space, path = text.partition(" ")
+    if not space:
         method, path = "", text
     if not path.startswith("/"):
         raise ConfigValueError(
@@ -105,7 +104,7 @@ def _split(text: str) -> tuple[str, str]:
         raise ConfigValueError(f"a pattern has at most {_LENGTH_LIMIT} characters", "use * or **")
     if re.search(r"[?#\\\s]", path) or not path.isprintable():
         raise ConfigValueError(
-            "a pattern has neither blanks nor query nor backslash",
+            "a pattern has neither spaces nor query nor backslash",
             "write the path alone; percent-encode such characters",
         )
     segments = path.split("/")[1:]
@@ -117,17 +116,17 @@ def _split(text: str) -> tuple[str, str]:
 
 
 def _latin(text: str) -> str:
-    """One character per byte, as percent-decoding gives them too."""
+    """One character per byte, as percent-decoding produces."""
     return text if text.isascii() else text.encode("utf-8", "surrogatepass").decode("latin-1")
 
 
 def _unquote(text: str) -> str:
-    """Percent-decoded once; ``text`` has one character per byte."""
+    """Percent-decode once; ``text`` has one character per byte."""
     return unquote_to_bytes(text.encode("latin-1")).decode("latin-1")
 
 
-def _stable(text: str) -> str:
-    """Decoded until nothing is left to decode, in one pass: an escape ends where it is complete."""
+def _fully_decoded(text: str) -> str:
+    """Percent-decode until no escape is left, in one pass: an escape is decoded once complete."""
     if "%" not in text:
         return text
     done: list[str] = []
@@ -139,28 +138,28 @@ def _stable(text: str) -> str:
 
 
 def _decoded_piece(text: str) -> str:
-    """A segment, or a part of one, as ``matches`` compares it."""
+    """A segment, or a part of one, in the form that ``matches`` compares."""
     return _unquote(_latin(text)).replace("/", _INNER_SLASH)
 
 
 def _plain_piece(text: str) -> str:
-    """A segment, or a part of one, as ``catches`` compares it."""
-    return _stable(_latin(text)).replace("/", _INNER_SLASH).lower()
+    """A segment, or a part of one, in the form that ``catches`` compares."""
+    return _fully_decoded(_latin(text)).replace("/", _INNER_SLASH).lower()
 
 
 def _decoded(path: str) -> str:
-    """Each segment decoded once; a slash that comes out of that is no separator."""
+    """Decode each segment once; a decoded slash is no separator."""
     if "%" not in path and path.isascii():
         return path
     return "/".join(map(_decoded_piece, path.split("/")))
 
 
-def _readings(path: str) -> Iterator[str | None]:
-    """Every path that a server could understand. None: encoded too often to be read in earnest.
+def _interpretations(path: str) -> Iterator[str | None]:
+    """Every path that a server could derive. None: encoded more often than _DEPTH_LIMIT.
 
-    A server decodes none, one or several times before it looks for slashes, so the escapes are
-    taken off layer by layer; within the segments of each layer everything is decoded. Whether it
-    minds backslashes, doubled slashes, dot segments or parameters is asked of each layer.
+    A server decodes a path zero, one or several times before it splits at slashes, so escapes are
+    decoded layer by layer; the segments of each layer are decoded fully. For each layer,
+    backslashes, doubled slashes, dot segments and parameters are tried both ways.
     """
     if _ORDINARY.fullmatch(path):
         yield path.rstrip("/").lower()
@@ -169,7 +168,7 @@ def _readings(path: str) -> Iterator[str | None]:
     for _ in range(_DEPTH_LIMIT):
         for variant in dict.fromkeys((layer, layer.replace("\\", "/"))):
             plain = [_plain_piece(segment) for segment in variant.split("/")]
-            # What an escape hid may end the path for a server that parses it a second time.
+            # A decoded delimiter may end the path for a server that parses the target twice.
             cut = re.split(r"[?#\0]", "/".join(plain), maxsplit=1)[0].split("/")
             yield "/".join(plain).rstrip("/") or "/"
             yield _resolved(plain)
@@ -182,7 +181,7 @@ def _readings(path: str) -> Iterator[str | None]:
 
 
 def _resolved(segments: list[str]) -> str:
-    """A path without empty segments and dot segments."""
+    """The path without empty segments and dot segments."""
     kept: list[str] = []
     for segment in segments:
         if segment == "..":
@@ -193,15 +192,15 @@ def _resolved(segments: list[str]) -> str:
 
 
 def _has_dots(path: str) -> bool:
-    """Whether any layer of the path has a segment that means another directory."""
+    """Whether any decoding of the path has a dot segment."""
     if "." not in path and "%" not in path:
         return False
-    parts = re.split(r"[/\\;]", _stable(_latin(path)))
+    parts = re.split(r"[/\\;]", _fully_decoded(_latin(path)))
     return "." in parts or ".." in parts
 
 
 def _compile(patterns: Iterable[tuple[str, str]], piece: _Piece) -> re.Pattern[str]:
-    """One expression with a group per pattern, over ``METHOD /path``."""
+    """One regular expression with a group per pattern, over ``METHOD /path``."""
     return re.compile(
         "|".join(
             f"({_method_part(method)} {_path_part(path, piece)})" for method, path in patterns
@@ -228,13 +227,13 @@ def _path_part(path: str, piece: _Piece) -> str:
     if not others:
         return first
     *middle, last = others
-    # The earliest place where a middle run fits leaves most to the rest, so none other is tried.
+    # The earliest match of a middle run leaves most to the rest, so no other is tried.
     middles = "".join(f"(?>(?:/[^/]*)*?{run})" for run in middle if run)
     return first + middles + (f"(?:/[^/]*)*{last}" if last else "(?:/.*)?")
 
 
 def _segment_part(segment: str, piece: _Piece) -> str:
-    """``*`` is split off before decoding: an encoded star is a star, not a pattern."""
+    """Split at ``*`` before decoding: an encoded star is a literal star, not a wildcard."""
     first, *others = (re.escape(piece(part)) for part in segment.split("*"))
     if others:
         *middle, last = others

@@ -1,7 +1,7 @@
-"""The answers that keyrelay gives by itself, as bytes.
+"""Responses that keyrelay generates itself, as bytes.
 
-Problems are RFC 9457 ``application/problem+json`` with a ``Proxy-Status`` field (RFC 9209), so
-that a program can tell them from the provider's answers and a person knows what to do.
+Problems are RFC 9457 ``application/problem+json`` with a ``Proxy-Status`` field (RFC 9209), so that
+a program can distinguish them from the provider's responses and the user gets the correction.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from proxy.errors import Refusal, UpstreamFailure
 NAME = "keyrelay"
 
 PROBLEM = "application/problem+json"
-"""What a problem document is, for ``Content-Type``."""
+"""Media type of a problem document, for ``Content-Type``."""
 
-# No answer of ours is ever a page, and none may be kept.
+# A generated response is never a page and must not be cached.
 _ALWAYS = (
     b"Cache-Control: no-store\r\n"
     b"X-Content-Type-Options: nosniff\r\n"
@@ -27,13 +27,13 @@ _EXPOSED = b"Access-Control-Expose-Headers: *\r\n"
 
 
 def cors_fields(origin: str) -> bytes:
-    """What lets a page of an allowed origin read the answer (fetch standard, CORS protocol)."""
+    """Field lines that let a page of an allowed origin read the response (Fetch standard, CORS)."""
     return (
         b"Access-Control-Allow-Origin: %b\r\nVary: Origin\r\n" % origin.encode("ascii") + _EXPOSED
     )
 
 
-# Answers of providers that a page gets: all of them share one browser origin, this machine's.
+# Added to providers' responses to a page: all of them share one browser origin, this machine's.
 _FOR_PAGES = (
     b"X-Content-Type-Options: nosniff\r\n"
     b"Cross-Origin-Resource-Policy: same-origin\r\n"
@@ -43,14 +43,14 @@ _FOR_PAGES = (
 
 
 def page_fields(origin: str, cache_control: str) -> bytes:
-    """Added to a provider's answer for a page. ``cache_control`` is what the provider said.
+    """Field lines added to a provider's response to a page.
 
-    The client sent no ``Authorization``, so a cache would take the answer for a public one
-    (RFC 9111 section 3.5).
+    ``cache_control`` is the provider's value. The client sent no ``Authorization``, so a cache
+    would treat the response as public (RFC 9111 section 3.5).
     """
     fields = cors_fields(origin) + _FOR_PAGES
-    # Whole directives only: private="name" is about one field (RFC 9111 section 5.2.2.7).
-    if {"no-store", "private"} & {said.strip().lower() for said in cache_control.split(",")}:
+    # Whole directives only: private="name" concerns one field (RFC 9111 section 5.2.2.7).
+    if {"no-store", "private"} & {one.strip().lower() for one in cache_control.split(",")}:
         return fields
     return fields + b"Cache-Control: no-store\r\n"
 
@@ -64,7 +64,7 @@ def plain(
     head_only: bool = False,
     close: bool = False,
 ) -> bytes:
-    """One whole answer. ``fields`` are further field lines, each ended with CRLF."""
+    """A complete response. ``fields`` are further field lines, each terminated by CRLF."""
     head = b"HTTP/1.1 %d %b\r\n" % (status, _phrase(status))
     if status != HTTPStatus.NO_CONTENT:
         head += b"Content-Type: %b\r\nContent-Length: %d\r\n" % (content_type, len(body))
@@ -74,7 +74,7 @@ def plain(
 
 
 def problem_document(refusal: Refusal) -> dict[str, str | int]:
-    """The refusal as RFC 9457 section 3 has it."""
+    """The members of the problem document (RFC 9457 section 3)."""
     document: dict[str, str | int] = {
         "type": f"urn:keyrelay:problem:{refusal.kind}",
         "title": refusal.kind.replace("-", " ").capitalize(),
@@ -94,7 +94,7 @@ def problem(
     close: bool = False,
     request_id: str = "",
 ) -> bytes:
-    """The refusal as an answer. ``origin`` is the allowed page's, if a page asked."""
+    """The response for a refusal. ``origin`` is the allowed origin of the page, None without."""
     fields = b"Proxy-Status: %b; error=%b; details=%b\r\n" % (
         NAME.encode(),
         refusal.proxy_error.encode(),
@@ -117,10 +117,10 @@ def problem(
 
 
 def preflight(origin: str, requested_headers: str | None, *, private_network: bool) -> bytes:
-    """The answer to a CORS preflight, given here: the provider never sees one.
+    """The response to a CORS preflight, which is never forwarded.
 
-    Names are echoed because ``*`` does not cover ``Authorization``, which SDKs send. They were
-    checked by the guard.
+    Field names are echoed because ``*`` does not cover ``Authorization``, which SDKs send. The
+    guard has checked them.
     """
     fields = cors_fields(origin)
     fields += b"Access-Control-Allow-Methods: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n"
@@ -139,11 +139,11 @@ def _phrase(status: int) -> bytes:
 
 
 def _quoted(text: str) -> bytes:
-    """An sf-string (RFC 8941 section 3.3.3); ``text`` is one of our own ASCII constants."""
+    """An sf-string (RFC 8941 section 3.3.3); ``text`` is an ASCII constant of this program."""
     return b'"%b"' % text.encode("ascii")
 
 
-# The rest is 502, or 504 if time ran out (RFC 9110 sections 15.6.3 and 15.6.5).
+# Other errors are 502, or 504 after a timeout (RFC 9110 sections 15.6.3 and 15.6.5).
 _STATUS = {"proxy_internal_error": 500, "proxy_loop_detected": 508}
 _ADVICE = {
     "connection_refused": "Check the route's upstream: nothing listens there.",
@@ -159,7 +159,7 @@ _ADVICE = {
 
 
 def as_refusal(failure: UpstreamFailure) -> Refusal:
-    """The answer to the client whose request met this failure."""
+    """The refusal that the client gets for an upstream failure."""
     return Refusal(
         _STATUS.get(failure.proxy_error, 504 if failure.timed_out else 502),
         "provider-timeout" if failure.timed_out else "provider-failed",
@@ -170,7 +170,7 @@ def as_refusal(failure: UpstreamFailure) -> Refusal:
 
 
 def body_too_large(route: str) -> Refusal:
-    """A body over the route's ``max_body_bytes``."""
+    """The refusal of a body over the route's ``max_body_bytes``."""
     return Refusal(
         413,
         "body-too-large",

@@ -1,4 +1,4 @@
-"""The request as the client sent it: bytes and what the parser found in them, nothing decoded."""
+"""The client's request as parsed: raw bytes, nothing decoded; and its request ID."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
 class Request:
-    """One request's head.
+    """Request line and header section of one request.
 
-    method       as sent; methods are case-sensitive (RFC 9110 section 9.1)
+    method       as received; methods are case-sensitive (RFC 9110 section 9.1)
     target       the request target, byte for byte
-    path, query  the two halves of an origin-form target; ``query`` is None without a ``?``
+    path, query  the parts of an origin-form target; ``query`` is None without a ``?``
     raw_headers  field lines in order, names and values as bytes
-    headers      the same for look-ups, values decoded
-    websocket    whether it opens a WebSocket
+    headers      the same as a case-insensitive mapping, values decoded
+    version      (major, minor)
+    chunked      whether the body uses the chunked transfer coding
+    websocket    whether the request is a WebSocket handshake
     """
 
     __slots__ = (
@@ -54,7 +56,7 @@ class Request:
         self.set_target(target)
 
     def set_target(self, target: bytes) -> None:
-        """Take an origin-form target; an absolute-form one is replaced by it (RFC 9112 3.2.2)."""
+        """Set an origin-form target, also in place of an absolute-form one (RFC 9112 3.2.2)."""
         self.target = target
         path, mark, query = target.partition(b"?")
         self.path = path
@@ -62,14 +64,14 @@ class Request:
 
     @property
     def has_body(self) -> bool:
-        """Whether the head announces a body (RFC 9112 section 6.3)."""
+        """Whether the header section announces a body (RFC 9112 section 6.3)."""
         return self.chunked or self.headers.get("Content-Length", "0").strip("0") != ""
 
     @classmethod
     def of(
         cls, method: str, target: str, fields: list[tuple[str, str]], *, websocket: bool = False
     ) -> Request:
-        """The same from text, where no parser has read it."""
+        """A request from strings instead of parsed bytes."""
         raw = tuple((name.encode("latin-1"), value.encode("utf-8")) for name, value in fields)
         return cls(
             method,
@@ -81,18 +83,18 @@ class Request:
 
 
 FIELD = b"x-request-id"
-"""Lower case. The client's does not cross as it is: one line is made of it here."""
+"""Name of the request ID field, lower case. The client's lines are replaced by a single one."""
 
-# What clients and tracing tools make: UUIDs, ULIDs, trace ids, paths of hops.
+# Formats of clients and tracing tools: UUIDs, ULIDs, trace IDs, paths of hops.
 _VALID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
 
-# Of this process, so that two of them do not name two requests alike.
-_ours = secrets.token_hex(4)
+# Random per process, so that two processes do not generate the same ID.
+_process = secrets.token_hex(4)
 _numbers = itertools.count(1)
 
 
 def request_id(given: str | None) -> str:
-    """The name that the client gave, if it is one; else a new one."""
+    """The client's request ID if it is valid, else a new one."""
     if given is not None and _VALID.fullmatch(given):
         return given
-    return f"{_ours}-{next(_numbers):x}"
+    return f"{_process}-{next(_numbers):x}"

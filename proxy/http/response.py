@@ -1,8 +1,8 @@
-"""The head of a provider's answer, and a quick way to read the ordinary ones.
+"""Status line and header section of a provider's response, and a fast parser for simple ones.
 
-Most responses are HTTP/1.1 with a length and nothing unusual. ``parse_simple_head`` reads those in
-a few steps and declines all others, which then go through aiohttp's parser: it is never the more
-lenient of the two.
+Most responses are HTTP/1.1 with a Content-Length and nothing unusual. ``parse_simple_head`` parses
+those in a few steps and declines all others, which then go through aiohttp's parser. It is never
+more lenient than that parser.
 """
 
 from __future__ import annotations
@@ -13,10 +13,11 @@ from collections.abc import Callable
 
 from proxy.errors import KeyrelayError
 
-# RFC 9112 sections 4 and 5, without what is obsolete: no folding, no blank before a colon. What
-# ends a line can be nowhere else; nothing is matched twice, so nothing takes long. The repeat of
-# lines is not possessive: CPython before 3.11.5 fails to match a possessive repeat within another
-# (gh-106052). Giving a line back cannot lead to a match either, as the byte after LF decides.
+# RFC 9112 sections 4 and 5 without obsolete syntax: no line folding, no space before a colon. Line
+# ends cannot occur elsewhere, and no byte is matched twice, so matching takes linear time. The
+# repetition of lines is not possessive: CPython before 3.11.5 fails to match a possessive repetition
+# within another (gh-106052). Backtracking over a line cannot match either, since the byte after LF
+# decides.
 _PLAIN = re.compile(
     rb"HTTP/1\.1 ([2-5][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*+)\r"
     rb"((?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r)*\n)\r\n"
@@ -24,22 +25,23 @@ _PLAIN = re.compile(
 _BODILESS = frozenset({204, 205, 304})
 _LENGTH = b"\ncontent-length:"
 _CONNECTION = b"\nconnection:"
-# Old clients and proxies meant the same by it, and aiohttp's parser heeds it.
+# Old clients and proxies use it as Connection, and aiohttp's parser evaluates it.
 _PROXY_CONNECTION = b"\nproxy-connection:"
-# The longest length that is one; more digits are meant to hurt.
-_MOST_DIGITS = 15
-# Bytes and fields of an ordinary head, both below the bounds of aiohttp's parser.
-_MOST_BYTES = 16 * 1024
-_MOST_FIELDS = 128
+# Maximum number of digits of a plausible length; more digits are an attack.
+_MAX_DIGITS = 15
+# Maximum bytes and fields of a simple head, both below the bounds of aiohttp's parser.
+_MAX_BYTES = 16 * 1024
+_MAX_FIELDS = 128
 
 
 class ResponseHead:
-    """What a provider's answer begins with.
+    """Status line and header section of a response.
 
-    fields   the field lines, each between LF and CR, then LF: the LF that ends the line before a
-             field tells where its name begins
-    length   of the body by Content-Length, None without one
-    closing  whether the provider closes the connection after this answer
+    code     the status code
+    reason   the reason phrase, raw bytes
+    fields   the field lines, each between LF and CR, then LF: every field name follows an LF
+    length   of the body by Content-Length in bytes, None without one
+    closing  whether the provider closes the connection after this response
     """
 
     __slots__ = ("closing", "code", "fields", "length", "reason")
@@ -54,15 +56,15 @@ class ResponseHead:
         self.closing = closing
 
     def values(self, name: bytes) -> list[bytes]:
-        """The values of all fields of this lower-case name, without the blanks around them."""
+        """Values of all fields with this lower-case name, without surrounding whitespace."""
         pairs = (line.split(b":", 1) for line in self.fields[1:-2].split(b"\r\n") if line)
         return [value.strip(b" \t") for own, value in pairs if own.lower() == name]
 
 
 def parse_simple_head(data: bytes) -> tuple[ResponseHead, int] | None:
-    """The head at the beginning of ``data`` and its size, if it is whole and ordinary.
+    """The head at the beginning of ``data`` and its size in bytes, if complete and simple.
 
-    For answers to anything but HEAD. The body has the length that the head says.
+    Not for responses to HEAD. The body has the length of the head's Content-Length.
     """
     found = _PLAIN.match(data)
     if found is None:
@@ -70,7 +72,7 @@ def parse_simple_head(data: bytes) -> tuple[ResponseHead, int] | None:
     size = found.end()
     status, reason, fields = found.groups()
     code = int(status)
-    if size > _MOST_BYTES or code in _BODILESS or fields.count(b"\n") > _MOST_FIELDS + 1:
+    if size > _MAX_BYTES or code in _BODILESS or fields.count(b"\n") > _MAX_FIELDS + 1:
         return None
     lower = fields.lower()
     at = lower.find(_LENGTH)
@@ -81,9 +83,9 @@ def parse_simple_head(data: bytes) -> tuple[ResponseHead, int] | None:
         or lower.find(_LENGTH, at + 1) >= 0
     ):
         return None
-    # Both sides must see one and the same length, so it is passed on only as everybody writes it.
+    # Both connections must use the same length, so only its canonical form is accepted.
     digits = _value(lower, at, _LENGTH).removeprefix(b" ")
-    if not digits.isdigit() or len(digits) > _MOST_DIGITS:
+    if not digits.isdigit() or len(digits) > _MAX_DIGITS:
         return None
     closing = False
     at = lower.find(_CONNECTION)

@@ -271,7 +271,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _begin(
         self,
         listener: ResponseListener,
-        message: http_parser.ParsedAnswer,
+        message: http_parser.ParsedResponse,
         head: ResponseHead,
         payload: http_parser.Body,
         data: bytes,

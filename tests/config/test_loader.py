@@ -177,7 +177,7 @@ def test_all_findings_come_at_once_with_their_places() -> None:
         "1:9: expected a string, got a number",
         '2:1: unknown key "lisen"',
         "4:13: null would admit any sandboxed page",
-        "4:19: * would let pages in that nobody chose",
+        "4:19: * would allow pages that were not chosen",
         "4:24: browsers send origins in lower case",
         '6:17: unknown provider "humee"',
         "9:39: invalid secret reference",

@@ -382,7 +382,7 @@ class Told:
         self.begun += 1
         self._more(body, ended=ended)
         try:
-            block = headers.answer_fields(head.fields, headers.DROPPED_FROM_ANSWERS, bytes)
+            block = headers.response_fields(head.fields, headers.DROPPED_FROM_RESPONSES, bytes)
         except ValueError:
             return
         for line in block.removesuffix(b"\r\n").split(b"\r\n") if block else []:

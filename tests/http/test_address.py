@@ -256,8 +256,8 @@ def test_an_origin_of_a_page_is_a_triple(text: str, parts: tuple[str, str, int |
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("null", "nobody chose"),
-        ("*", "nobody chose"),
+        ("null", "not chosen"),
+        ("*", "not chosen"),
         ("localhost:5173", "not an origin"),
         ("http://*.example", "not a valid name"),
         ("http://localhost:5173/", "without path"),

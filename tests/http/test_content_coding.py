@@ -110,7 +110,7 @@ def test_a_body_that_breaks_off_is_not_whole(name: str) -> None:
     for size in range(1, len(coded)):
         one, _ = built(name)
         fed(one, coded[:size])
-        with pytest.raises(ValueError, match="breaks off"):
+        with pytest.raises(ValueError, match="incomplete"):
             one.finish()
 
 
@@ -118,7 +118,7 @@ def test_a_body_that_breaks_off_is_not_whole(name: str) -> None:
 def test_a_body_that_is_not_coded_is_refused(name: str) -> None:
     """A wrong Content-Encoding is an error, not content."""
     one, _ = built(name)
-    with pytest.raises(ValueError, match=r"broken|goes on"):
+    with pytest.raises(ValueError, match=r"malformed|continues"):
         fed(one, b'{"error": "this is plain"}' * 20)
 
 
@@ -128,7 +128,7 @@ def test_nothing_may_follow_the_end(name: str, apart: bool) -> None:
     """Bytes after the end of the coding are refused, whether in its last chunk or in another."""
     one, encode = built(name)
     coded = encode(b"dummy")
-    with pytest.raises(ValueError, match=r"broken|goes on"):
+    with pytest.raises(ValueError, match=r"malformed|continues"):
         fed(one, *([coded, b"more of it"] if apart else [coded + b"more of it"]))
 
 

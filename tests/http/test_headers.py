@@ -13,11 +13,11 @@ from proxy.http.headers import (
     CREDENTIAL_HEADERS,
     CREDENTIAL_SUBPROTOCOLS,
     DROPPED_FOR_BROWSERS,
-    DROPPED_FROM_ANSWERS,
     DROPPED_FROM_REQUESTS,
+    DROPPED_FROM_RESPONSES,
     _special,
-    answer_fields,
     request_fields,
+    response_fields,
     split_subprotocols,
     strip_query,
 )
@@ -212,7 +212,7 @@ def test_usual_connection_options_change_nothing_else() -> None:
 @given(ORDINARY_FIELDS)
 def test_answers_cross_byte_for_byte(fields: Fields) -> None:
     """A provider's fields reach the client in their order, case, number and bytes."""
-    assert answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged) == lines(fields)
+    assert response_fields(block(fields), DROPPED_FROM_RESPONSES, unchanged) == lines(fields)
 
 
 def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
@@ -225,7 +225,7 @@ def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
         (b"Retry-After", b"3"),
         (b"X-RateLimit-Remaining", b"0"),
     ]
-    assert answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged) == lines(fields)
+    assert response_fields(block(fields), DROPPED_FROM_RESPONSES, unchanged) == lines(fields)
 
 
 @pytest.mark.parametrize(
@@ -243,7 +243,7 @@ def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
 )
 def test_hop_by_hop_fields_of_answers_stay_here(name: bytes) -> None:
     """What the provider says about its own connection is not passed on."""
-    assert answer_fields(block([(name, b"x")]), DROPPED_FROM_ANSWERS, unchanged) == b""
+    assert response_fields(block([(name, b"x")]), DROPPED_FROM_RESPONSES, unchanged) == b""
 
 
 def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
@@ -255,7 +255,10 @@ def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
         (b"X-B", b"2"),
         (b"Content-Length", b"0"),
     )
-    assert answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged) == b"Content-Length: 0\r\n"
+    assert (
+        response_fields(block(fields), DROPPED_FROM_RESPONSES, unchanged)
+        == b"Content-Length: 0\r\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,7 +291,7 @@ def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
 def test_pages_get_nothing_that_rules_over_localhost(name: bytes) -> None:
     """T11, T12, T13: no provider decides for the browser origin that all routes share."""
     fields = ((name, b"*"), (b"Content-Type", b"text/html"))
-    got = answer_fields(block(fields), DROPPED_FOR_BROWSERS, unchanged)
+    got = response_fields(block(fields), DROPPED_FOR_BROWSERS, unchanged)
     assert got == b"Content-Type: text/html\r\n"
 
 
@@ -296,7 +299,7 @@ def test_pages_get_nothing_that_rules_over_localhost(name: bytes) -> None:
 def test_a_location_cannot_smuggle_a_field(value: bytes) -> None:
     """T24: a value that would end its line makes the whole answer invalid."""
     with pytest.raises(ValueError, match="CR, LF or NUL"):
-        answer_fields(block([(b"Location", b"/")]), DROPPED_FROM_ANSWERS, lambda _: value)
+        response_fields(block([(b"Location", b"/")]), DROPPED_FROM_RESPONSES, lambda _: value)
 
 
 def test_names_of_a_provider_become_no_expression() -> None:
@@ -305,7 +308,7 @@ def test_names_of_a_provider_become_no_expression() -> None:
     fields = [(b"Connection", b",".join(names[at::8])) for at in range(8)]
     fields += [(name, b"1") for name in names[::100]] + [(b"X-Kept", b"1")]
     known = _special.cache_info().currsize
-    got = answer_fields(block(fields), DROPPED_FROM_ANSWERS, unchanged)
+    got = response_fields(block(fields), DROPPED_FROM_RESPONSES, unchanged)
     assert got == b"X-Kept: 1\r\n"
     assert _special.cache_info().currsize <= max(known, 1)
 
@@ -313,7 +316,7 @@ def test_names_of_a_provider_become_no_expression() -> None:
 def test_location_is_what_relocate_says() -> None:
     """Each Location, in whatever case, and no other field is rewritten."""
     fields: RawHeaders = ((b"LOCATION", b"/x"), (b"Content-Location", b"/x"))
-    got = answer_fields(block(fields), DROPPED_FROM_ANSWERS, lambda location: b"/r" + location)
+    got = response_fields(block(fields), DROPPED_FROM_RESPONSES, lambda location: b"/r" + location)
     assert got == b"LOCATION: /r/x\r\nContent-Location: /x\r\n"
 
 

@@ -15,7 +15,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from proxy.http import parser as http_parser
-from proxy.http.parser import Body, ParsedAnswer, Parser, RequestHead, RequestParser
+from proxy.http.parser import Body, ParsedResponse, Parser, RequestHead, RequestParser
 
 HEAD = b" HTTP/1.1\r\nHost: localhost\r\n"
 GET = b"GET /first" + HEAD + b"\r\n"
@@ -47,7 +47,7 @@ def one_request(parser: Parser, data: bytes) -> tuple[RequestHead, Body]:
     return messages[0]
 
 
-def one_answer(parser: Parser, data: bytes) -> tuple[ParsedAnswer, Body]:
+def one_answer(parser: Parser, data: bytes) -> tuple[ParsedResponse, Body]:
     messages, _, _ = parser.feed_data(data)
     assert len(messages) == 1
     return messages[0]
