@@ -40,7 +40,7 @@ from proxy.secrets.secret import Secret
 from proxy.server.connection import AdmissionPolicy, ClientConnection
 from proxy.server.inbound_token import InboundToken
 from proxy.server.listener import Listener
-from proxy.server.peer_credentials import Peers, can_tell
+from proxy.server.peer_credentials import Peers, lookup_supported
 from proxy.upstream.dialer import tls_context
 from proxy.upstream.pool import Pool
 
@@ -241,7 +241,7 @@ class App:
     def _make_peers(self, settings: Settings) -> Peers | None:
         """Who looks at the users that connect, if anybody does. Raises KeyrelayError."""
         enforce = settings.peer_uid == "enforce"
-        if enforce or (settings.peer_uid == "warn" and self._look_at_peers and can_tell()):
+        if enforce or (settings.peer_uid == "warn" and self._look_at_peers and lookup_supported()):
             return Peers(enforce=enforce, warn=self._warn)
         return None
 
@@ -309,7 +309,7 @@ class App:
         while True:
             await asyncio.sleep(_TICK)
             now = loop.time()
-            for client in [*self._clients, *self._entrance.turned_away]:
+            for client in [*self._clients, *self._entrance.refused]:
                 client.expire(now)
             self._services.expire(now, self.exchange_log.open)
 
@@ -345,8 +345,8 @@ class App:
             strategy.close()
         await self._end_tasks()
         # Transports tell their protocols of the end in a later turn of the loop.
-        while self._clients or self._entrance.turned_away or self._around.relays:
-            for client in [*self._clients, *self._entrance.turned_away]:
+        while self._clients or self._entrance.refused or self._around.relays:
+            for client in [*self._clients, *self._entrance.refused]:
                 client.transport.abort()
             for relay in list(self._around.relays):
                 relay.abort()

@@ -23,7 +23,7 @@ from proxy.errors import ConfigError, Finding, KeyrelayError
 from proxy.process import hardening
 from proxy.secrets.env import PRIVATE_VARIABLES, variables_of
 from proxy.server.listener import Listener
-from proxy.server.peer_credentials import can_tell
+from proxy.server.peer_credentials import lookup_supported
 
 URL_VARIABLE = "KEYRELAY_URL"
 """What the command is told of keyrelay itself: where all routes answer by their prefix."""
@@ -100,7 +100,7 @@ def beside_child(settings: Settings) -> Settings:
     changed: dict[str, Any] = {"listen": _LISTEN, "routes": routes}
     if settings.inbound_token is not None:
         changed["inbound_token"] = None
-        changed["peer_uid"] = "enforce" if can_tell() else settings.peer_uid
+        changed["peer_uid"] = "enforce" if lookup_supported() else settings.peer_uid
     return settings.model_copy(update=changed)
 
 

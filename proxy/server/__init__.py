@@ -1,1 +1,1 @@
-"""The listening side: sockets, client connections, and the guard in front of everything."""
+"""The listening side: sockets, client connections, and the guard that admits requests."""

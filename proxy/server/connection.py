@@ -1,8 +1,8 @@
-"""Connections from clients: requests in, one after another, answers out.
+"""Client connections: parse requests one after another, write responses.
 
-Reads with aiohttp's strict parser, hands each request on in the same turn of the loop, and knows
-nothing of routes or credentials. One request is under way at a time; what a client sends behind it
-(pipelining, RFC 9112 section 9.3.2) waits.
+Parses with aiohttp's strict parser and passes each request on in the same iteration of the event
+loop; independent of routes and credentials. One request is in progress at a time; pipelined bytes
+(RFC 9112 section 9.3.2) wait.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from proxy.http import parser as http_parser
 from proxy.http.problem import problem
 from proxy.http.request import Request, request_id
 
-# Bytes that may wait behind a request under way before reading stops. Reading goes on that long so
-# that a client which leaves is noticed.
+# Bytes that may wait behind a request in progress before reading stops. Reading continues up to
+# this limit so that a disconnect of the client is noticed.
 _BACKLOG = 64 * 1024
-# A client that still sends a body nobody wants is read this long (seconds), so that it can take the
-# answer before the connection is reset under it (RFC 9112 section 9.6).
+# A client that still sends an unwanted body is read this long (seconds), so that it can receive the
+# response before the connection is reset (RFC 9112 section 9.6).
 _LINGER = 5.0
-# Silence within a request's body (seconds). Long, for microphones that pause; not endless, for
-# clients that vanished.
+# Maximum idle time within a request's body (seconds). Long, for microphones that pause; bounded,
+# for clients that disappeared.
 _BODY_SILENCE = 300.0
-# Connections that may linger with a refusal at once. Those beyond are reset: whoever opens so many
-# reads no answers.
-_MOST_TURNED_AWAY = 64
+# Maximum number of refused connections that linger at once. Others are reset: a client that opens
+# so many reads no responses.
+_MAX_REFUSED = 64
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
 # SO_LINGER, on, with zero seconds: closing the socket sends a reset.
@@ -37,7 +37,7 @@ _RESET = struct.pack("ii", 1, 0)
 
 
 class RequestListener(Protocol):
-    """Who serves a request and is told of the client. The record of it is ``journal.Exchange``."""
+    """Receives the body of one request and the events of its client connection."""
 
     def on_request_body(self, data: bytes, *, ended: bool) -> None: ...
     def on_client_disconnect(self) -> None: ...
@@ -49,7 +49,7 @@ Handle = Callable[[Request, "ClientConnection", bytes, bool], RequestListener | 
 
 
 class Timeouts(Protocol):
-    """``head_seconds`` for a request's head to arrive, ``keepalive_seconds`` between requests."""
+    """``head_seconds`` limits the arrival of a request's head, ``keepalive_seconds`` idle time."""
 
     @property
     def head_seconds(self) -> float: ...
@@ -58,10 +58,10 @@ class Timeouts(Protocol):
 
 
 class AdmissionPolicy:
-    """Which connections may stay: so many at the same time, and none that ``refusal`` is against.
+    """Admits connections: up to ``max_connections`` at a time, and none that ``refusal`` rejects.
 
-    Decided before anything of them is read. ``turned_away`` are those that get a refusal and then
-    have a few seconds to take it; WebSockets are not counted once they are open.
+    The decision precedes any read. ``refused`` holds the connections that have been sent a refusal
+    and linger for a few seconds to receive it. Open WebSockets do not count.
     """
 
     def __init__(
@@ -71,10 +71,10 @@ class AdmissionPolicy:
     ) -> None:
         self.max_connections = max_connections
         self.refusal = refusal
-        self.turned_away: set[ClientConnection] = set()
+        self.refused: set[ClientConnection] = set()
 
-    def look(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
-        """Why this connection cannot stay beside ``connections`` others, None if it can."""
+    def check(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
+        """The refusal of this connection beside ``connections`` others, None if it is admitted."""
         if connections >= self.max_connections:
             return Refusal(
                 503,
@@ -90,18 +90,19 @@ class AdmissionPolicy:
 class ClientConnection(asyncio.Protocol):
     """One accepted connection.
 
-    ``handle`` is called for each request with what of its body is there. It answers at once
-    (``answer``) and returns None, or returns an Exchange that will call ``write`` and ``done``.
-    ``entrance`` says whether the connection may stay at all; None lets all in. ``request_id`` names
-    the current request in answers of ours.
+    handle      called for each request with the part of its body that has arrived. Responds at once
+                (``write`` and ``done``, or ``refuse``) and returns None, or returns a listener that
+                will call ``write`` and ``done``
+    admission   decides whether the connection is served at all; None admits every connection
+    request_id  ID of the current request, for generated responses
     """
 
     __slots__ = (
+        "_admission",
         "_alone",
         "_backlog",
         "_body",
         "_closing",
-        "_entrance",
         "_exchange",
         "_full",
         "_handle",
@@ -127,7 +128,7 @@ class ClientConnection(asyncio.Protocol):
         admission: AdmissionPolicy | None = None,
     ) -> None:
         self._handle = handle
-        self._entrance = admission
+        self._admission = admission
         self._registry = registry
         self._times = times
         self._loop = loop
@@ -146,22 +147,22 @@ class ClientConnection(asyncio.Protocol):
         self.deadline = _NEVER
         self.transport: asyncio.Transport
 
-    # -- what asyncio says ---------------------------------------------------------------------
+    # -- asyncio.Protocol callbacks ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if self._entrance is not None:
-            refusal = self._entrance.look(self.transport, len(self._registry))
+        if self._admission is not None:
+            refusal = self._admission.check(self.transport, len(self._registry))
             if refusal is not None:
-                self._turn_away(refusal, self._entrance.turned_away)
+                self._refuse_connection(refusal, self._admission.refused)
                 return
         self._registry.add(self)
         self.deadline = self._loop.time() + self._times.keepalive_seconds
 
-    def _turn_away(self, refusal: Refusal, registry: set[ClientConnection]) -> None:
-        """Refuse the connection before anything of it is read."""
+    def _refuse_connection(self, refusal: Refusal, registry: set[ClientConnection]) -> None:
+        """Refuse the connection before any read."""
         self._registry = registry
-        if len(registry) >= _MOST_TURNED_AWAY:
+        if len(registry) >= _MAX_REFUSED:
             self.abort()
             return
         registry.add(self)
@@ -195,16 +196,16 @@ class ClientConnection(asyncio.Protocol):
         if self._exchange is not None:
             self._exchange.on_client_drained()
         elif self.deadline != _NEVER:
-            # It was slow to take the answer, not silent: its time begins now.
+            # A blocked write is not idle time: the timeout begins now.
             seconds = _LINGER if self._closing else self._times.keepalive_seconds
             self.deadline = self._loop.time() + seconds
         if self._waiting:
-            self._go_on()
+            self._continue()
 
     # -- reading -------------------------------------------------------------------------------
 
     def _pump(self, data: bytes) -> None:
-        """Parse on, until a request is under way or nothing is left."""
+        """Parse until a request is in progress or no bytes are left."""
         self._pumping = True
         try:
             while True:
@@ -214,8 +215,8 @@ class ClientConnection(asyncio.Protocol):
                 if not messages:
                     break
                 head, body = messages[0]
-                # Where a head without a body ends with the read, nothing can have come behind it.
-                # A read that begins with a line end may hold another request's blank line.
+                # If a head without a body ends with the read, nothing has arrived behind it. A read
+                # that begins with a line end may contain another request's blank line.
                 end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
                 self._alone = end == len(data) and body.is_eof() and data[0] not in b"\r\n"
                 self._begin(head, body)
@@ -228,16 +229,16 @@ class ClientConnection(asyncio.Protocol):
         finally:
             self._pumping = False
         if self._exchange is None and not self._closing and data:
-            # A head that has begun must be complete in time; more of it does not prolong that.
+            # An incomplete head has a deadline, which further bytes do not extend.
             self.deadline = min(self.deadline, self._loop.time() + self._times.head_seconds)
 
     def _begin(self, head: http_parser.RequestHead, body: http_parser.Body) -> None:
         request = http_parser.request(head)
         ended = body.is_eof()
         self._body = None if ended else body
-        # Nothing may follow where the parser would get it wrong: after an offer to change the
-        # protocol (h2c, WebSocket) or CONNECT it loses bytes, and the last trailer of a chunked
-        # body it takes for the first field of the next request, which may be somebody else's.
+        # No request may follow where the parser would misread it: after an offer to change the
+        # protocol (h2c, WebSocket) or CONNECT it drops bytes, and it treats the last trailer of a
+        # chunked body as the first field of the next request, which may be of another client.
         self.keep_alive = request.version == (1, 1) and not (
             head.should_close or head.upgrade or head.chunked
         )
@@ -255,7 +256,7 @@ class ClientConnection(asyncio.Protocol):
     def _malformed(self, refusal: Refusal) -> None:
         exchange, self._exchange = self._exchange, None
         if exchange is not None:
-            # The body of a request under way went wrong: there is no telling where it ends.
+            # The body of the request in progress is malformed, so its end is unknown.
             exchange.on_client_disconnect()
             self.abort()
         else:
@@ -263,41 +264,41 @@ class ClientConnection(asyncio.Protocol):
             self.done(close=True)
 
     def take_early_bytes(self) -> bytes:
-        """Bytes that came behind a WebSocket handshake. The parser is done for afterwards."""
+        """Bytes that arrived behind a WebSocket handshake. The parser is unusable afterwards."""
         _, _, tail = self._parser.feed_data(b"")
         backlog, self._backlog = self._backlog, b""
         return tail + backlog
 
-    # -- what an exchange may do ---------------------------------------------------------------
+    # -- for the request listener --------------------------------------------------------------
 
     @property
     def must_close(self) -> bool:
-        """Whether the connection ends with the current answer, which then has to say so."""
+        """Whether the connection ends after this response, which then needs Connection: close."""
         return self._body is not None or not self.keep_alive
 
     def write(self, data: bytes) -> None:
-        """Send a part of the answer. The transport buffers; see ``on_client_blocked``."""
+        """Send a part of the response. The transport buffers; see ``on_client_blocked``."""
         self.transport.write(data)
 
     def refuse(
         self, refusal: Refusal, *, origin: str | None = None, head_only: bool = False
     ) -> None:
-        """Answer with a problem, from within ``handle`` or for an exchange that has failed."""
+        """Respond with a problem, from within ``handle`` or for an exchange that has failed."""
         close = self.must_close
-        answer = problem(
+        response = problem(
             refusal,
             origin=origin,
             head_only=head_only,
             close=close,
             request_id=self.request_id,
         )
-        self.transport.write(answer)
+        self.transport.write(response)
         self.done(close=close)
 
     def done(self, *, close: bool = False) -> None:
-        """The answer is complete: go on with the next request, or close.
+        """End the response: continue with the next request, or close.
 
-        ``close`` is for ends that the client did not ask for: it may still be sending.
+        ``close`` is for ends that the client did not request: it may still be sending.
         """
         self._exchange = None
         if self._closing:
@@ -312,15 +313,15 @@ class ClientConnection(asyncio.Protocol):
             if self._full:
                 self._wait()
             elif not self._pumping:
-                self._go_on()
+                self._continue()
 
     def _wait(self) -> None:
-        """Begin no further request before the client has taken the answers that it has."""
+        """Begin no further request before the client has received the previous responses."""
         self._waiting = True
         self.pause_reading()
 
-    def _go_on(self) -> None:
-        """Take up what came behind the last request."""
+    def _continue(self) -> None:
+        """Parse the bytes that arrived behind the last request."""
         self._waiting = False
         self._parser.message_consumed()
         backlog, self._backlog = self._backlog, b""
@@ -329,7 +330,7 @@ class ClientConnection(asyncio.Protocol):
             self._pump(backlog)
 
     def _linger(self) -> None:
-        """End our side and swallow what still comes, for a while: see _LINGER."""
+        """End the sending direction and discard received bytes for _LINGER seconds."""
         self._closing = True
         if not self.transport.is_closing():
             self.deadline = self._loop.time() + _LINGER
@@ -337,40 +338,41 @@ class ClientConnection(asyncio.Protocol):
             self.transport.write_eof()
 
     def abort(self) -> None:
-        """Break the connection so that the client sees a broken answer, never a clean end."""
+        """Reset the connection so that the client sees an incomplete response, not a clean end."""
         self._closing = True
         self._exchange = None
         if not self.transport.is_closing():
-            # An answer without framing ends where the connection ends: only a reset tells.
+            # A response without framing ends with the connection: only a reset marks an error.
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
     def close_after_flush(self) -> None:
-        """As ``abort``, but what was written before still goes out. Only for framed answers."""
+        """As ``abort``, but flush what was written before. Only for framed responses."""
         self._closing = True
         self._exchange = None
         self.transport.close()
 
     def close_when_idle(self) -> None:
-        """Begin no further request; the answer to one that is under way is the last.
+        """Begin no further request; close after the response of the one in progress.
 
-        Who has been refused already, and lingers, is left to his time.
+        A refused connection that lingers keeps its deadline.
         """
         self.keep_alive = False
         if self._exchange is None and not self._closing:
-            # What came behind the last request would be begun once the client has its answer.
+            # Otherwise the bytes behind the last request would be parsed once the write buffer
+            # drains.
             self._waiting = False
             self.close_after_flush()
 
     def detach(self) -> None:
-        """The connection is not ours any more: another protocol takes the transport over."""
+        """Release the connection: another protocol takes over the transport."""
         self._registry.discard(self)
         self._exchange = None
         self._closing = True
 
     def pause_reading(self) -> None:
-        """Stop reading until ``resume_reading``; TCP tells the client to wait."""
+        """Stop reading until ``resume_reading``; TCP flow control blocks the client."""
         if not self._reading_paused and not self.transport.is_closing():
             self._reading_paused = True
             self.transport.pause_reading()
@@ -384,23 +386,23 @@ class ClientConnection(asyncio.Protocol):
             if self._body is not None:
                 self.deadline = self._loop.time() + _BODY_SILENCE
 
-    # -- what the listener does ----------------------------------------------------------------
+    # -- for the owner of the registry ---------------------------------------------------------
 
     @property
     def idle(self) -> bool:
-        """Whether no request is under way."""
+        """Whether no request is in progress."""
         return self._exchange is None
 
     def expire(self, now: float) -> None:
         """Close if the deadline has passed. ``now`` is the loop's time."""
         if now < self.deadline or self._full:
-            # Whoever is slow to take an answer is not silent; TCP finds out if he is gone.
+            # A blocked write is not idle time; TCP detects dead peers.
             return
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.on_client_disconnect()
             self.abort()
         else:
-            # Between requests, half a head, or lingering: nothing to say that would be heard.
+            # Between requests, within a head, or lingering: no response is due.
             self._closing = True
             self.transport.abort()

@@ -1,14 +1,14 @@
-"""Who may ask: the checks on a request before anything is dialled and any token is fetched.
+"""Admission checks on a request, before any connection is dialled or token fetched.
 
-The order is part of the contract: syntax of the request, Host, browser origin, inbound token. The
-same gate serves HTTP and WebSocket. Everything is decided on raw bytes; what was checked is what is
-sent.
+The order is part of the contract: syntax of the request, Host, browser origin, inbound token. HTTP
+and WebSocket requests pass the same checks. All decisions are made on raw bytes, and the checked
+bytes are the ones that are forwarded.
 
-Why each exists: keyrelay answers requests that carry no credential, so whoever can make this
-machine send a request could spend the keys. A web page can. ``Host`` stops a name that was bound to
-127.0.0.1 afterwards (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site`` stop a page that simply asks
-for ``http://127.0.0.1``. Neither check replaces the other. The inbound token, if there is one,
-stops whoever else can connect.
+Reasons: keyrelay serves requests without a credential, so everything that can make this machine
+send a request could use the keys. A web page can. ``Host`` stops a name that was rebound to
+127.0.0.1 (DNS rebinding); ``Origin`` and ``Sec-Fetch-Site`` stop a page that requests
+``http://127.0.0.1`` directly. Neither check replaces the other. The inbound token, if configured,
+stops other clients that can connect.
 """
 
 from __future__ import annotations
@@ -22,37 +22,37 @@ from proxy.http.request import Request
 from proxy.server.inbound_token import InboundToken
 from proxy.websocket.handshake import check_handshake
 
-# How many spellings of Host are remembered; a port can be written in very many ways.
-_MOST_SPELLINGS = 64
+# Maximum number of cached Host values; a port can be written in very many ways.
+_MAX_CACHED_HOSTS = 64
 
-# RFC 3986 section 3.2.2, narrowed to what can name this machine; the port does not matter.
+# RFC 3986 section 3.2.2, narrowed to hosts that can name this machine; any port is accepted.
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{0,5})?")
-# Origin-form of RFC 9112 section 3.2.1 without ``#`` and ``\``, which servers read differently.
+# Origin-form (RFC 9112 section 3.2.1) without ``#`` and ``\``, which servers interpret differently.
 _TARGET = re.compile(rb"/(?!/)[\x21\x22\x24-\x5b\x5d-\x7e]*")
 _ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)", re.DOTALL)
-# A dot segment. Some servers cut path parameters off before they resolve it; where ``?`` or ``#``
-# was encoded, some parse what they decoded once more.
+# A dot segment. Some servers remove path parameters before they resolve it; others parse the
+# decoded path a second time, where an encoded ``?`` or ``#`` becomes a delimiter.
 _DOT_SEGMENT = re.compile(rb"(?:^|[/\\])\.{1,2}(?=[/\\;?#]|$)")
 _TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]*")
 
-# No request of these kinds comes from code that wants an API's answer. They would make pages,
-# frames and workers of all providers share this machine's localhost as one browser origin.
+# Destinations that no API call has. They would make pages, frames and workers of all providers
+# share this machine's localhost as one browser origin.
 _NOT_FOR_PAGES = frozenset(
     {"document", "embed", "frame", "iframe", "object", "script", "serviceworker", "sharedworker"}
     | {"worker"}
 )
 
 
-# Whether keyrelay lives. Answers of a word, for supervisors that have no token.
+# Health checks, for supervisors without a token; their responses have no content worth protecting.
 _WITHOUT_TOKEN = frozenset({b"/-/health", b"/-/ready"})
 
 
 class Guard:
-    """The gate of one listener. ``hosts`` are lower-case names, ``origins`` exact origins.
+    """The checks of one listener. ``hosts`` are lower-case names, ``origins`` exact origins.
 
-    token      what clients have to bring; None for nothing
-    own_pages  whether ``/-/health`` at this host is keyrelay's own, which needs no token. At a
-               host that stands for a route it is the provider's.
+    token      the inbound token that clients must send; None if none is required
+    own_pages  whether ``/-/health`` at a host is keyrelay's own, which requires no token. At a host
+               of a single route it is the provider's.
     """
 
     def __init__(
@@ -66,14 +66,14 @@ class Guard:
         self._origins = origins
         self._token = token
         self._own_pages = own_pages
-        # Fields that were found good before: clients write the same one again and again.
+        # Cache of admitted Host values: clients repeat the same one.
         self._admitted: dict[str, str] = {}
         self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
 
     def admit(self, request: Request) -> tuple[str, str | None]:
-        """The host that was asked for, and the page's origin if an allowed page asks.
+        """The requested host, and the origin of the page if the request comes from an allowed one.
 
-        Replaces an absolute-form target by its origin form. Raises Refusal for all others.
+        Replaces an absolute-form target by its origin form. Raises Refusal for every other request.
         """
         check_syntax(request)
         host = self._host(request)
@@ -85,7 +85,7 @@ class Guard:
         return host, page
 
     def _is_open(self, request: Request, host: str, page: str | None) -> bool:
-        """Whether a request needs no token: it is answered here, and reaches no provider.
+        """Whether a request needs no token because keyrelay responds to it itself.
 
         Browsers send no token with a preflight.
         """
@@ -102,14 +102,14 @@ class Guard:
             host = match[1].lower()
             if host not in self._hosts:
                 raise _wrong_host(values[0])
-            if len(self._admitted) < _MOST_SPELLINGS:
+            if len(self._admitted) < _MAX_CACHED_HOSTS:
                 self._admitted[values[0]] = host
         if not request.target.startswith(b"/") and request.target != b"*":
             absolute = _ABSOLUTE.fullmatch(request.target)
             if absolute is None:
                 raise _bad_target()
             if absolute[1] != values[0].encode("latin-1"):
-                # Without a user and password, which are nobody's business.
+                # Without user and password, which must not reach the log.
                 raise _wrong_host(absolute[1].rpartition(b"@")[2].decode("latin-1"))
             request.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
         if request.target != b"*":
@@ -117,9 +117,9 @@ class Guard:
         return host
 
     def _browser(self, request: Request) -> str | None:
-        """The policy for pages: none, unless its exact origin is listed.
+        """The allowed origin of the page, None for a program. Raises Refusal for any other page.
 
-        ``Sec-Fetch-Mode`` alone is no mark of a browser: Node's fetch sends it too.
+        ``Sec-Fetch-Mode`` alone does not indicate a browser: Node's fetch sends it too.
         """
         get = request.headers.get
         origin = get("Origin")
@@ -134,7 +134,7 @@ class Guard:
                 "Call it with fetch, EventSource or WebSocket from an allowed page.",
             )
         if origin is not None:
-            # Browsers write an origin in one way only, so nothing else is compared than the text.
+            # Browsers serialise an origin in one way only, so strings are compared.
             if len(request.headers.getall("Origin")) == 1 and origin in self._origins:
                 return origin
             raise _page_refused(
@@ -159,7 +159,7 @@ class Guard:
 
 
 def check_syntax(request: Request) -> None:
-    """Step 1: version, method, framing, expectation. Raises Refusal."""
+    """Check version, method, framing and expectation. Raises Refusal."""
     headers = request.headers
     if request.version not in {(1, 1), (1, 0)}:
         raise Refusal(505, "bad-version", "Keyrelay speaks HTTP/1.1.")
@@ -183,7 +183,7 @@ def check_syntax(request: Request) -> None:
 
 
 def check_target(request: Request) -> None:
-    """The target's bytes, and that no server can read the path as another path. Raises Refusal."""
+    """Check that no server can interpret the target as another path. Raises Refusal."""
     if _TARGET.fullmatch(request.target) is None:
         raise _bad_target()
     path = request.path
@@ -191,7 +191,7 @@ def check_target(request: Request) -> None:
         return
     for _ in range(8):
         if _DOT_SEGMENT.search(path):
-            raise Refusal(400, "dot-segment", "The path holds a . or .. segment.")
+            raise Refusal(400, "dot-segment", "The path contains a . or .. segment.")
         decoded = unquote_to_bytes(path)
         if decoded == path:
             break
@@ -203,7 +203,7 @@ def check_target(request: Request) -> None:
 
 
 def is_preflight(request: Request) -> bool:
-    """Whether this is a CORS preflight, which keyrelay answers itself. Raises Refusal."""
+    """Whether this is a CORS preflight, to which keyrelay responds itself. Raises Refusal."""
     headers = request.headers
     if (
         request.method != "OPTIONS"
@@ -217,7 +217,7 @@ def is_preflight(request: Request) -> bool:
 
 
 def _origin_tuple(text: str) -> tuple[str, str, int | None] | None:
-    """(scheme, host, port) of a page's URL, None for what is none."""
+    """(scheme, host, port) of a page's URL, None for any other string."""
     try:
         parts = urlsplit(text)
         port = parts.port
@@ -232,23 +232,23 @@ def _bad_target() -> Refusal:
     return Refusal(400, "bad-target", "The request target is not a plain absolute path.")
 
 
-def _wrong_host(seen: str) -> Refusal:
+def _wrong_host(received: str) -> Refusal:
     return Refusal(
         421,
         "host-not-allowed",
-        "Keyrelay does not answer under this host name.",
+        "Keyrelay does not serve this host name.",
         "Use 127.0.0.1, localhost or <route>.localhost, or list the name under hosts in the routes "
         "file.",
-        log_detail=ascii(seen[:200]),
+        log_detail=ascii(received[:200]),
     )
 
 
-def _page_refused(detail: str, advice: str, seen: str = "") -> Refusal:
+def _page_refused(detail: str, advice: str, received: str = "") -> Refusal:
     return Refusal(
         403,
         "browser-not-allowed",
         detail,
         advice,
         headers=(("Vary", "Origin"),),
-        log_detail=ascii(seen[:200]) if seen else "",
+        log_detail=ascii(received[:200]) if received else "",
     )

@@ -1,7 +1,7 @@
-"""The token that clients bring to keyrelay itself, if the configuration asks for one.
+"""The token that clients send to keyrelay itself, if the configuration requires one.
 
-Inbound only: it says who may ask and never leaves. ``headers`` removes each of its carriers from
-what goes to a provider. It is not taken from a URL, which ends up in histories and logs.
+Inbound only: it authorises the client and is never forwarded. ``http.headers`` removes each field
+that may contain it. It is not accepted in a URL, because URLs end up in histories and logs.
 """
 
 from __future__ import annotations
@@ -17,50 +17,50 @@ from proxy.http.headers import INBOUND_SUBPROTOCOL as SUBPROTOCOL
 from proxy.http.request import RawHeaders, Request
 from proxy.secrets.secret import Secret
 
-LEAST_BYTES = 16
-"""Shorter ones could be found by trying: 16 random bytes are beyond that even as digits."""
+MIN_BYTES = 16
+"""Minimum length in bytes, against guessing: 16 random bytes suffice even if they are digits."""
 
 _SENDABLE = re.compile(rb"[\x21-\x7e]+")
 
 
 class InboundToken:
-    """What the clients have to bring. Keeps the token's digest, not the token.
+    """Verifies the inbound token of requests. Keeps the token's digest, not the token.
 
-    Raises KeyrelayError for a value that is too short, or that no header can carry.
+    Raises KeyrelayError for a value that is too short, or that no header field can contain.
     """
 
     __slots__ = ("_digest",)
 
     def __init__(self, secret: Secret) -> None:
         value = secret.reveal()
-        if len(value) < LEAST_BYTES:
+        if len(value) < MIN_BYTES:
             raise KeyrelayError(
-                f"inbound_token is shorter than {LEAST_BYTES} bytes, so it could be guessed; "
+                f"inbound_token is shorter than {MIN_BYTES} bytes, so it could be guessed; "
                 "make one with: openssl rand -hex 32"
             )
         if _SENDABLE.fullmatch(value) is None:
             raise KeyrelayError(
-                "inbound_token holds blanks or characters that are not ASCII, which clients "
-                "cannot send alike; make one with: openssl rand -hex 32"
+                "inbound_token contains spaces or characters that are not ASCII, which not all "
+                "clients can send; make one with: openssl rand -hex 32"
             )
         self._digest = hashlib.sha256(value).digest()
 
     def require(self, request: Request, page: str | None) -> None:
-        """Raise Refusal (401) if the request does not bring the token.
+        """Raise Refusal (401) if the request does not contain the token.
 
-        ``page`` is the allowed origin that asks, if one does, so that it may read the answer.
-        Digests are compared, and all that were brought: how long it takes tells nothing about the
-        token, and any bytes can be compared.
+        ``page`` is the allowed origin of the requesting page, if any, which may read the response.
+        Compares the digests of all candidates in constant time: the duration reveals nothing about
+        the token, and a candidate can be any bytes.
         """
-        right = False
-        for brought in _brought(request.raw_headers, websocket=request.websocket):
-            right |= hmac.compare_digest(hashlib.sha256(brought).digest(), self._digest)
-        if not right:
+        valid = False
+        for candidate in _candidates(request.raw_headers, websocket=request.websocket):
+            valid |= hmac.compare_digest(hashlib.sha256(candidate).digest(), self._digest)
+        if not valid:
             raise _refusal(page)
 
 
-def _brought(raw: RawHeaders, *, websocket: bool) -> Iterator[bytes]:
-    """Whatever could be meant as the token."""
+def _candidates(raw: RawHeaders, *, websocket: bool) -> Iterator[bytes]:
+    """Every value in the header section that could be the token."""
     for name, value in raw:
         lower = name.lower()
         if lower == HEADER:
@@ -78,14 +78,14 @@ def _brought(raw: RawHeaders, *, websocket: bool) -> Iterator[bytes]:
 
 
 def _refusal(page: str | None) -> Refusal:
-    """The same for a token that is missing, wrong, or no text."""
+    """The refusal, identical for a missing, a wrong and a malformed token."""
     readable: tuple[tuple[str, str], ...] = ()
     if page is not None:
         readable = (("Access-Control-Allow-Origin", page), ("Vary", "Origin"))
     return Refusal(
         401,
         "token-needed",
-        "This keyrelay wants its inbound token, and the request does not bring it.",
+        "The request does not contain the inbound token that this keyrelay requires.",
         "Send it as Authorization: Bearer, as X-Keyrelay-Token, or as WebSocket subprotocol "
         "keyrelay.token.<token>.",
         headers=(("WWW-Authenticate", "Bearer"), *readable),

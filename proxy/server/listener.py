@@ -1,4 +1,4 @@
-"""Sockets on which requests come in: loopback addresses and unix sockets."""
+"""Listening sockets: IP addresses and unix sockets."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress, parse_listen
 from proxy.server.socket_activation import passed_socket
 
-# Clients that connect at the same moment and wait to be accepted.
+# Maximum number of connections that wait to be accepted.
 _BACKLOG = 512
 
 
 class Closable(Protocol):
-    """What accepts: a server, or a socket that other processes accept from."""
+    """A server, or a socket from which other processes accept."""
 
     def close(self) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """A place where requests come in.
+    """An open listener.
 
-    route   set if it belongs to one route alone
-    remove  takes away what a closed socket leaves behind
+    route   name of the route if the listener belongs to a single one, else None
+    remove  removes the socket file after closing, None without one
     """
 
     address: ListenAddress
@@ -42,15 +42,15 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """What clients write before a path; for a unix socket, what names it."""
+        """Base URL for clients; for a unix socket its address."""
         return str(self.address) if self.address.unix_path else f"http://{self.address}"
 
     def stop(self) -> None:
-        """Accept no more; connections that are open stay."""
+        """Stop accepting; open connections are unaffected."""
         self.server.close()
 
     def close(self) -> None:
-        """Stop, and leave nothing behind."""
+        """Stop accepting and remove the socket file."""
         self.stop()
         if self.remove is not None:
             self.remove()
@@ -58,10 +58,10 @@ class Listener:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """A socket that listens already: whoever connects waits until somebody accepts.
+    """A listening socket without a server: connections wait in its backlog.
 
-    address  where, with the port that was taken
-    remove   as of ``Listener``
+    address  the address with the actual port
+    remove   as in ``Listener``
     """
 
     address: ListenAddress
@@ -70,11 +70,11 @@ class Opened:
 
 
 class AddressUnavailable(KeyrelayError):
-    """An address cannot be listened at.
+    """The address of a listener is unavailable.
 
-    text    the address as it is written
-    route   the route that it belongs to, None for all
-    in_use  another program listens there
+    text    the address as configured
+    route   name of the route that it belongs to, None for all routes
+    in_use  whether another program listens there
     """
 
     def __init__(self, message: str, text: str, *, in_use: bool, route: str | None = None) -> None:
@@ -85,21 +85,21 @@ class AddressUnavailable(KeyrelayError):
 
 
 async def listen(text: str, accept: Callable[[], asyncio.Protocol], route: str | None) -> Listener:
-    """Listen at the address ``text``; ``accept`` makes the protocol of each connection.
+    """Listen at the address ``text``; ``accept`` creates the protocol of each connection.
 
-    A socket that a service manager has passed for it is used. Raises KeyrelayError, with what to
-    do, if that is not possible.
+    Uses a socket that a service manager has passed for the address, if any. Raises KeyrelayError,
+    with the correction, if the address is unavailable.
     """
     return await serve_at(open_at(text, route), accept, route)
 
 
 def open_at(text: str, route: str | None = None) -> Opened:
-    """Begin to listen at the address ``text``. Raises KeyrelayError, as ``listen``."""
+    """Open a listening socket at the address ``text``. Raises AddressUnavailable."""
     address = parse_listen(text)
     passed = passed_socket(address)
     try:
         if passed is not None:
-            # Its file, if it has one, is the service manager's.
+            # The service manager owns the socket file.
             return Opened(address, passed)
         if address.unix_path is not None:
             path = Path(address.unix_path)
@@ -115,15 +115,15 @@ def open_at(text: str, route: str | None = None) -> Opened:
 async def serve_at(
     opened: Opened, accept: Callable[[], asyncio.Protocol], route: str | None
 ) -> Listener:
-    """Accept what connects. Raises KeyrelayError, with the socket closed, if that fails."""
+    """Start accepting. Raises KeyrelayError, with the socket closed, on failure."""
     loop = asyncio.get_running_loop()
     sock = opened.sock
     try:
         if sock.family != socket.AF_UNIX:
             server = await loop.create_server(accept, sock=sock, backlog=_BACKLOG)
         else:
-            # From Python 3.13 on asyncio and uvloop would remove the file, also one of a service
-            # manager's. Before that only uvloop has the parameter.
+            # asyncio from Python 3.13 on, and uvloop, would remove the file, even one of another
+            # process or of the service manager. Before that only uvloop has the parameter.
             keep: dict[str, Any] = {}
             if sys.version_info >= (3, 13) or not isinstance(loop, asyncio.SelectorEventLoop):
                 keep["cleanup_socket"] = False
@@ -137,7 +137,7 @@ async def serve_at(
 
 
 def _on_path(path: Path) -> socket.socket:
-    """A unix socket that only its owner can connect to. Raises OSError."""
+    """A listening unix socket that only its owner can connect to. Raises OSError."""
     _clear_path(path)
     sock = socket.socket(socket.AF_UNIX)
     old = os.umask(0o177)
@@ -153,7 +153,7 @@ def _on_path(path: Path) -> socket.socket:
 
 
 def _clear_path(path: Path) -> None:
-    """Remove a socket file that a killed process left behind; raise OSError if it is in use."""
+    """Remove the socket file of a killed process. Raises OSError if the socket is in use."""
     if path.exists() and stat.S_ISSOCK(path.stat().st_mode):
         with socket.socket(socket.AF_UNIX) as probe:
             probe.settimeout(1)
@@ -163,7 +163,7 @@ def _clear_path(path: Path) -> None:
 
 
 def _remover(path: Path) -> Callable[[], None]:
-    """Removes the socket file that is there now, unless another is in its place by then."""
+    """A function that removes the current socket file, unless it has been replaced."""
     inode = path.stat().st_ino
 
     def remove() -> None:

@@ -1,9 +1,9 @@
-"""Which user of this machine connects. Asked once for a connection, never for a request.
+"""The user that owns the client's end of a connection. Queried per connection, not per request.
 
-A unix socket knows its peer. For TCP the kernel is asked about the client's end of the connection
-(``sock_diag``): one question about one socket, some 15 microseconds. ``/proc/net/tcp`` says the
-same but lists every socket of the machine, which takes the kernel ten milliseconds and more where
-its table is large, with the event loop standing still. Linux only.
+A unix socket has its peer's credentials. For TCP the kernel is queried for the client's socket
+(``sock_diag``): one request about one socket, some 15 microseconds. ``/proc/net/tcp`` has the same
+information but lists every socket of the machine, which takes ten milliseconds and more with a
+large table and blocks the event loop meanwhile. Linux only.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 from proxy.errors import KeyrelayError, Refusal
 
 _ROOT = 0
-# Who cannot connect as more users than this is no less warned of; the rest goes unmentioned.
-_MOST_WARNINGS = 64
+# Maximum number of users that are warned about, which bounds the memory for them.
+_MAX_WARNINGS = 64
 
 # struct ucred of unix(7): pid, uid, gid.
 _CREDENTIALS = struct.Struct("=iII")
@@ -33,7 +33,7 @@ _REQUEST = struct.Struct("=BBBBI")
 _PORTS = struct.Struct("!HH")
 _NO_INTERFACE_NO_COOKIE = bytes(4) + b"\xff" * 8
 # struct inet_diag_msg: behind 64 bytes, uid and inode.
-_ANSWER_OWNER = struct.Struct("=II")
+_REPLY_OWNER = struct.Struct("=II")
 _OWNER_OFFSET = _NETLINK.size + 64
 _NETLINK_SOCK_DIAG = 4
 _SOCK_DIAG_BY_FAMILY = 20
@@ -41,14 +41,14 @@ _NLM_F_REQUEST = 1
 
 
 class Peers:
-    """What is done about other users of this machine who connect.
+    """The policy for connections of other users of this machine.
 
-    enforce   refuse them, and whoever cannot be told; else only ``warn``
-    warn      gets one line for each of them, once
-    welcome   the users to whom nothing is said: by default this process's, and root, who may do
-              everything anyway
+    enforce  refuse them, and connections of unknown users; else only ``warn``
+    warn     called with one line for each such user, once
+    allowed  user IDs that are accepted: by default this process's, and root, which has all
+             privileges anyway
 
-    Raises KeyrelayError if they are to be refused where none can be told from another.
+    Raises KeyrelayError for ``enforce`` on a system without peer lookup.
     """
 
     def __init__(
@@ -56,33 +56,33 @@ class Peers:
         *,
         enforce: bool,
         warn: Callable[[str], object],
-        welcome: frozenset[int] | None = None,
+        allowed: frozenset[int] | None = None,
     ) -> None:
-        if enforce and not can_tell():
+        if enforce and not lookup_supported():
             raise KeyrelayError(
                 "peer_uid: enforce needs Linux with sock_diag, to see which user connects; "
                 "set peer_uid: warn, or listen on a unix socket alone with peer_uid: off"
             )
         self._enforce = enforce
         self._warn = warn
-        self._welcome = frozenset({os.geteuid(), _ROOT}) if welcome is None else welcome
-        self._mentioned: set[int] = set()
+        self._allowed = frozenset({os.geteuid(), _ROOT}) if allowed is None else allowed
+        self._warned: set[int] = set()
 
     def refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
-        """Why this connection cannot stay, None if it can."""
+        """The refusal of this connection, None if it is accepted."""
         uid = find_uid(transport)
-        if uid in self._welcome:
+        if uid in self._allowed:
             return None
-        if uid is not None and uid not in self._mentioned and len(self._mentioned) < _MOST_WARNINGS:
-            self._mentioned.add(uid)
+        if uid is not None and uid not in self._warned and len(self._warned) < _MAX_WARNINGS:
+            self._warned.add(uid)
             self._warn(_warning(uid, refused=self._enforce))
         return _not_allowed() if self._enforce else None
 
 
 def find_uid(transport: asyncio.BaseTransport) -> int | None:
-    """The user at the other end; None for whoever is not on this machine, or cannot be told.
+    """The user ID of the peer; None for a peer on another machine, or if the lookup fails.
 
-    A client that has closed its socket cannot be told: the kernel then calls it root's.
+    The lookup fails for a client that has closed its socket: the kernel then reports root.
     """
     sock = transport.get_extra_info("socket")
     try:
@@ -91,11 +91,11 @@ def find_uid(transport: asyncio.BaseTransport) -> int | None:
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
         return None if peer is None or own is None else _tcp_uid(sock.family, peer, own)
     except OSError:
-        return None  # the answer to the question asked: nobody can tell
+        return None  # unknown peer: a result, not an error
 
 
-def can_tell() -> bool:
-    """Whether this system says who is at the other end of a loopback connection."""
+def lookup_supported() -> bool:
+    """Whether this system reports the peer of a loopback connection."""
     if not sys.platform.startswith("linux"):
         return False
     try:
@@ -103,23 +103,23 @@ def can_tell() -> bool:
             socket.create_server(("127.0.0.1", 0)) as server,
             socket.create_connection(server.getsockname()) as client,
         ):
-            # Asked about the client's own end, which is there as long as the client is.
+            # The query is for the client's own socket, which exists as long as the client.
             return _tcp_uid(socket.AF_INET, client.getsockname(), server.getsockname()) is not None
     except OSError:
-        return False  # the answer to the question asked
+        return False  # unsupported: the result, not an error
 
 
 def _unix_uid(sock: Any) -> int:
-    """Who had connected, as unix(7) keeps it. Raises OSError."""
+    """The user ID of the peer at the time of connect, see unix(7). Raises OSError."""
     value = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     uid: int = _CREDENTIALS.unpack(value)[1]
     return uid
 
 
 def _tcp_uid(family: int, peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
-    """Who owns the socket that is bound to ``peer`` and connected to ``own``. Raises OSError.
+    """The owner of the socket that is bound to ``peer`` and connected to ``own``. Raises OSError.
 
-    Found also if the client speaks IPv4 through an IPv6 socket.
+    Also found if the client uses IPv4 through an IPv6 socket.
     """
     ends = b"".join(socket.inet_pton(family, end[0]).ljust(16, b"\0") for end in (peer, own))
     request = (
@@ -134,12 +134,12 @@ def _tcp_uid(family: int, peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | 
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, _NETLINK_SOCK_DIAG
     ) as kernel:
         kernel.sendto(head + request, (0, 0))
-        answer = kernel.recv(4096)  # it is there when sendto returns
-    if len(answer) < _OWNER_OFFSET + _ANSWER_OWNER.size:
+        reply = kernel.recv(4096)  # available when sendto returns
+    if len(reply) < _OWNER_OFFSET + _REPLY_OWNER.size:
         return None
-    if _NETLINK.unpack_from(answer)[1] != _SOCK_DIAG_BY_FAMILY:
+    if _NETLINK.unpack_from(reply)[1] != _SOCK_DIAG_BY_FAMILY:
         return None
-    uid, inode = _ANSWER_OWNER.unpack_from(answer, _OWNER_OFFSET)
+    uid, inode = _REPLY_OWNER.unpack_from(reply, _OWNER_OFFSET)
     return uid if inode else None
 
 
@@ -152,7 +152,7 @@ def _warning(uid: int, *, refused: bool) -> str:
         return f"Another user of this machine, uid {uid}{name}, was refused (peer_uid: enforce)."
     return (
         f"Another user of this machine, uid {uid}{name}, uses keyrelay and with it your keys. "
-        "Set peer_uid: enforce to refuse others, or off if that is meant."
+        "Set peer_uid: enforce to refuse others, or off if that is intended."
     )
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from proxy.errors import KeyrelayError
-from proxy.server.peer_credentials import can_tell
+from proxy.server.peer_credentials import lookup_supported
 from tests.support.keyrelay import (
     RawClient,
     answering,
@@ -476,7 +476,7 @@ async def test_others_on_other_machines_cannot_be_told(dummy_key: bytes, inbound
             pass
 
 
-@pytest.mark.skipif(not can_tell(), reason="this system does not say who connects")
+@pytest.mark.skipif(not lookup_supported(), reason="this system does not say who connects")
 async def test_who_cannot_be_told_is_refused_if_asked_for(dummy_key: bytes) -> None:
     """The owner is served. A client that is gone before anybody looks gets nothing dialled."""
     async with (

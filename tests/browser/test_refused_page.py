@@ -221,7 +221,7 @@ async def test_a_rebound_name(
     assert await browser.call("events", f"{origin}{TARGET}") == "error"
     assert await browser.call("put", "img", {"src": f"{origin}{TARGET}?img"}) == "error"
     await browser.open(f"{origin}{TARGET}")
-    assert "does not answer under this host name" in await browser.text()
+    assert "does not serve this host name" in await browser.text()
     await refused(relay, hume, 421, times=len(requests) + 4)
 
 

@@ -69,7 +69,7 @@ def test_the_c_parser_is_there() -> None:
 
 def test_the_python_parser_is_refused() -> None:
     """Where aiohttp falls back to its Python parser, keyrelay says so and does not run."""
-    script = "from proxy import parsers; parsers.require_c_parser()"
+    script = "from proxy.http import parser; parser.require_c_parser()"
     done = subprocess.run(
         [sys.executable, "-c", script],
         env={"AIOHTTP_NO_EXTENSIONS": "1"},
@@ -515,14 +515,14 @@ def test_an_answer_cannot_smuggle_a_field(value: bytes) -> None:
         ((b"X-A", b"1"), (b"X-B", value), (b"X-C", b"1")),
         ((value, b"1"),),
     ):
-        with pytest.raises(ValueError, match=r"CR, LF or NUL|blank"):
+        with pytest.raises(ValueError, match=r"CR, LF or NUL|space"):
             http_parser.response_head(Answer(*fields))
 
 
 @pytest.mark.parametrize("name", [b"Content-Length ", b" X", b"X Y"])
 def test_a_name_with_a_blank_is_no_name(name: bytes) -> None:
     """RFC 9112 section 5.1: a field that some see and others do not is not passed on."""
-    with pytest.raises(ValueError, match="blank"):
+    with pytest.raises(ValueError, match="space"):
         http_parser.response_head(Answer((name, b"1")))
 
 

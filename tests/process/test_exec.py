@@ -21,7 +21,7 @@ from proxy.config.settings import Settings
 from proxy.http.address import parse_listen
 from proxy.process.exec import beside_child, environment_of
 from proxy.server.listener import Listener
-from proxy.server.peer_credentials import can_tell
+from proxy.server.peer_credentials import lookup_supported
 from tests.support.command import (
     CANARY,
     COMMAND,
@@ -88,7 +88,7 @@ def test_in_place_of_the_inbound_token_other_users_are_kept_out() -> None:
     """The command could not send it. Without one, what is said about other users stays."""
     changed = beside_child(settings({"a": acme()}, inbound_token="env:DUMMY_TOKEN"))
     assert changed.inbound_token is None
-    assert changed.peer_uid == ("enforce" if can_tell() else "warn")
+    assert changed.peer_uid == ("enforce" if lookup_supported() else "warn")
     assert beside_child(settings({"a": acme()}, peer_uid="off")).peer_uid == "off"
 
 

@@ -786,16 +786,16 @@ async def closed(admission: AdmissionPolicy) -> AsyncIterator[Door]:
         yield door
     finally:
         server.close()
-        for connection in [*door.connections, *admission.turned_away]:
+        for connection in [*door.connections, *admission.refused]:
             connection.transport.abort()
-        await until(lambda: not door.connections and not admission.turned_away)
+        await until(lambda: not door.connections and not admission.refused)
 
 
 def never(_transport: asyncio.BaseTransport) -> Refusal:
     return Refusal(403, "dummy-refusal", "No.")
 
 
-async def test_who_is_turned_away_is_not_read() -> None:
+async def test_a_refused_connection_is_not_read() -> None:
     """Whatever it sends, no request begins, and it can take its answer before the end."""
     admission = AdmissionPolicy(9, never)
     async with closed(admission) as door, await RawClient.to(door.port) as client:
@@ -804,20 +804,20 @@ async def test_who_is_turned_away_is_not_read() -> None:
         assert await client.rest() == b""
         client.send(b"x" * 100_000)
         assert (door.paths, door.connections) == ([], set())
-        assert len(admission.turned_away) == 1
+        assert len(admission.refused) == 1
 
 
-async def test_who_is_turned_away_does_not_stay() -> None:
+async def test_a_refused_connection_is_closed() -> None:
     """A client that does not close is closed after some seconds."""
     admission = AdmissionPolicy(9, never)
     async with closed(admission) as door, await RawClient.to(door.port) as client:
         await client.answer()
-        (one,) = admission.turned_away
+        (one,) = admission.refused
         now = asyncio.get_running_loop().time()
         one.expire(now + 1)
-        assert admission.turned_away
+        assert admission.refused
         one.expire(now + 6)
-        await until(lambda: not admission.turned_away)
+        await until(lambda: not admission.refused)
 
 
 async def test_a_flood_is_not_answered() -> None:
@@ -827,7 +827,7 @@ async def test_a_flood_is_not_answered() -> None:
         clients = [await RawClient.to(door.port) for _ in range(80)]
         answers = await asyncio.gather(*(one.rest() for one in clients), return_exceptions=True)
         assert sum(isinstance(one, bytes) and b" 403 " in one for one in answers) == 64
-        assert len(admission.turned_away) <= 64
+        assert len(admission.refused) <= 64
         for one in clients:
             one.reset()
-        await until(lambda: not admission.turned_away)
+        await until(lambda: not admission.refused)

@@ -16,7 +16,7 @@ from proxy.http.headers import INBOUND_HEADER as HEADER
 from proxy.http.headers import INBOUND_SUBPROTOCOL as SUBPROTOCOL
 from proxy.http.request import Request
 from proxy.secrets.secret import Secret
-from proxy.server.inbound_token import LEAST_BYTES, InboundToken
+from proxy.server.inbound_token import MIN_BYTES, InboundToken
 
 VALUE = b"dummy-inbound-0123456789"
 PAGE = "http://localhost:5173"
@@ -113,7 +113,7 @@ def test_any_bytes_can_be_compared(value: bytes, websocket: bool) -> None:
 def test_a_token_that_could_be_guessed_is_refused() -> None:
     """15 bytes are too few, 16 are enough; the message shows how to make one, and none of it."""
     with pytest.raises(KeyrelayError, match="openssl rand") as caught:
-        token(b"dummy-0123456789"[: LEAST_BYTES - 1])
+        token(b"dummy-0123456789"[: MIN_BYTES - 1])
     assert "dummy" not in str(caught.value)
     token(b"dummy-0123456789")
 

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from proxy.errors import KeyrelayError, Refusal
-from proxy.server.peer_credentials import Peers, can_tell, find_uid
+from proxy.server.peer_credentials import Peers, find_uid, lookup_supported
 from tests.support.keyrelay import (
     RawClient,
     both_loops,
@@ -194,7 +194,7 @@ async def asked(peers: Peers, times: int = 1) -> list[Refusal | None]:
     return said
 
 
-async def test_one_s_own_user_is_welcome() -> None:
+async def test_the_own_user_is_allowed() -> None:
     """No refusal, no word."""
     lines: list[str] = []
     for enforce in (False, True):
@@ -205,7 +205,7 @@ async def test_one_s_own_user_is_welcome() -> None:
 async def test_others_are_mentioned_once() -> None:
     """One line for a user with its name, however often it connects, and what can be done."""
     lines: list[str] = []
-    peers = Peers(enforce=False, warn=lines.append, welcome=frozenset({ME + 1}))
+    peers = Peers(enforce=False, warn=lines.append, allowed=frozenset({ME + 1}))
     assert await asked(peers, 3) == [None] * 3
     (line,) = lines
     assert f"uid {ME} ({pwd.getpwuid(ME).pw_name})" in line
@@ -215,7 +215,7 @@ async def test_others_are_mentioned_once() -> None:
 async def test_others_are_refused_if_asked_for() -> None:
     """A 403 each time, and one line."""
     lines: list[str] = []
-    peers = Peers(enforce=True, warn=lines.append, welcome=frozenset({ME + 1}))
+    peers = Peers(enforce=True, warn=lines.append, allowed=frozenset({ME + 1}))
     for refused in await asked(peers, 2):
         assert refused is not None
         assert (refused.status, refused.kind) == (403, "peer-not-allowed")
@@ -240,7 +240,7 @@ async def test_nobody_is_refused_if_asked_for() -> None:
 async def test_here_it_can_be_told() -> None:
     """On Linux with sock_diag; elsewhere those who insist on it cannot start."""
     make: Callable[[], Peers] = lambda: Peers(enforce=True, warn=print)  # noqa: E731
-    if can_tell():
+    if lookup_supported():
         make()
     else:
         with pytest.raises(KeyrelayError, match="peer_uid"):

@@ -125,12 +125,12 @@ def test_each_is_known_by_its_address(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("sockets", "words"),
     [
-        ("silent", "the passed socket front takes no connections"),
+        ("silent", "the passed socket front accepts no connections"),
         ("datagram", "ListenStream="),
         ("abstract", "has no path"),
         ("every=0", "BindIPv6Only=ipv6-only"),
         ("open={tmp}/sock", "SocketMode=0660"),
-        ("tcp datagram", "the passed socket 4 takes no connections"),
+        ("tcp datagram", "the passed socket 4 accepts no connections"),
     ],
 )
 def test_what_cannot_be_served_is_refused(sockets: str, words: str, tmp_path: Path) -> None:
