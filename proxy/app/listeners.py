@@ -106,7 +106,7 @@ class ListenerSet:
         for key, place in old.items():
             if key not in places:
                 place.listener.close()
-                place.handler.in_force = _nothing_in_force()
+                place.handler.active = _nothing_in_force()
         routes = tuple(route_service.route for route_service in route_services.values())
         hosts = served_hosts(settings)
         origins = frozenset(settings.browsers.origins)
@@ -114,7 +114,7 @@ class ListenerSet:
             only = place.listener.route
             table = Router(routes, None if only is None else route_services[only].route)
             guard = Guard(hosts | table.hosts, origins, token, table.shares)
-            place.handler.in_force = ActiveConfig(guard, table, route_services)
+            place.handler.active = ActiveConfig(guard, table, route_services)
 
     def differences(self, places: Mapping[Key, ListenerEntry]) -> Iterator[str]:
         """What is different about ``places``, for a person."""

@@ -20,7 +20,7 @@ from proxy.errors import KeyrelayError
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, variables_in
-from proxy.routing.route_service import RouteService, allowance_of, bounds_of
+from proxy.routing.route_service import RouteService, limiter_for, limits_for
 from proxy.secrets.redaction import Redactor
 from proxy.upstream.dialer import Dialler
 from proxy.upstream.pool import Pool
@@ -82,7 +82,7 @@ class RouteServices:
         demo: tuple[str, int] | None,
     ) -> RouteService:
         last = self.in_force.get(name)
-        if last is not None and last.fits(settings, found):
+        if last is not None and last.matches(settings, found):
             return last
         means = replace(self._means, hidden=partial(self._hidden_from, settings))
         route = compile_route(name, settings, found, means, self._withheld)
@@ -106,8 +106,8 @@ class RouteServices:
                 idle_seconds=settings.idle_seconds,
             ),
         )
-        limiter = allowance_of(name, settings, last)
-        return RouteService(route, settings, found, pool, limiter, bounds_of(settings, limiter))
+        limiter = limiter_for(name, settings, last)
+        return RouteService(route, settings, found, pool, limiter, limits_for(settings, limiter))
 
     def _hidden_from(self, settings: RouteSettings) -> frozenset[str]:
         """As ``hidden_from``, asked when a command is started: a reload may have named more."""
@@ -199,7 +199,7 @@ def _has_work(retired: _Retired, exchanges: Iterable[ExchangeRecord]) -> bool:
     route_service = retired.route_service
     return any(
         one.route == route_service.route.name
-        and route_service.made <= one.began < retired.at
+        and route_service.created <= one.began < retired.at
         and one.status != HTTPStatus.SWITCHING_PROTOCOLS
         for one in exchanges
     )
@@ -221,7 +221,7 @@ def keep_last(
         old, new = last.get(name), settings.routes[name]
         secrets, lacking = dict(one.secrets), dict(one.lacking)
         for secret, remedy in one.lacking.items():
-            if old is None or secret not in old.found.secrets or not old.sends_as(new):
+            if old is None or secret not in old.found.secrets or not old.has_same_destinations(new):
                 continue
             if old.settings.secrets.get(secret) == new.secrets[secret]:
                 secrets[secret] = old.found.secrets[secret]

@@ -1,4 +1,4 @@
-"""What all exchanges of a process share."""
+"""Objects shared by all exchanges of a process."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ from proxy.websocket.relay import Relay
 
 @dataclass(frozen=True, slots=True)
 class ProxyContext:
-    """What an exchange needs that is not its own.
+    """Shared dependencies of an exchange.
 
-    relays    the open WebSocket sessions
-    spawn     starts a task that somebody owns
-    watchers  are told what happens, if there are any
-    tracer    makes spans; None for no traces
+    exchange_log   records every exchange
+    relays         the open WebSocket sessions
+    spawn          starts a task that the application owns and cancels on shutdown
+    inspector_hub  notified of events while the inspector has subscribers
+    tracer         creates spans; None without tracing
     """
 
     loop: asyncio.AbstractEventLoop

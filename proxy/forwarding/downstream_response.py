@@ -1,7 +1,8 @@
-"""A provider's answer as this client gets it: fields, framing, and the credential blotted out.
+"""Rewrite a provider's response for the client: fields, framing, and redaction of the credential.
 
-Decides on bytes and knows no connection. Where both sides frame a body alike, the framing is passed
-on; where they cannot (HTTP/1.0 has no chunks), the end of the connection ends it.
+Pure functions of bytes, independent of connections. If both connections can use the same framing of
+a body it is preserved; if not (HTTP/1.0 has no chunked coding), the end of the connection ends the
+body.
 """
 
 from __future__ import annotations
@@ -17,28 +18,29 @@ from proxy.secrets.redaction import Redactor, StreamRedactor
 
 LAST_CHUNK = b"0\r\n\r\n"
 
-# Bytes that one read may unfold to. Errors are short; what is longer is meant to hurt.
-_MOST_AT_ONCE = 4 * 1024 * 1024
-_CHANGED_LENGTH = frozenset({b"content-encoding", b"content-length"})
+# Maximum decoded size of one read in bytes. Error bodies are short; more is a decompression bomb.
+_MAX_DECODED = 4 * 1024 * 1024
+_DECODED_FIELDS = frozenset({b"content-encoding", b"content-length"})
 
 
 def chunk(data: bytes) -> bytes:
-    """RFC 9112 section 7.1; nothing for no data, since an empty chunk would be the last."""
+    """``data`` as a chunk (RFC 9112 section 7.1); empty for no data: an empty chunk is the last."""
     return b"%x\r\n%b\r\n" % (len(data), data) if data else b""
 
 
 class ResponseRewriter:
-    """One answer on its way to the client.
+    """Rewrites one response for its client.
 
-    page      origin of the page that asks, None for any other program
-    relocate  what the client may follow instead of a ``Location``
-    masker    knows the credential that the request bore
-    mask_all  whether every body is masked, not only those of errors
+    page              origin of the requesting page, None for a program
+    rewrite_location  maps a ``Location`` to one that the client may follow
+    redactor          redacts the credential of the request
+    mask_all          whether every body is redacted, not only those of errors
 
-    Raises ValueError if the head cannot be passed on.
+    ``unframed``: the end of the connection ends the body. Raises ValueError if the header section
+    cannot be forwarded.
     """
 
-    __slots__ = ("_chunked", "_head", "_mask", "unframed")
+    __slots__ = ("_chunked", "_head", "_redactor", "unframed")
 
     def __init__(
         self,
@@ -54,57 +56,58 @@ class ResponseRewriter:
         bodiless = request.method == "HEAD" or head.code in {101, 204, 304}
         length_known = head.length is not None
         if head.code == 204:
-            # RFC 9110 section 8.6: there is no content whose length could be said.
+            # RFC 9110 section 8.6: without content there is no Content-Length.
             dropped = dropped | {b"content-length"}
             length_known = False
-        self._mask: _BodyRedactor | None = None
+        self._redactor: _BodyRedactor | None = None
         if redactor and (head.code >= 400 or mask_all) and not bodiless:
             coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
-            self._mask = _BodyRedactor(redactor, coding)
+            self._redactor = _BodyRedactor(redactor, coding)
             if coding:
-                # It is passed on decoded, so neither coding nor length is what it was.
-                dropped = dropped | _CHANGED_LENGTH
+                # The body is forwarded decoded, so its coding and length change.
+                dropped = dropped | _DECODED_FIELDS
                 length_known = False
-        told = b"%b\r\n%b" % (head.reason, response_fields(head.fields, dropped, rewrite_location))
-        masked = redactor.redact(told)
-        if masked is not told and length_known and head.length is not None:
-            # A credential of digits must not blot out the length.
+        lines = b"%b\r\n%b" % (head.reason, response_fields(head.fields, dropped, rewrite_location))
+        redacted = redactor.redact(lines)
+        if redacted is not lines and length_known and head.length is not None:
+            # A credential of digits must not be redacted within the length.
             fields = response_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
-            masked = redactor.redact(b"%b\r\n%b" % (head.reason, fields))
-            masked += b"Content-Length: %d\r\n" % head.length
+            redacted = redactor.redact(b"%b\r\n%b" % (head.reason, fields))
+            redacted += b"Content-Length: %d\r\n" % head.length
         self._chunked = not bodiless and not length_known and request.version == (1, 1)
         self.unframed = not bodiless and not length_known and not self._chunked
         if self._chunked:
-            masked += b"Transfer-Encoding: chunked\r\n"
+            redacted += b"Transfer-Encoding: chunked\r\n"
         if page is not None:
-            said = b", ".join(head.values(b"cache-control")).decode("latin-1")
-            masked += page_fields(page, said)
-        self._head = b"HTTP/1.1 %d %b" % (head.code, masked)
+            cache_control = b", ".join(head.values(b"cache-control")).decode("latin-1")
+            redacted += page_fields(page, cache_control)
+        self._head = b"HTTP/1.1 %d %b" % (head.code, redacted)
 
     def head(self, *more: bytes) -> bytes:
-        """The head, with further field lines, each ended with CRLF."""
+        """The head, with further field lines, each terminated by CRLF."""
         return b"".join((self._head, *more, b"\r\n"))
 
     def part(self, data: bytes) -> bytes:
-        """A part of the body as it goes out now. Some of it may be held back to be looked at.
+        """Rewrite a part of the body. The end of it may be held back until more arrives.
 
-        Raises ValueError if its coding is broken, or unfolds to more than anybody means to send.
+        Raises ValueError if the content coding is malformed, or its decoded size exceeds
+        _MAX_DECODED.
         """
-        if self._mask is not None:
-            data = self._mask.feed(data)
+        if self._redactor is not None:
+            data = self._redactor.feed(data)
         return chunk(data) if self._chunked else data
 
     def end(self, data: bytes) -> bytes:
-        """The last part of the body. Raises ValueError as ``part`` does."""
-        if self._mask is not None:
-            data = self._mask.feed(data) + self._mask.finish()
+        """Rewrite the last part of the body. Raises ValueError as ``part`` does."""
+        if self._redactor is not None:
+            data = self._redactor.feed(data) + self._redactor.finish()
         return chunk(data) + LAST_CHUNK if self._chunked else data
 
 
 class _BodyRedactor:
-    """Blots a credential out of a body that may be compressed; what goes out is not.
+    """Redacts a credential in a body that may be compressed; the output is not compressed.
 
-    A body in a coding that cannot be undone here is left out: nobody knows what is in it.
+    A body in an unsupported coding is dropped, because it cannot be redacted.
     """
 
     __slots__ = ("_decoder", "_stream")
@@ -116,13 +119,13 @@ class _BodyRedactor:
     def feed(self, data: bytes) -> bytes:
         if self._decoder is None:
             return b""
-        masked, size = [], 0
+        redacted, size = [], 0
         for piece in self._decoder.feed(data):
             size += len(piece)
-            if size > _MOST_AT_ONCE:
-                raise ValueError("a body unfolds to too much")
-            masked.append(self._stream.feed(piece))
-        return b"".join(masked)
+            if size > _MAX_DECODED:
+                raise ValueError("decoded body is too large")
+            redacted.append(self._stream.feed(piece))
+        return b"".join(redacted)
 
     def finish(self) -> bytes:
         if self._decoder is not None:

@@ -1,8 +1,8 @@
-"""One request on its way to the provider, and the answer on its way back.
+"""Forward one request to the provider and its response to the client.
 
-Everything happens in callbacks, in the turn of the loop in which bytes arrived: a read on one side
-is one write on the other. Only what has to wait, a token or a new connection, runs in a task.
-Nothing is buffered beyond one read; a side that cannot take more stops the other from being read.
+All work happens in callbacks, in the iteration of the event loop in which bytes arrive: one read on
+one connection is one write on the other. Only waiting for a token or a new connection runs in a
+task. At most one read is buffered; a blocked connection pauses reading from the other.
 """
 
 from __future__ import annotations
@@ -15,7 +15,12 @@ from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal, UpstreamFailure
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
-from proxy.forwarding.upgrade import SessionEnd, answer, begin, heard
+from proxy.forwarding.upgrade import (
+    SessionEnd,
+    session_tap,
+    start_session,
+    switching_response,
+)
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import as_refusal, body_too_large
 from proxy.http.request import Request
@@ -28,43 +33,43 @@ from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.pool import Pool
 from proxy.websocket.handshake import accepts
 
-# Bodies up to this size (bytes) are kept until the answer begins, in case a token is refused or a
-# kept connection turns out to be closed.
+# Bodies up to this size (bytes) are kept until the response begins, in case a token is refused or a
+# pooled connection is found closed.
 _REPLAY_LIMIT = 64 * 1024
 _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class ProxyExchange:
-    """Serves one request, between a ``RequestListener`` and a ``ResponseListener``.
+    """Serves one request, as ``RequestListener`` and ``ResponseListener``.
 
-    client    where the request came from and the answer goes
-    outgoing  the request, still without its credential
-    page      origin of the page that asks, None for any other program
-    relocate  what the client may follow instead of a ``Location``
-    note      the journal's record of this exchange
-    bounds    what the route lets it do
+    client            connection of the client
+    upstream_request  the request without its credential
+    record            the record of this exchange in the exchange log
+    page              origin of the requesting page, None for a program
+    rewrite_location  maps a ``Location`` to one that the client may follow
+    limits            limits of the route for this exchange
     """
 
     __slots__ = (
-        "_around",
-        "_bounds",
         "_client",
         "_connection",
+        "_context",
         "_copy",
-        "_crossing",
         "_events",
-        "_incoming",
         "_injection",
-        "_note",
-        "_outgoing",
+        "_limits",
         "_page",
         "_pool",
-        "_relocate",
+        "_record",
         "_replays",
+        "_request",
         "_request_ended",
+        "_rewrite_location",
+        "_rewriter",
         "_strategy",
         "_task",
         "_unsent",
+        "_upstream_request",
         "finished",
     )
 
@@ -75,46 +80,46 @@ class ProxyExchange:
         upstream_request: UpstreamRequest,
         strategy: Strategy,
         pool: Pool,
-        around: ProxyContext,
-        note: ExchangeRecord,
+        context: ProxyContext,
+        record: ExchangeRecord,
         *,
         page: str | None,
         rewrite_location: Callable[[bytes], bytes],
-        bounds: ExchangeLimits,
+        limits: ExchangeLimits,
     ) -> None:
         self._client = client
-        self._incoming = request
-        self._outgoing = upstream_request
+        self._request = request
+        self._upstream_request = upstream_request
         self._strategy = strategy
         self._pool = pool
-        self._around = around
-        self._note = note
+        self._context = context
+        self._record = record
         self._page = page
-        self._relocate = rewrite_location
-        self._bounds = bounds
+        self._rewrite_location = rewrite_location
+        self._limits = limits
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._injection: Injection | None = None
         self._unsent = b""
-        # The body so far, as long as the request might have to be sent again.
+        # The body so far, as long as the request may have to be sent again.
         self._copy: bytes | None = None
         self._replays = 0
         self._request_ended = False
-        self._crossing: ResponseRewriter | None = None
-        # Whoever reads along, while somebody watches.
+        self._rewriter: ResponseRewriter | None = None
+        # Captures server-sent events while the inspector has subscribers.
         self._events: EventStreamCapture | None = None
         self.finished = False
 
     # -- the request ---------------------------------------------------------------------------
 
     def begin(self, body: bytes, *, ended: bool) -> None:
-        """Send the request, at once if a credential and a connection are ready."""
-        self._note.sent = len(body)
+        """Send the request, immediately if a credential and a connection are ready."""
+        self._record.sent = len(body)
         self._unsent = self._framed(body, ended=ended)
         self._request_ended = ended
         if ended or self._strategy.renewable:
             self._keep(self._unsent)
-        injection = self._strategy.ready(websocket=self._incoming.websocket)
+        injection = self._strategy.ready(websocket=self._request.websocket)
         connection = self._pool.take() if injection is not None else None
         if injection is not None and connection is not None:
             self._send(connection, injection)
@@ -122,10 +127,10 @@ class ProxyExchange:
             self._prepare()
 
     def on_request_body(self, data: bytes, *, ended: bool) -> None:
-        """More of the request's body has come from the client."""
-        self._note.sent += len(data)
-        limit = self._bounds.max_body_bytes
-        if limit is not None and self._note.sent > limit:
+        """Forward a part of the request body."""
+        self._record.sent += len(data)
+        limit = self._limits.max_body_bytes
+        if limit is not None and self._record.sent > limit:
             self._too_large()
             return
         self._request_ended = ended
@@ -134,28 +139,28 @@ class ProxyExchange:
             self._keep(self._copy + framed)
         if self._connection is not None:
             self._connection.send_more(framed, ended=ended)
-        elif self._crossing is None:
+        elif self._rewriter is None:
             self._unsent += framed
 
     def _keep(self, framed: bytes) -> None:
-        """Keep the body for a replay while its content, without framing, is small enough."""
-        self._copy = framed if self._note.sent <= _REPLAY_LIMIT else None
+        """Keep the body for a replay while its content, without framing, is within the limit."""
+        self._copy = framed if self._record.sent <= _REPLAY_LIMIT else None
 
     def _framed(self, data: bytes, *, ended: bool) -> bytes:
-        """RFC 9112 section 7.1, if the client sent chunks: they are made anew for each read."""
-        if not self._incoming.chunked:
+        """``data`` as a new chunk if the request is chunked (RFC 9112 section 7.1), else as is."""
+        if not self._request.chunked:
             return data
         return chunk(data) + (LAST_CHUNK if ended else b"")
 
     def _prepare(self, *, fresh: bool = False) -> None:
         if not self._request_ended:
             self._client.pause_reading()
-        self._task = self._around.spawn(self._connect(fresh=fresh))
+        self._task = self._context.spawn(self._connect(fresh=fresh))
 
     async def _connect(self, *, fresh: bool) -> None:
-        """Wait for what was not ready, then send. ``fresh`` asks for a new connection."""
+        """Wait for credential and connection, then send. ``fresh`` requires a new connection."""
         try:
-            injection = await self._strategy.obtain(websocket=self._incoming.websocket)
+            injection = await self._strategy.obtain(websocket=self._request.websocket)
             connection = None if fresh else self._pool.take()
             if connection is None:
                 connection = await self._pool.dial()
@@ -164,13 +169,13 @@ class ProxyExchange:
         except Refusal as refusal:
             self._refuse(refusal)
         except Exception:
-            # A fault of ours: the client gets an answer, whoever looks at the log the place.
+            # An internal error: the client gets a response, the log the traceback.
             self._fail(UpstreamFailure("proxy_internal_error", "Keyrelay failed at this request."))
             raise
         else:
             self._task = None
             if not self._request_ended:
-                # Before sending: the provider may be full at once, and pause it again.
+                # Before sending, which may block the provider's connection and pause it again.
                 self._client.resume_reading()
             self._send(connection, injection)
 
@@ -180,10 +185,10 @@ class ProxyExchange:
         unsent, self._unsent = self._unsent, b""
         connection.send(
             self,
-            self._outgoing.render(injection) + unsent,
+            self._upstream_request.render(injection) + unsent,
             ended=self._request_ended,
-            head_only=self._incoming.method == "HEAD",
-            upgrading=self._incoming.websocket,
+            head_only=self._request.method == "HEAD",
+            upgrading=self._request.websocket,
         )
 
     def _replay(self, *, fresh: bool = False) -> None:
@@ -201,11 +206,11 @@ class ProxyExchange:
         if not self._request_ended:
             self._client.resume_reading()
 
-    # -- the answer ----------------------------------------------------------------------------
+    # -- the response --------------------------------------------------------------------------
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
-        """The head of the provider's answer, with what came of its body."""
-        if self._strategy.renewable and self._mends(head.code):
+        """Forward the head of the response and the part of the body that arrived with it."""
+        if self._strategy.renewable and self._should_replay(head.code):
             if not ended:
                 self._drop_connection()
             self._replays += 1
@@ -216,17 +221,19 @@ class ProxyExchange:
             return
         if ended:
             self._connection = None
-        rewriter = self._crossed(head)
-        passed = None if rewriter is None else self._passed(rewriter, body, ended=ended)
-        if rewriter is None or passed is None:
-            self._fail(UpstreamFailure("http_protocol_error", "The provider's answer is invalid."))
+        rewriter = self._rewriter_for(head)
+        rewritten = None if rewriter is None else self._rewrite(rewriter, body, ended=ended)
+        if rewriter is None or rewritten is None:
+            self._fail(
+                UpstreamFailure("http_protocol_error", "The provider's response is invalid.")
+            )
             return
-        self._crossing = rewriter
+        self._rewriter = rewriter
         self._copy = None
-        self._note.response_started(head.code)
-        self._note.received += len(body)
-        if self._around.inspector_hub.active:
-            self._watched(head, body)
+        self._record.response_started(head.code)
+        self._record.received += len(body)
+        if self._context.inspector_hub.active:
+            self._notify_inspector(head, body)
         if rewriter.unframed:
             self._client.keep_alive = False
         close = self._client.must_close
@@ -234,22 +241,24 @@ class ProxyExchange:
         if close:
             self._client.keep_alive = False
         if ended:
-            self._finish(data + passed)
+            self._finish(data + rewritten)
         else:
-            self._client.write(data + passed)
+            self._client.write(data + rewritten)
 
     def on_response_body(self, body: bytes, *, ended: bool) -> None:
-        """More of the answer's body."""
-        assert self._crossing is not None
-        self._note.received += len(body)
+        """Forward a part of the response body."""
+        assert self._rewriter is not None
+        self._record.received += len(body)
         if self._events is not None:
             self._events.feed(body)
-        data = self._passed(self._crossing, body, ended=ended)
+        data = self._rewrite(self._rewriter, body, ended=ended)
         if data is None:
             if self._connection is not None:
                 self._connection.abort()
             self.on_upstream_error(
-                UpstreamFailure("http_response_content_coding", "The provider's answer is broken.")
+                UpstreamFailure(
+                    "http_response_content_coding", "The provider's response is malformed."
+                )
             )
         elif ended:
             self._connection = None
@@ -257,18 +266,18 @@ class ProxyExchange:
         elif data:
             self._client.write(data)
 
-    def _watched(self, head: ResponseHead, body: bytes) -> None:
-        """Somebody watches: tell of the answer, and let events be read along."""
+    def _notify_inspector(self, head: ResponseHead, body: bytes) -> None:
+        """Notify inspector subscribers; capture server-sent events."""
         assert self._injection is not None
-        inspector_hub = self._around.inspector_hub
-        inspector_hub.response_started(self._note)
-        self._events = inspector_hub.stream(self._note, head, self._injection.redactor)
+        inspector_hub = self._context.inspector_hub
+        inspector_hub.response_started(self._record)
+        self._events = inspector_hub.stream(self._record, head, self._injection.redactor)
         if self._events is not None:
             self._events.feed(body)
 
     @staticmethod
-    def _passed(rewriter: ResponseRewriter, body: bytes, *, ended: bool) -> bytes | None:
-        """A part of the body as it goes to the client; None if it cannot."""
+    def _rewrite(rewriter: ResponseRewriter, body: bytes, *, ended: bool) -> bytes | None:
+        """A part of the body for the client; None if its content coding is malformed."""
         try:
             return rewriter.end(body) if ended else rewriter.part(body)
         except ValueError:
@@ -280,8 +289,8 @@ class ProxyExchange:
         self._end("")
         self._client.done(close=not self._request_ended)
 
-    def _mends(self, status: int) -> bool:
-        """Whether another credential may mend this answer, and the request can be repeated."""
+    def _should_replay(self, status: int) -> bool:
+        """Whether a new credential may change this response, and the request can be repeated."""
         assert self._injection is not None
         return (
             self._strategy.refused(self._injection, status)
@@ -290,56 +299,58 @@ class ProxyExchange:
             and self._replays < self._strategy.replays
         )
 
-    def _crossed(self, head: ResponseHead) -> ResponseRewriter | None:
-        """The answer for this client; None if it cannot be passed on."""
+    def _rewriter_for(self, head: ResponseHead) -> ResponseRewriter | None:
+        """The rewriter for a response; None if its head cannot be forwarded."""
         assert self._injection is not None
         try:
             return ResponseRewriter(
                 head,
-                self._incoming,
+                self._request,
                 page=self._page,
-                rewrite_location=self._relocate,
+                rewrite_location=self._rewrite_location,
                 redactor=self._injection.redactor,
-                mask_all=self._bounds.mask_bodies,
+                mask_all=self._limits.mask_bodies,
             )
         except ValueError:
             return None
 
     def _open_session(self, head: ResponseHead, early: bytes) -> None:
-        """The provider agreed to the WebSocket: pass its answer on, then only bytes."""
+        """Forward the 101 response, then relay bytes."""
         connection, self._connection = self._connection, None
         assert connection is not None
         assert self._injection is not None
-        rewriter = self._crossed(head)
-        if rewriter is None or not accepts(self._incoming, head):
+        rewriter = self._rewriter_for(head)
+        if rewriter is None or not accepts(self._request, head):
             connection.abort()
             self._fail(
                 UpstreamFailure(
-                    "http_upgrade_failed", "The provider's WebSocket answer is invalid."
+                    "http_upgrade_failed", "The provider's WebSocket handshake is invalid."
                 )
             )
             return
-        self._note.response_started(101)
-        self._client.write(answer(rewriter, head, self._outgoing.kept_subprotocols))
-        begin(
+        self._record.response_started(101)
+        self._client.write(
+            switching_response(rewriter, head, self._upstream_request.withheld_subprotocols)
+        )
+        start_session(
             self._client,
             connection,
-            self._around,
-            SessionEnd(self._around, self._note, self._bounds.leave),
+            self._context,
+            SessionEnd(self._context, self._record, self._limits.leave),
             early=early,
-            tap=heard(self._around, self._note, head, self._injection.redactor),
+            tap=session_tap(self._context, self._record, head, self._injection.redactor),
         )
 
-    # -- when it goes wrong --------------------------------------------------------------------
+    # -- errors --------------------------------------------------------------------------------
 
     def on_upstream_error(self, failure: UpstreamFailure) -> None:
-        """The connection to the provider is gone before the answer was complete."""
+        """End the exchange: the provider's connection failed before the end of the response."""
         connection, self._connection = self._connection, None
-        if self._crossing is not None:
+        if self._rewriter is not None:
             self._end(failure.proxy_error)
-            # Bytes that were passed on may still go out; the missing end tells the client. One that
-            # speaks HTTP/1.0 takes any clean end for the end, so it gets a reset.
-            if self._incoming.version == (1, 1):
+            # Written bytes are flushed; the missing end of the framing marks the error. An HTTP/1.0
+            # client accepts any clean end, so its connection is reset.
+            if self._request.version == (1, 1):
                 self._client.close_after_flush()
             else:
                 self._client.abort()
@@ -348,20 +359,20 @@ class ProxyExchange:
             and not (connection.fresh or connection.answered)
             and self._may_repeat()
         ):
-            # A kept connection that the provider had just closed: nobody has read the request
-            # (RFC 9110 section 9.2.2), so it goes out once more, on a new connection.
+            # The provider had just closed the pooled connection without reading the request (RFC
+            # 9110 section 9.2.2), so it is sent again on a new connection.
             self._replay(fresh=True)
         else:
             self._fail(failure)
 
     def _may_repeat(self) -> bool:
-        """Whether sending the request twice does no more than sending it once."""
-        request = self._incoming
+        """Whether the request is idempotent and completely kept."""
+        request = self._request
         safe = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
         return safe and self._request_ended and self._copy is not None
 
     def on_client_disconnect(self) -> None:
-        """The client is gone: so is the provider's request, at once."""
+        """Abort the provider's request: the client disconnected."""
         if self._task is not None:
             self._task.cancel()
         self._drop_connection()
@@ -376,7 +387,7 @@ class ProxyExchange:
             self._connection.resume_reading()
 
     def _drop_connection(self) -> None:
-        """End the provider's side now; it will tell nothing more."""
+        """Abort the provider's connection; it calls this listener no more."""
         if self._connection is not None:
             self._connection.abort()
             self._connection = None
@@ -386,16 +397,16 @@ class ProxyExchange:
 
     def _refuse(self, refusal: Refusal) -> None:
         self._drop_connection()
-        self._note.response_started(refusal.status)
+        self._record.response_started(refusal.status)
         self._end(refusal.proxy_error)
-        self._client.refuse(refusal, origin=self._page, head_only=self._incoming.method == "HEAD")
+        self._client.refuse(refusal, origin=self._page, head_only=self._request.method == "HEAD")
 
     def _too_large(self) -> None:
-        """A body without announced length went over the route's bound while it was streamed."""
+        """Refuse a streamed body without Content-Length that exceeds the route's limit."""
         if self._task is not None:
             self._task.cancel()
-        if self._crossing is None:
-            self._refuse(body_too_large(self._note.route))
+        if self._rewriter is None:
+            self._refuse(body_too_large(self._record.route))
             return
         self._drop_connection()
         self._end("body-too-large")
@@ -406,7 +417,7 @@ class ProxyExchange:
             self.finished = True
             if self._events is not None:
                 self._events.ended()
-            if self._bounds.leave is not None:
-                self._bounds.leave()
-            self._note.outcome = outcome
-            self._around.exchange_log.finish(self._note)
+            if self._limits.leave is not None:
+                self._limits.leave()
+            self._record.outcome = outcome
+            self._context.exchange_log.finish(self._record)

@@ -1,15 +1,16 @@
-"""One request from the door to the provider and back. Read this first.
+"""Handle one request from the client connection to the provider and back. Read this first.
 
-    door      a client's connection has read a request's head
-    guard     may whoever sent this ask anything at all?
-    routes    whose is the path, and does the route's owner allow it?
-    outgoing  the same request as the provider will see it, without a credential
-    auth      the strategy that serves it adds exactly one credential, last
-    forward   sends it, streams the answer back; a WebSocket goes on in ``relay``
-    journal   notes what happened
+    server.connection            parses the head of a request
+    server.guard                 admits the client: syntax, Host, browser origin, inbound token
+    routing.router, route        find the route of the path and check its rules
+    forwarding.upstream_request  builds the request for the provider, without a credential
+    auth.strategy                injects exactly one credential, last
+    forwarding.exchange          sends it and streams the response back
+    websocket.relay              relays a WebSocket session after the 101 response
+    observability.exchange_log   records the exchange
 
-Nothing is dialled and no token fetched before guard and route have said yes. Whatever they refuse
-is answered here, with the reason and the remedy.
+No connection is dialled and no token fetched before guard and route admit the request. The handler
+responds to a refused request with the reason and the correction.
 """
 
 from __future__ import annotations
@@ -31,89 +32,97 @@ from proxy.routing.router import Router
 from proxy.server.connection import ClientConnection
 from proxy.server.guard import Guard, is_preflight
 
-# Pages of our own begin with this; no route may.
+# Prefix of keyrelay's own pages; no route may use it.
 _OWN_PREFIX = b"/-/"
 
 
 @dataclass(frozen=True, slots=True)
 class ActiveConfig:
-    """What a listener serves by, until a reload puts another in its place.
+    """Configuration of a listener, replaced as a whole by a reload.
 
-    services  by the route's name
+    guard           the listener's admission checks
+    router          finds the route of a request
+    route_services  by the route's name
     """
 
     guard: Guard
-    table: Router
+    router: Router
     route_services: Mapping[str, RouteService]
 
 
 class RequestHandler:
     """Serves the requests of one listener.
 
-    ``in_force`` may be replaced at any time: each request is served by what it finds.
+    ``active`` may be replaced at any time; each request uses the value at its arrival.
     """
 
-    __slots__ = ("_around", "in_force")
+    __slots__ = ("_context", "active")
 
-    def __init__(self, in_force: ActiveConfig, around: ProxyContext) -> None:
-        self.in_force = in_force
-        self._around = around
+    def __init__(self, active: ActiveConfig, context: ProxyContext) -> None:
+        self.active = active
+        self._context = context
 
     def handle(
         self, request: Request, client: ClientConnection, body: bytes, ended: bool
     ) -> ProxyExchange | Vending | None:
-        """Serve one request. None if it has been answered already. Never waits."""
-        note = ExchangeRecord("-", request.method, "-", request.websocket)
-        note.request_id = client.request_id = request_id(request.headers.get("X-Request-Id"))
+        """Serve one request. None if the response is already complete. Never waits.
+
+        ``body`` is the part of the body that arrived with the head, ``ended`` whether it is all.
+        """
+        record = ExchangeRecord("-", request.method, "-", request.websocket)
+        record.request_id = client.request_id = request_id(request.headers.get("X-Request-Id"))
         page: str | None = None
-        now = self.in_force
+        active = self.active
         try:
-            host, page = now.guard.admit(request)
+            host, page = active.guard.admit(request)
             if page is not None or request.target == b"*" or request.path[:3] == _OWN_PREFIX:
-                if self._answer_locally(request, client, host, page):
+                if self._respond_locally(request, client, host, page):
                     return None
-                if request.path.startswith(VENDING) and now.table.shares(host):
-                    return self._vend(request, client, page, note)
-            match = now.table.find(host, request)
+                if request.path.startswith(VENDING) and active.router.shares(host):
+                    return self._vend(request, client, page, record)
+            match = active.router.find(host, request)
             route = match.route
-            note.route, note.path = route.name, match.rest.decode("ascii")
+            record.route, record.path = route.name, match.rest.decode("ascii")
             strategy = route.admit(request, match.rest)
-            route_service = now.route_services[route.name]
-            bounds = route_service.enter(request, len(body))
+            route_service = active.route_services[route.name]
+            limits = route_service.enter(request, len(body))
         except Refusal as refusal:
-            self._refuse(refusal, request, client, page, note)
+            self._refuse(refusal, request, client, page, record)
             return None
-        note.strategy = strategy.name
+        record.strategy = strategy.name
         if not ended and "Expect" in request.headers and request.version == (1, 1):
-            # RFC 9110 section 10.1.1: by now we know that the body is wanted. HTTP/1.0 knows no
-            # interim answers.
+            # RFC 9110 section 10.1.1: at this point the body is wanted. HTTP/1.0 has no interim
+            # responses.
             client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        added = b"X-Request-Id: %b\r\n" % note.request_id.encode("ascii")
-        tracer, inspector_hub = self._around.tracer, self._around.inspector_hub
+        added = b"X-Request-Id: %b\r\n" % record.request_id.encode("ascii")
+        tracer, inspector_hub = self._context.tracer, self._context.inspector_hub
         if tracer is not None:
-            added += tracer.begin(request, note, route.origin)
-        forward = ProxyExchange(
+            added += tracer.begin(request, record, route.origin)
+        exchange = ProxyExchange(
             client,
             request,
             UpstreamRequest(request, match.rest, route.rules, added),
             strategy,
             route_service.pool,
-            self._around,
-            note,
+            self._context,
+            record,
             page=page,
             rewrite_location=match.rewrite_location,
-            bounds=bounds,
+            limits=limits,
         )
-        self._around.exchange_log.begin(note)
+        self._context.exchange_log.begin(record)
         if inspector_hub.active:
-            inspector_hub.begun(note)
-        forward.begin(body, ended=ended)
-        return None if forward.finished else forward
+            inspector_hub.begun(record)
+        exchange.begin(body, ended=ended)
+        return None if exchange.finished else exchange
 
-    def _answer_locally(
+    def _respond_locally(
         self, request: Request, client: ClientConnection, host: str, page: str | None
     ) -> bool:
-        """Preflights, ``OPTIONS *`` and the pages of our own. Whether it was one of them."""
+        """Respond to preflights, ``OPTIONS *`` and own pages. False for any other request.
+
+        Raises Refusal.
+        """
         head_only = request.method == "HEAD"
         if page is not None and is_preflight(request):
             get = request.headers.get
@@ -128,7 +137,7 @@ class RequestHandler:
             client.write(plain(204, close=client.must_close))
         elif request.path.startswith(VENDING):
             return False
-        elif request.path.startswith(_OWN_PREFIX) and self.in_force.table.shares(host):
+        elif request.path.startswith(_OWN_PREFIX) and self.active.router.shares(host):
             if request.path not in {b"/-/health", b"/-/ready"}:
                 raise Refusal(404, "no-such-page", "Keyrelay has no page of this name.")
             if request.method not in {"GET", "HEAD"}:
@@ -140,20 +149,24 @@ class RequestHandler:
         return True
 
     def _vend(
-        self, request: Request, client: ClientConnection, page: str | None, note: ExchangeRecord
+        self, request: Request, client: ClientConnection, page: str | None, record: ExchangeRecord
     ) -> Vending:
-        """Hand out a token of the route that the path names. Raises Refusal."""
+        """Issue a token of the route that the path names. Raises Refusal."""
         if request.method != "POST":
             raise Refusal(405, "method-refused", "Use POST.", headers=(("Allow", "POST"),))
         name = request.path.removeprefix(VENDING).decode("ascii")
-        routes = self.in_force.table.routes
+        routes = self.active.router.routes
         route = next((one for one in routes if one.name == name), None)
         if route is None:
             raise Refusal(404, "no-route", "No route has this name.")
         strategy = vendor(route)
-        note.route, note.path, note.strategy = name, request.path.decode("ascii"), strategy.name
-        self._around.exchange_log.begin(note)
-        return Vending(client, strategy, self._around, note, page=page)
+        record.route, record.path, record.strategy = (
+            name,
+            request.path.decode("ascii"),
+            strategy.name,
+        )
+        self._context.exchange_log.begin(record)
+        return Vending(client, strategy, self._context, record, page=page)
 
     def _refuse(
         self,
@@ -161,13 +174,13 @@ class RequestHandler:
         request: Request,
         client: ClientConnection,
         page: str | None,
-        note: ExchangeRecord,
+        record: ExchangeRecord,
     ) -> None:
-        note.response_started(refusal.status)
-        note.outcome = refusal.kind
-        note.log_detail = refusal.log_detail
-        self._around.exchange_log.finish(note)
+        record.response_started(refusal.status)
+        record.outcome = refusal.kind
+        record.log_detail = refusal.log_detail
+        self._context.exchange_log.finish(record)
         if refusal.kind == "bad-framing":
-            # Somebody on the way may see another end of this request, and so another next one.
+            # An intermediary may derive another end of this request, and so another next request.
             client.keep_alive = False
         client.refuse(refusal, origin=page, head_only=request.method == "HEAD")

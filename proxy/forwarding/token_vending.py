@@ -1,8 +1,8 @@
-"""Hands a provider's short-lived token to a page that will talk to the provider directly.
+"""Issue a provider's short-lived token to a page that connects to the provider directly.
 
-Off unless the route says ``vend: true``. A page gets a token, never a key; the guard has decided
-that it may. For front ends that in production talk to the provider themselves, with tokens from
-their own server: in development keyrelay is that server.
+Off unless the route has ``vend: true``. A page gets a token, never a key; the guard has admitted
+it. For front ends that in production connect to the provider with tokens from their own server: in
+development keyrelay replaces that server.
 """
 
 from __future__ import annotations
@@ -23,33 +23,33 @@ PREFIX = b"/-/token/"
 
 
 class Vending:
-    """One request for a token: a ``door.Exchange`` to the client's connection."""
+    """Serves one request for a token, as ``RequestListener``."""
 
     def __init__(
         self,
         client: ClientConnection,
         strategy: Strategy,
-        around: ProxyContext,
-        note: ExchangeRecord,
+        context: ProxyContext,
+        record: ExchangeRecord,
         *,
         page: str | None,
     ) -> None:
         self._client = client
-        self._around = around
-        self._note = note
+        self._context = context
+        self._record = record
         self._page = page
-        self._task: asyncio.Task[None] = around.spawn(self._serve(strategy))
+        self._task: asyncio.Task[None] = context.spawn(self._serve(strategy))
 
     async def _serve(self, strategy: Strategy) -> None:
         try:
             issued = await strategy.vend()
         except Refusal as refusal:
-            self._note.response_started(refusal.status)
+            self._record.response_started(refusal.status)
             self._end(refusal.kind)
             self._client.refuse(refusal, origin=self._page)
             return
         fields = b"" if self._page is None else cors_fields(self._page)
-        self._note.response_started(200)
+        self._record.response_started(200)
         self._end("")
         self._client.write(
             plain(
@@ -73,31 +73,31 @@ class Vending:
         return json.dumps(document).encode() + b"\n"
 
     def on_request_body(self, data: bytes, *, ended: bool) -> None:
-        """A body says nothing here; it is read so that the connection can go on."""
+        """Discard the body; it is read so that the connection can be reused."""
 
     def on_client_disconnect(self) -> None:
         self._task.cancel()
         self._end("client-left")
 
     def on_client_blocked(self) -> None:
-        """The answer is short and already written."""
+        """Do nothing: the response is short and already written."""
 
     def on_client_drained(self) -> None:
-        """See ``on_client_blocked``."""
+        """Do nothing, as ``on_client_blocked``."""
 
     def _end(self, outcome: str) -> None:
-        self._note.outcome = outcome
-        self._around.exchange_log.finish(self._note)
+        self._record.outcome = outcome
+        self._context.exchange_log.finish(self._record)
 
 
 def vendor(route: Route) -> Strategy:
-    """The strategy of a route whose token can be handed out. Raises Refusal."""
+    """The strategy of a route that can issue tokens. Raises Refusal."""
     if not route.vends:
         raise Refusal(
             403,
             "vending-off",
-            f"The route {route.name} hands out no tokens.",
-            "Set vend: true on the route if pages shall get the provider's short-lived tokens.",
+            f"The route {route.name} issues no tokens.",
+            "Set vend: true on the route to issue the provider's short-lived tokens to pages.",
         )
     if route.unready:
         raise Refusal(
@@ -113,6 +113,6 @@ def vendor(route: Route) -> Strategy:
     raise Refusal(
         403,
         "nothing-to-vend",
-        f"The route {route.name} uses a key, which is never handed out.",
-        "Only tokens are; see the route's auth.",
+        f"The route {route.name} uses a key, which is never issued.",
+        "Only short-lived tokens are; see the route's auth.",
     )

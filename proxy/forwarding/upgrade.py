@@ -1,6 +1,6 @@
-"""From a WebSocket's handshake to its session: what the client is told, and who goes on.
+"""Switch from a WebSocket handshake to the session: the 101 response and the relay.
 
-The provider has agreed. Afterwards bytes move in ``relay``, and of the forward nothing stays.
+After the 101 response the connections belong to ``Relay``; the exchange is released.
 """
 
 from __future__ import annotations
@@ -17,66 +17,68 @@ from proxy.upstream.connection import UpstreamConnection
 from proxy.websocket.relay import Relay, Tap
 
 
-def answer(rewriter: ResponseRewriter, head: ResponseHead, kept: Sequence[bytes]) -> bytes:
-    """The 101 for the client. ``kept`` are the subprotocols that it offered and that stayed here.
+def switching_response(
+    rewriter: ResponseRewriter, head: ResponseHead, withheld: Sequence[bytes]
+) -> bytes:
+    """The 101 response for the client. ``withheld`` are offered subprotocols not forwarded.
 
-    Where it offered a key as subprotocol, browsers and strict clients insist that one of their
+    After an offer of a key as subprotocol, browsers and strict clients require that one of their
     offers is selected (RFC 6455 section 4.1).
     """
     more = [b"Upgrade: websocket\r\nConnection: Upgrade\r\n"]
-    if kept and not head.values(b"sec-websocket-protocol"):
-        more.append(b"Sec-WebSocket-Protocol: %b\r\n" % kept[0])
+    if withheld and not head.values(b"sec-websocket-protocol"):
+        more.append(b"Sec-WebSocket-Protocol: %b\r\n" % withheld[0])
     return rewriter.head(*more)
 
 
-def heard(
-    around: ProxyContext, note: ExchangeRecord, head: ResponseHead, redactor: Redactor
+def session_tap(
+    context: ProxyContext, record: ExchangeRecord, head: ResponseHead, redactor: Redactor
 ) -> Tap | None:
-    """Who reads along in the session, if somebody watches."""
-    inspector_hub = around.inspector_hub
+    """The inspector's tap for the session; None without subscribers."""
+    inspector_hub = context.inspector_hub
     if not inspector_hub.active:
         return None
-    inspector_hub.response_started(note)
+    inspector_hub.response_started(record)
     extensions = b", ".join(head.values(b"sec-websocket-extensions"))
-    return inspector_hub.tap(note, extensions, redactor)
+    return inspector_hub.tap(record, extensions, redactor)
 
 
-def begin(
+def start_session(
     client: ClientConnection,
     connection: UpstreamConnection,
-    around: ProxyContext,
+    context: ProxyContext,
     ended: SessionEnd,
     *,
     early: bytes,
     tap: Tap | None,
 ) -> None:
-    """Splice the two connections. ``early`` came behind the provider's answer."""
+    """Splice the two connections. ``early`` are the bytes that arrived behind the 101 response."""
     from_client = client.take_early_bytes()
     client.detach()
-    relay = Relay(client.transport, connection.detach(), around.loop, ended, tap)
-    around.relays.add(relay)
+    relay = Relay(client.transport, connection.detach(), context.loop, ended, tap)
+    context.relays.add(relay)
     relay.start(from_client=from_client, from_provider=early)
 
 
 class SessionEnd:
-    """What is left to do when a WebSocket session is over.
+    """Callback for the end of a WebSocket session.
 
-    Holds that and nothing more: the forward, with parsers, heads and copies, is not needed for the
-    hours that a session may last.
+    References nothing else: the exchange, with parsers, heads and copies, is released for the hours
+    that a session may last.
     """
 
-    __slots__ = ("_around", "_leave", "_note")
+    __slots__ = ("_context", "_leave", "_record")
 
     def __init__(
-        self, around: ProxyContext, note: ExchangeRecord, leave: Callable[[], None] | None
+        self, context: ProxyContext, record: ExchangeRecord, leave: Callable[[], None] | None
     ) -> None:
-        self._around = around
-        self._note = note
+        self._context = context
+        self._record = record
         self._leave = leave
 
     def __call__(self, relay: Relay, sent: int, received: int) -> None:
-        self._around.relays.discard(relay)
-        self._note.sent, self._note.received = sent, received
+        self._context.relays.discard(relay)
+        self._record.sent, self._record.received = sent, received
         if self._leave is not None:
             self._leave()
-        self._around.exchange_log.finish(self._note)
+        self._context.exchange_log.finish(self._record)

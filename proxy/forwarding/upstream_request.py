@@ -1,8 +1,8 @@
-"""The request as the provider will see it, built from bytes and never decoded.
+"""The request for the provider, built from raw bytes and never decoded.
 
-The target is the upstream's base path, what follows the route's prefix, and the client's query,
-byte for byte. The authority comes from the configuration alone: whatever a client writes can only
-land behind the ``/`` that ends it.
+The target is the upstream's base path, the path behind the route's prefix, and the client's query,
+byte for byte. The authority comes from the configuration alone: bytes of the client can only follow
+the ``/`` that ends it.
 """
 
 from __future__ import annotations
@@ -14,16 +14,19 @@ from proxy.routing.route import RewriteRules
 
 
 class UpstreamRequest:
-    """A request without its credential; ``render`` adds one. Can be rendered again for a replay."""
+    """A request without its credential; ``render`` adds one and can be called again for a replay.
 
-    __slots__ = ("_fields", "_host", "_method", "_path", "_query", "_tail", "kept_subprotocols")
+    ``withheld_subprotocols``: the client's offers that may contain a credential, not forwarded.
+    """
+
+    __slots__ = ("_fields", "_host", "_method", "_path", "_query", "_tail", "withheld_subprotocols")
 
     def __init__(
         self, request: Request, rest: bytes, rules: RewriteRules, added: bytes = b""
     ) -> None:
         """``rest`` is the raw path behind the route's prefix: empty or beginning with ``/``.
 
-        ``added`` are field lines of keyrelay's own, each ended with CRLF.
+        ``added`` are field lines that keyrelay adds, each terminated by CRLF.
         """
         self._method = request.method.encode("ascii")
         self._host = rules.host
@@ -33,7 +36,7 @@ class UpstreamRequest:
         if query:
             query = strip_query(query, rules.dropped_query) or None
         self._query = query
-        self.kept_subprotocols: list[bytes] = []
+        self.withheld_subprotocols: list[bytes] = []
         if request.websocket:
             self._fields = self._handshake_fields(request, rules)
         else:
@@ -43,13 +46,13 @@ class UpstreamRequest:
         self._fields += added
 
     def _handshake_fields(self, request: Request, rules: RewriteRules) -> bytes:
-        """RFC 6455 section 4.1: key, version and extensions are the client's, end to end."""
+        """Field lines of a handshake: the client's key, version and extensions (RFC 6455 4.1)."""
         raw = request.raw_headers
-        # Dropped elsewhere, where it could only be a carrier of keys.
+        # Dropped from other requests, in which it could only contain a key.
         dropped = rules.dropped_headers - {b"sec-websocket-protocol"}
-        offered, self.kept_subprotocols = split_subprotocols(raw, rules.subprotocols)
+        offered, self.withheld_subprotocols = split_subprotocols(raw, rules.subprotocols)
         fields = b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
-        if not self.kept_subprotocols:
+        if not self.withheld_subprotocols:
             return fields + request_fields(raw, dropped)
         fields += request_fields(raw, rules.dropped_headers)
         if offered:
@@ -57,7 +60,7 @@ class UpstreamRequest:
         return fields
 
     def render(self, injection: Injection) -> bytes:
-        """The head as it goes on the wire, with exactly one credential, placed last."""
+        """The head as sent, with exactly one credential, placed last."""
         path = self._path + injection.path + self._tail
         query = self._query
         if injection.query:

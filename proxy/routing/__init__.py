@@ -1,1 +1,1 @@
-"""From a request to its route, and the rules and limits of that route."""
+"""Routes: finding the route of a request, its rules and its limits."""

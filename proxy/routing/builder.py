@@ -1,4 +1,4 @@
-"""From settings to routes: what can be worked out beforehand is worked out here."""
+"""Build routes from settings, with everything that can be computed before a request."""
 
 from __future__ import annotations
 
@@ -24,15 +24,14 @@ def compile_route(
     means: AuthContext | None = None,
     withheld: frozenset[bytes] = frozenset(),
 ) -> Route:
-    """The route of checked settings, with the secrets that were found for it.
+    """Build the route from validated settings and its resolved secrets.
 
-    means     for strategies that have to obtain something; None: the route only shows what it would
-              do
-    withheld  lower-case names of fields that are dropped from requests as well
+    means     for strategies that obtain tokens; None for a route that is only displayed
+    withheld  lower-case names of further fields that are dropped from requests
 
-    A secret that is missing makes the route unready, not the start fail: the others still serve.
+    A missing secret makes the route unready; the start does not fail, and other routes serve.
     """
-    assert settings.upstream is not None, "the loader lets no route without upstream pass"
+    assert settings.upstream is not None, "the loader rejects a route without upstream"
     origin, base_path = parse_upstream(settings.upstream)
     missing = [
         remedy for one, remedy in found.lacking.items() if not settings.secrets[one].optional
@@ -56,10 +55,10 @@ def compile_route(
             base_path=base_path.encode("ascii"),
             dropped_headers=DROPPED_FROM_REQUESTS
             | withheld
-            # A body that is to be looked into had better not be compressed.
+            # Bodies to be redacted should not be compressed.
             | ({b"accept-encoding"} if settings.mask_bodies else frozenset())
             | {header.lower().encode() for header in carriers}
-            # Where the carrier has a ``_`` itself, the other spelling is the twin.
+            # The variant of a name that contains ``_`` itself.
             | {header.lower().replace("_", "-").encode() for header in carriers},
             dropped_query=frozenset(
                 one.query.encode() for one in placements if isinstance(one, QueryPlacement)
@@ -77,8 +76,6 @@ def compile_route(
         ),
         unready="; ".join(missing),
         vends=settings.vend,
-        max_body_bytes=settings.max_body_bytes,
-        mask_bodies=settings.mask_bodies,
     )
 
 
@@ -89,6 +86,6 @@ def _placements(settings: RouteSettings) -> Iterator[Placement]:
 
 
 def _credential_path(placement: PathPlacement) -> re.Pattern[bytes]:
-    """What a path begins with that has this placement filled, whatever the value."""
+    """Matches the beginning of a path that contains this placement with any value."""
     parts = re.split(r"\{[a-z0-9_]+\}", placement.path)
     return re.compile("[^/]+".join(map(re.escape, parts)).encode("ascii") + rb"(?=/|\Z)")

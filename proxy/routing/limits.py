@@ -1,7 +1,7 @@
-"""How much a route may do at a time, and in a span of time.
+"""Limits of a route: concurrent requests, requests per time, body size.
 
-So that a front end whose code runs in a loop does not burn the account. Counted per process and
-route, before anything is dialled.
+They protect the account from a front end whose code runs in a loop. Counted per process and route,
+before any connection is dialled.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from typing import TYPE_CHECKING
 
 from proxy.errors import Refusal
 
-# `limits` is loaded with the first route that has a rate: 3 MB that most do without.
+# `limits` is imported for the first route with a rate: 3 MB that most configurations do not need.
 if TYPE_CHECKING:
     from limits import RateLimitItem
     from limits.strategies import MovingWindowRateLimiter
 
-# When another request has a chance once the bound of parallel ones is reached (seconds): nobody
-# knows, but SDKs wait at least this long before they try again.
-_SOON = 1
+# Retry-After when the concurrency limit is reached (seconds). The actual time is unknown; SDKs wait
+# at least this long before a retry.
+_RETRY_SECONDS = 1
 
 
 @dataclass(frozen=True, slots=True)
 class ExchangeLimits:
-    """What a route lets one exchange do.
+    """Limits of a route for one exchange.
 
-    leave           called when the exchange has ended
-    max_body_bytes  largest body of a request; None for no bound
-    mask_bodies     whether the credential is blotted out in every body of the answer
+    leave           called at the end of the exchange; None without a limiter
+    max_body_bytes  maximum size of a request body; None for no limit
+    mask_bodies     whether the credential is redacted in every response body
     """
 
     leave: Callable[[], None] | None
@@ -39,12 +39,12 @@ class ExchangeLimits:
 
 
 class RouteLimiter:
-    """One route's. ``concurrency`` and ``rate`` (``60/minute``) are None for no bound."""
+    """Limiter of one route. ``concurrency`` and ``rate`` (``60/minute``) are None for no limit."""
 
     def __init__(self, route: str, *, concurrency: int | None, rate: str | None) -> None:
         self._route = route
         self._concurrency = concurrency
-        self._under_way = 0
+        self._in_progress = 0
         self._rate: RateLimitItem | None = None
         self._window: MovingWindowRateLimiter | None = None
         if rate is not None:
@@ -56,15 +56,15 @@ class RouteLimiter:
             self._window = MovingWindowRateLimiter(MemoryStorage())
 
     def enter(self) -> None:
-        """A request begins; ``leave`` must follow. Raises Refusal if it may not."""
-        if self._concurrency is not None and self._under_way >= self._concurrency:
+        """Count a request that begins; ``leave`` must follow. Raises Refusal over a limit."""
+        if self._concurrency is not None and self._in_progress >= self._concurrency:
             raise Refusal(
                 503,
                 "too-many-at-once",
                 f"The route {self._route} serves {self._concurrency} requests at a time.",
                 "Try again, or raise concurrency in the routes file.",
                 proxy_error="connection_limit_reached",
-                headers=(("Retry-After", str(_SOON)),),
+                headers=(("Retry-After", str(_RETRY_SECONDS)),),
             )
         if (
             self._rate is not None
@@ -77,11 +77,11 @@ class RouteLimiter:
                 429,
                 "rate-exceeded",
                 f"The route {self._route} serves {self._rate}.",
-                f"Come back in {wait} s, or raise rate in the routes file.",
+                f"Try again in {wait} s, or raise rate in the routes file.",
                 headers=(("Retry-After", str(wait)),),
             )
-        self._under_way += 1
+        self._in_progress += 1
 
     def leave(self) -> None:
-        """A request that had entered has ended."""
-        self._under_way -= 1
+        """Count the end of a request that has entered."""
+        self._in_progress -= 1

@@ -1,6 +1,6 @@
-"""Routes as requests see them: compiled, frozen, nothing left to work out.
+"""A route: the immutable result of its settings, with the checks on a request.
 
-A reload builds a new table and swaps one reference. Decides only; imports no I/O.
+A reload builds new routes and swaps one reference. Pure; imports no I/O.
 """
 
 from __future__ import annotations
@@ -17,19 +17,17 @@ from proxy.http.request import Request
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
-    """A place on the proxy, bound to one provider's origin.
+    """A path prefix of the proxy, bound to one provider's origin.
 
-    prefix            raw path under which it answers on shared listeners, without a trailing ``/``
-    rules             what happens to every request of it
-    strategies        in the order in which they are asked whether they serve a request
-    methods           those that pass
-    allow             None: whatever is not denied
-    deny              what never passes, however its path is spelled
-    path_credentials  what a path begins with where a placement puts the credential into it
-    unready           what to do before the route can serve, "" if it can
-    vends             whether pages may be handed the provider's tokens
-    max_body_bytes    largest body of a request; None for no bound
-    mask_bodies       whether the credential is blotted out in every body of an answer
+    prefix            raw path prefix on shared listeners, without a trailing ``/``
+    rules             how every request is rewritten
+    strategies        in order of preference; the first that serves a request is used
+    methods           the allowed methods
+    allow             patterns of allowed requests; None allows everything that is not denied
+    deny              patterns of denied requests, under any interpretation of the path
+    path_credentials  match the beginning of a path with a credential that a placement put there
+    unready           the correction before the route can serve, "" if it can
+    vends             whether pages may get the provider's tokens
     """
 
     name: str
@@ -43,41 +41,40 @@ class Route:
     path_credentials: tuple[re.Pattern[bytes], ...] = ()
     unready: str = ""
     vends: bool = False
-    max_body_bytes: int | None = None
-    mask_bodies: bool = False
-    # For answers to a method that is not served.
+    # Value of Allow in responses to other methods.
     allowed_methods: str = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "allowed_methods", ", ".join(sorted(self.methods)))
 
     def admit(self, request: Request, rest: bytes) -> Strategy:
-        """The strategy that serves the request. ``rest`` is the path behind the prefix.
+        """The strategy that serves the request. ``rest`` is the raw path behind the prefix.
 
-        Raises Refusal if the route's rules forbid it, or no strategy is there.
+        Raises Refusal if the route's rules forbid the request, or no strategy serves it.
         """
         method = request.method
         if rest.startswith(b"//") and not self.rules.base_path:
-            # Some servers read what follows as a host, and then another path than the one checked.
+            # Some servers interpret "//" as the beginning of a host, and then serve another path
+            # than the checked one.
             raise Refusal(
                 400,
                 "bad-target",
                 f"Two slashes follow the prefix of the route {self.name}.",
-                "Write one; a base URL that is given to an SDK ends without a slash.",
+                "Write one; the base URL for an SDK ends without a slash.",
             )
         if method not in self.methods:
             raise Refusal(
                 405,
                 "method-not-allowed",
                 f"The route {self.name} does not serve this method.",
-                "Add it to the route's methods, if it is meant to pass.",
+                "Add it to the route's methods to allow it.",
                 headers=(("Allow", self.allowed_methods),),
             )
         path = rest.decode("ascii") or "/"
         if self.deny.catches(method, path):
             raise self._forbidden("are denied by", "deny")
         if self.allow is not None and not self.allow.matches(method, path):
-            raise self._forbidden("are not among what is let through by", "allow")
+            raise self._forbidden("are not allowed by", "allow")
         if self.unready:
             raise Refusal(
                 503,
@@ -110,13 +107,13 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class RewriteRules:
-    """What a route does to every request, computed when the route is built.
+    """How a route rewrites every request, computed when the route is built.
 
     host              value of the Host field
     base_path         path of the upstream, without a trailing ``/``
-    dropped_headers   lower-case names that do not cross
-    dropped_query     decoded names of parameters that do not cross
-    subprotocols      lower-case prefixes of WebSocket subprotocols that carry a key
+    dropped_headers   lower-case names of fields that are not forwarded
+    dropped_query     decoded names of query parameters that are not forwarded
+    subprotocols      lower-case prefixes of WebSocket subprotocols that may contain a key
     """
 
     host: bytes

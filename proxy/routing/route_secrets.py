@@ -1,4 +1,4 @@
-"""proxy.routing.route_secrets."""
+"""Resolve the secrets of routes, each only for the destinations that it may be sent to."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from proxy.secrets.envelope import seal_binding
 from proxy.secrets.secret import Secret
 
 Resolve = Callable[[str, SecretSettings], tuple[Secret, ...]]
-"""Reads a secret: every value of it that is there, or raises SecretUnavailable."""
+"""Resolves a secret to all of its available values; raises SecretUnavailable without one."""
 
 
 @dataclass(frozen=True, slots=True)
 class ResolvedSecrets:
-    """The secrets of a route as they were read.
+    """The resolved secrets of a route.
 
-    secrets  those that are there; several values of one while it is rotated, the first to be used
-    lacking  what to do about each of the others, by its name
+    secrets  the available ones by name; several values during a rotation, the preferred one first
+    lacking  the correction for each unavailable one, by name
     """
 
     secrets: Mapping[str, tuple[Secret, ...]]
     lacking: Mapping[str, str]
 
     def same(self, other: ResolvedSecrets) -> bool:
-        """Whether ``other`` has the same values from the same places."""
+        """Whether ``other`` has the same values from the same sources."""
         return self._digests() == other._digests() and self.lacking.keys() == other.lacking.keys()
 
     def _digests(self) -> dict[str, list[tuple[str, bytes]]]:
@@ -44,10 +44,10 @@ class ResolvedSecrets:
 
 
 def find_secrets(settings: RouteSettings, resolve: Resolve) -> ResolvedSecrets:
-    """Read the secrets of a route. Blocking, if ``resolve`` is.
+    """Resolve the secrets of a route. Blocking if ``resolve`` is.
 
-    A sealed value that would go to a token endpoint elsewhere is not even opened: it is sealed for
-    the upstream, and whoever may only edit the file must not choose another place for it.
+    A sealed value that is used for a token endpoint at another origin is not unsealed: it is sealed
+    for the upstream, and write access to the routes file must not suffice to redirect it.
     """
     secrets: dict[str, tuple[Secret, ...]] = {}
     lacking: dict[str, str] = {}
@@ -67,8 +67,8 @@ def find_secrets(settings: RouteSettings, resolve: Resolve) -> ResolvedSecrets:
 
 
 def _names_elsewhere(settings: RouteSettings) -> frozenset[str]:
-    """The secrets from which tokens are made at another origin than the upstream's."""
-    assert settings.upstream is not None, "the loader lets no route without upstream pass"
+    """Names of the secrets that are sent to a token endpoint at another origin."""
+    assert settings.upstream is not None, "the loader rejects a route without upstream"
     origin, _ = parse_upstream(settings.upstream)
     return frozenset(
         name
@@ -80,42 +80,45 @@ def _names_elsewhere(settings: RouteSettings) -> frozenset[str]:
 
 
 def _stays(token: TokenSettings, origin: Origin) -> bool:
-    """Whether what the token is made from goes to that origin alone, or nowhere."""
+    """Whether the credentials of the token source are sent to that origin alone, or nowhere."""
     if not isinstance(token, ClientCredentials | RefreshToken | JwtBearer | Request):
         return True
     if token.url.startswith("/"):
         return True
-    # A name within the host leads to wherever the secret says.
+    # With a placeholder in the authority the secret determines the host.
     authority = "/".join(token.url.split("/")[:3]).partition("?")[0]
     return "{" not in authority and parse_upstream(authority)[0] == origin
 
 
 def variables_in(settings: Settings) -> frozenset[str]:
-    """Every variable of the environment that a secret of these settings may come from."""
+    """Every environment variable that is a source of a secret in these settings."""
     own = () if settings.inbound_token is None else (settings.inbound_token,)
     secrets = (one for route in settings.routes.values() for one in route.secrets.values())
     return resolver.variables_of((*own, *secrets))
 
 
 def hidden_from(settings: RouteSettings, variables: frozenset[str]) -> frozenset[str]:
-    """Of ``variables``, those of all secrets, what commands of this route do not get to see."""
+    """Environment variables that commands of this route must not inherit.
+
+    ``variables`` are those of all secrets; the route's own are excepted.
+    """
     return variables - resolver.variables_of(settings.secrets.values())
 
 
 def secrets_of(
     name: str, settings: RouteSettings, variables: frozenset[str] = frozenset()
 ) -> ResolvedSecrets:
-    """The secrets of a route as they are now. Blocking: programs may be asked for them.
+    """Resolve the current secrets of a route. Blocking: a source may be a command.
 
-    Of ``variables``, those of all secrets, such a program inherits the route's own.
+    Of ``variables``, those of all secrets, such a command inherits only the route's own.
     """
-    assert settings.upstream is not None, "the loader lets no route without upstream pass"
-    place = seal_binding(name, settings.upstream)
+    assert settings.upstream is not None, "the loader rejects a route without upstream"
+    binding = seal_binding(name, settings.upstream)
     hidden = hidden_from(settings, variables)
-    return find_secrets(settings, partial(resolver.resolve_all, binding=place, hidden=hidden))
+    return find_secrets(settings, partial(resolver.resolve_all, binding=binding, hidden=hidden))
 
 
 def read_secrets(settings: Settings) -> dict[str, ResolvedSecrets]:
-    """The secrets of every route, by its name. Blocking, as ``secrets_of``."""
+    """Resolve the secrets of every route, by its name. Blocking, as ``secrets_of``."""
     variables = variables_in(settings)
     return {name: secrets_of(name, route, variables) for name, route in settings.routes.items()}

@@ -1,4 +1,4 @@
-"""A route in force: compiled, with its connections to the provider and the bounds it keeps."""
+"""An active route with its connection pool and its limits."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.upstream.pool import Pool
 
-# What decides where a route's secrets go; token endpoints and commands are within ``auth``.
-_WHERE = ("upstream", "auth", "strategy", "allow_private", "allow_plaintext", "vend")
+# Settings that determine where a route's secrets are sent; token endpoints and commands are within
+# ``auth``.
+_DESTINATION_SETTINGS = ("upstream", "auth", "strategy", "allow_private", "allow_plaintext", "vend")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RouteService:
-    """What serves one route, until a reload changes something about it.
+    """Serves one route until a reload changes its settings or secrets.
 
-    found      the secrets that the route was compiled with
-    allowance  how much it may do, None without a bound
-    bounds     what it lets each exchange do
-    made       when (``perf_counter``): what began before is not its work
+    found    the secrets that the route was built with
+    limiter  counts concurrent requests and their rate; None without such a limit
+    limits   limits of each exchange
+    created  time of creation (``perf_counter``, seconds); earlier exchanges are not its own
     """
 
     route: Route
@@ -32,46 +33,48 @@ class RouteService:
     found: ResolvedSecrets
     pool: Pool
     limiter: RouteLimiter | None
-    bounds: ExchangeLimits
-    made: float = field(default_factory=time.perf_counter)
+    limits: ExchangeLimits
+    created: float = field(default_factory=time.perf_counter)
 
-    def fits(self, settings: RouteSettings, found: ResolvedSecrets) -> bool:
-        """Whether nothing would be different with these."""
+    def matches(self, settings: RouteSettings, found: ResolvedSecrets) -> bool:
+        """Whether a service built from these settings and secrets would be the same."""
         return self.settings == settings and self.found.same(found)
 
-    def sends_as(self, settings: RouteSettings) -> bool:
-        """Whether with these, too, each secret would go where it goes now, and in the same way."""
-        return all(getattr(self.settings, one) == getattr(settings, one) for one in _WHERE)
+    def has_same_destinations(self, settings: RouteSettings) -> bool:
+        """Whether these settings send each secret to the same destination in the same way."""
+        return all(
+            getattr(self.settings, one) == getattr(settings, one) for one in _DESTINATION_SETTINGS
+        )
 
     def enter(self, request: Request, arrived: int) -> ExchangeLimits:
-        """What the route lets this exchange do, counted as begun. Raises Refusal.
+        """The limits of this exchange, which is counted as begun. Raises Refusal.
 
-        ``arrived`` is how much of the body has come with the head.
+        ``arrived`` is the number of body bytes that arrived with the head.
         """
-        bounds = self.bounds
-        if bounds.max_body_bytes is not None:
+        limits = self.limits
+        if limits.max_body_bytes is not None:
             announced = int(request.headers.get("Content-Length", "0"))
-            if max(announced, arrived) > bounds.max_body_bytes:
+            if max(announced, arrived) > limits.max_body_bytes:
                 raise body_too_large(self.route.name)
         if self.limiter is not None:
             self.limiter.enter()
-        return bounds
+        return limits
 
     def retire(self) -> None:
-        """Take no new work; what is under way goes on until ``close``."""
+        """Accept no new requests; those in progress continue until ``close``."""
         self.pool.retire()
 
     def close(self) -> None:
-        """Drop what is left, and forget the credentials."""
+        """Abort the remaining connections and discard the credentials."""
         for strategy in self.route.strategies:
             strategy.close()
         self.pool.close()
 
 
-def allowance_of(
+def limiter_for(
     name: str, settings: RouteSettings, last: RouteService | None
 ) -> RouteLimiter | None:
-    """The route's allowance; the last one goes on counting where nothing changed about it."""
+    """The route's limiter; the previous one, with its counts, if its settings are unchanged."""
     if settings.concurrency is None and settings.rate is None:
         return None
     if last is not None and (last.settings.concurrency, last.settings.rate) == (
@@ -82,8 +85,8 @@ def allowance_of(
     return RouteLimiter(name, concurrency=settings.concurrency, rate=settings.rate)
 
 
-def bounds_of(settings: RouteSettings, limiter: RouteLimiter | None) -> ExchangeLimits:
-    """What the route lets each exchange do."""
+def limits_for(settings: RouteSettings, limiter: RouteLimiter | None) -> ExchangeLimits:
+    """The limits of each exchange of the route."""
     return ExchangeLimits(
         leave=None if limiter is None else limiter.leave,
         max_body_bytes=settings.max_body_bytes,

@@ -1,4 +1,4 @@
-"""proxy.routing.router."""
+"""Find the route of a request by host and path prefix, and rewrite ``Location`` back to it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from proxy.routing.route import Route
 _URI = re.compile(rb"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
 
 
-@dataclass(slots=True)  # not frozen: one is made for each request, and that would cost twice
+@dataclass(slots=True)  # not frozen: created per request, and freezing doubles the cost
 class Match:
-    """A route found for a request.
+    """The route of a request.
 
-    mount  what clients write before the provider's path: the prefix, or nothing where the route
-           has an origin of its own
-    rest   what follows it, byte for byte
+    mount  raw path before the provider's path: the prefix, or empty where the route has its own
+           origin
+    rest   the raw path behind it
     """
 
     route: Route
@@ -29,13 +29,13 @@ class Match:
     rest: bytes
 
     def rewrite_location(self, location: bytes) -> bytes:
-        """A ``Location`` as the client can follow it without leaving the route.
+        """A ``Location`` that the client can follow without leaving the route.
 
-        What points to the provider's origin is rewritten; anything else is none of our business
-        and goes on as it is. Credentials that the provider repeated in it are taken out.
+        A reference to the provider's origin is rewritten, and credentials that the provider
+        repeated in it are removed; any other is returned unchanged.
         """
         parts = _URI.fullmatch(location)
-        assert parts is not None, "the expression fits every text"
+        assert parts is not None, "the regular expression matches every string"
         scheme, authority, path, query, fragment = parts.groups()
         if authority is None and scheme is not None:
             return location
@@ -44,7 +44,7 @@ class Match:
         if authority is not None or path.startswith(b"/"):
             path = self._mounted(path)
         if query:
-            # An empty reference would mean the query of the request.
+            # An empty reference would denote the query of the request.
             query = strip_query(query, self.route.rules.dropped_query) or (None if path else b"")
         return path + (b"" if query is None else b"?" + query) + (fragment or b"")
 
@@ -56,7 +56,7 @@ class Match:
         )
 
     def _mounted(self, path: bytes) -> bytes:
-        """A path at the provider's origin as one at ours."""
+        """Map a path at the provider's origin to one at this proxy's."""
         base = self.route.rules.base_path
         if path == base or path.startswith(base + b"/"):
             path = path[len(base) :]
@@ -64,14 +64,14 @@ class Match:
             if found := credential.match(path):
                 path = path[found.end() :]
                 break
-        # Never "//…", nor what browsers take for it: that would name another host.
+        # Never "//…" or a form that browsers treat as such: it would denote another host.
         return (self.mount + b"/" + path.lstrip(b"/\\")) if path else self.mount or b"/"
 
 
 class Router:
     """Finds the route of a request.
 
-    ``only`` makes the table of a listener that belongs to one route.
+    ``only``: the route of a listener that belongs to a single one, else None.
     """
 
     def __init__(self, routes: Iterable[Route], only: Route | None = None) -> None:
@@ -84,15 +84,15 @@ class Router:
 
     @property
     def hosts(self) -> frozenset[str]:
-        """Host names that stand for a route."""
+        """Host names that select a route."""
         return frozenset(self._by_host)
 
     def shares(self, host: str) -> bool:
-        """Whether this host serves all routes by prefix, and pages of our own."""
+        """Whether this host serves all routes by prefix, and keyrelay's own pages."""
         return self._only is None and host not in self._by_host
 
     def find(self, host: str, request: Request) -> Match:
-        """The route for a request that the guard has admitted. Raises Refusal (404)."""
+        """The route of a request that the guard has admitted. Raises Refusal (404)."""
         route = self._only or self._by_host.get(host)
         path = request.path
         if route is not None:

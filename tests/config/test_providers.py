@@ -191,7 +191,7 @@ async def check_strategy(
         outgoing = UpstreamRequest(received, path.encode(), route.rules)
         every = {**values, "token": TOKEN.encode()}
         assert outgoing.render(injection) == expected(sent, upstream, path, kept, every)
-        assert outgoing.kept_subprotocols == stayed
+        assert outgoing.withheld_subprotocols == stayed
         printed = (route, *route.strategies, settings, injection, outgoing, received)
         assert_silent(every.values(), *printed, found.describe())
 

@@ -242,7 +242,7 @@ async def test_a_call_that_the_route_itself_refuses() -> None:
         route = static_route(acme.url, verify=VERIFY, allow=["POST /v1/speech"])
         found = the(await examined({"acme": route}), "verify")
         assert (found.mark, heads(acme)) == ("warn", [])
-    assert "not among what is let through by the rules" in found.finding
+    assert "not allowed by the rules" in found.finding
 
 
 # --- secrets ----------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import pytest
 
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import ResponseRewriter
-from proxy.forwarding.upgrade import SessionEnd, answer
+from proxy.forwarding.upgrade import SessionEnd, switching_response
 from proxy.http.request import Request
 from proxy.http.response import ResponseHead
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
@@ -24,7 +24,7 @@ def head(*lines: bytes) -> ResponseHead:
     return ResponseHead(101, b"Switching Protocols", fields, None, closing=False)
 
 
-def told(one: ResponseHead, *kept: bytes) -> bytes:
+def sent(one: ResponseHead, *kept: bytes) -> bytes:
     rewriter = ResponseRewriter(
         one,
         Request.of("GET", "/chat", [("Host", "localhost")], websocket=True),
@@ -33,12 +33,12 @@ def told(one: ResponseHead, *kept: bytes) -> bytes:
         redactor=Redactor(()),
         mask_all=False,
     )
-    return answer(rewriter, one, kept)
+    return switching_response(rewriter, one, kept)
 
 
 def test_the_client_is_told_of_the_upgrade() -> None:
     """The fields of the connection are made anew; the accept key is the provider's."""
-    lines = told(head(b"Upgrade: WebSocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: x"))
+    lines = sent(head(b"Upgrade: WebSocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: x"))
     assert lines == (
         b"HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: x\r\n"
         b"Upgrade: websocket\r\nConnection: Upgrade\r\n\r\n"
@@ -57,7 +57,7 @@ def test_a_subprotocol_that_was_offered_is_selected(
     lines: tuple[bytes, ...], selected: bytes
 ) -> None:
     """Where the provider selects none and a key was offered as one, the client gets that back."""
-    whole = told(head(*lines), b"bearer_dummy", b"other")
+    whole = sent(head(*lines), b"bearer_dummy", b"other")
     assert whole.count(b"Sec-WebSocket-Protocol") == 1
     assert selected in whole
 

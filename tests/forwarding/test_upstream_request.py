@@ -275,4 +275,4 @@ def test_secret_subprotocols_stay_here(
     upstream_request = UpstreamRequest(request, b"/a", rules())
     lines = field_lines(upstream_request.render(IN_QUERY))
     assert [one for one in lines if one.startswith(b"Sec-WebSocket-Protocol")] == passed
-    assert upstream_request.kept_subprotocols == kept
+    assert upstream_request.withheld_subprotocols == kept

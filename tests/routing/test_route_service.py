@@ -1,4 +1,4 @@
-"""A route in force: what tells two of it apart, and the bounds that it keeps."""
+"""A route in force: what tells two of it apart, and the limits that it keeps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from proxy.errors import Refusal
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets
-from proxy.routing.route_service import RouteService, allowance_of, bounds_of
+from proxy.routing.route_service import RouteService, limiter_for, limits_for
 from proxy.secrets.secret import Secret
 from proxy.upstream.dialer import Dialler, tls_context
 from proxy.upstream.pool import Pool
@@ -44,8 +44,8 @@ async def route_service(last: RouteService | None = None, **more: Any) -> RouteS
     dialler = Dialler(route.origin, connect_seconds=1, allow_private=False, tls=tls_context())
     loop = asyncio.get_running_loop()
     pool = Pool(dialler, loop, idle_seconds=50, silence_seconds=1)
-    limiter = allowance_of("api", own, last)
-    return RouteService(route, own, secrets, pool, limiter, bounds_of(own, limiter))
+    limiter = limiter_for("api", own, last)
+    return RouteService(route, own, secrets, pool, limiter, limits_for(own, limiter))
 
 
 def post(length: int | None = None) -> Request:
@@ -56,17 +56,17 @@ def post(length: int | None = None) -> Request:
 async def test_it_fits_what_it_was_made_of() -> None:
     """The same settings and the same values from the same places; anything else is another one."""
     one = await route_service()
-    assert one.fits(settings(), found())
-    assert not one.fits(settings(methods=["GET"]), found())
-    assert not one.fits(settings(idle_seconds=1), found())
-    assert not one.fits(settings(), found("dummy-other-key"))
-    assert not one.fits(settings(), found(reference="env:DUMMY_OTHER"))
-    assert not one.fits(settings(), ResolvedSecrets({}, {"key": "set DUMMY_KEY"}))
-    assert not one.fits(settings(), found(other="set DUMMY_OTHER"))
+    assert one.matches(settings(), found())
+    assert not one.matches(settings(methods=["GET"]), found())
+    assert not one.matches(settings(idle_seconds=1), found())
+    assert not one.matches(settings(), found("dummy-other-key"))
+    assert not one.matches(settings(), found(reference="env:DUMMY_OTHER"))
+    assert not one.matches(settings(), ResolvedSecrets({}, {"key": "set DUMMY_KEY"}))
+    assert not one.matches(settings(), found(other="set DUMMY_OTHER"))
     two = ResolvedSecrets(
         {"key": (*found().secrets["key"], *found("dummy-old").secrets["key"])}, {}
     )
-    assert not one.fits(settings(), two)
+    assert not one.matches(settings(), two)
 
 
 async def test_a_body_within_its_bound() -> None:
@@ -85,12 +85,12 @@ async def test_a_refused_body_does_not_count() -> None:
     one = await route_service(max_body_bytes=5, concurrency=1, rate="1/hour")
     with pytest.raises(Refusal):
         one.enter(post(6), 0)
-    bounds = one.enter(post(5), 0)
+    limits = one.enter(post(5), 0)
     with pytest.raises(Refusal) as caught:
         one.enter(post(5), 0)
     assert caught.value.status == 503
-    assert bounds.leave is not None
-    bounds.leave()
+    assert limits.leave is not None
+    limits.leave()
     with pytest.raises(Refusal) as caught:
         one.enter(post(5), 0)
     assert caught.value.status == 429
@@ -110,7 +110,7 @@ async def test_bounds_say_what_is_masked() -> None:
 
 
 async def test_an_allowance_goes_on_where_its_bounds_are_the_same() -> None:
-    """Whatever else is different. With other bounds it begins anew; without any there is none."""
+    """Whatever else is different. With other limits it begins anew; without any there is none."""
     first = await route_service(concurrency=1, rate="5/hour")
     assert first.limiter is not None
     same = await route_service(first, concurrency=1, rate="5/hour", methods=["GET"])
@@ -126,7 +126,7 @@ async def test_an_allowance_goes_on_where_its_bounds_are_the_same() -> None:
 async def test_it_knows_when_it_was_made() -> None:
     """On the clock by which exchanges say when they began."""
     before = time.perf_counter()
-    assert before <= (await route_service()).made <= time.perf_counter()
+    assert before <= (await route_service()).created <= time.perf_counter()
 
 
 class Closable(Strategy):
