@@ -69,7 +69,7 @@ async def ask(connection: UpstreamConnection, request: bytes, *, head_only: bool
             answer = await listener.future
     except TimeoutError:
         raise UpstreamFailure(
-            "http_response_timeout", "The provider did not answer.", timed_out=True
+            "http_response_timeout", "The provider did not respond.", timed_out=True
         ) from None
     finally:
         connection.abort()

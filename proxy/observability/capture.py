@@ -14,7 +14,7 @@ from typing import Protocol
 from proxy.http.content_coding import decoder
 from proxy.observability.capture_buffer import Sender
 from proxy.secrets.redaction import Redactor, StreamRedactor
-from proxy.websocket.messages import Message, MessageReader, agreed
+from proxy.websocket.messages import Message, MessageReader, negotiated_deflate
 
 # Bytes that are parsed of a message or event, and characters that are shown of it.
 _READ = 64 * 1024
@@ -59,7 +59,7 @@ class WebSocketCapture:
         self._on_message = on_message
         self._done = done
         self._redactor = redactor
-        deflate = agreed(extensions.decode("latin-1"))
+        deflate = negotiated_deflate(extensions.decode("latin-1"))
         self._readers: dict[Sender, MessageReader] = {
             "client": MessageReader(True, limit=_READ, deflate=deflate),
             "provider": MessageReader(False, limit=_READ, deflate=deflate),

@@ -1,1 +1,1 @@
-"""Connections to providers: dialled, kept, ready ahead of need."""
+"""Connections to providers: dialling, pooling, prewarming."""

@@ -1,7 +1,7 @@
-"""Which addresses may be dialled.
+"""The policy for addresses that may be dialled.
 
-Checked on the very address a connection is opened to, after name resolution, because a name can
-point anywhere: at the cloud's metadata service, at this machine, into the private network.
+Checked on the exact address of a connection, after name resolution, because a name can resolve to
+any address: the cloud's metadata service, this machine, the private network.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from ipaddress import IPv4Address, IPv6Address, IPv6Network, ip_address
 
 from proxy.http.address import Origin
 
-# RFC 6052 and 8215: IPv4 addresses inside IPv6 ones, which a gateway on the way unpacks.
+# RFC 6052 and 8215: IPv4 addresses embedded in IPv6 ones, extracted by a gateway on the path.
 _NAT64 = (IPv6Network("64:ff9b::/96"), IPv6Network("64:ff9b:1::/48"))
 
 
 def dialled_address(text: str) -> IPv4Address | IPv6Address:
-    """The address that packets finally reach: mapped, NAT64, 6to4 and Teredo forms unpacked.
+    """The address that packets finally reach, extracted from mapped, NAT64, 6to4 and Teredo forms.
 
     Raises ValueError if ``text`` is not an address.
     """
@@ -35,7 +35,7 @@ def may_dial(address: str, origin: Origin, *, allow_private: bool) -> bool:
     """Whether a connection to the configured ``origin`` may go to ``address``.
 
     Link-local (metadata services), multicast, unspecified and reserved addresses never. Private and
-    loopback ones only if the route allows it, or names such an address itself.
+    loopback addresses only if the route allows them, or if the origin is such an address itself.
     """
     target = dialled_address(address)
     if target.is_link_local or target.is_multicast or target.is_unspecified:
@@ -43,17 +43,17 @@ def may_dial(address: str, origin: Origin, *, allow_private: bool) -> bool:
     if target.is_loopback:
         return origin.loopback or allow_private
     if target.is_reserved:
-        # Nobody's network; ::/96 in it was IPv4 once and may still be read so (RFC 4291 2.5.5.1).
+        # Not assigned; ::/96 in it was IPv4-compatible and may still be used so (RFC 4291 2.5.5.1).
         return False
-    # fec0::/10 was private space before fc00::/7 (RFC 3879); ``is_global`` does not know.
+    # fec0::/10 was private space before fc00::/7 (RFC 3879); ``is_global`` does not cover it.
     if target.is_global and not (isinstance(target, IPv6Address) and target.is_site_local):
         return True
-    # Private and shared (100.64/10) space may be ours.
+    # Private and shared (100.64/10) addresses may belong to the own network.
     return allow_private or _names(origin, target)
 
 
 def _names(origin: Origin, target: IPv4Address | IPv6Address) -> bool:
-    """Whether the configuration itself spells out ``target``."""
+    """Whether the configured host is the address ``target``."""
     try:
         return dialled_address(origin.host) == target
     except ValueError:  # a name, not an address

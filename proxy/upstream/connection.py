@@ -1,7 +1,7 @@
-"""One connection to a provider: requests out, answers in, one at a time.
+"""One connection to a provider: send requests, parse responses, one at a time.
 
-Bytes that arrive on an idle connection belong to no request; taking them for the next answer would
-hand one request's answer to another (RFC 9112 section 9.2), so such a connection is closed.
+Bytes that arrive on an idle connection belong to no request. As the next response they would assign
+one request's response to another (RFC 9112 section 9.2), so such a connection is closed.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _VERSIONS = frozenset({(1, 0), (1, 1)})
 
 
 class ResponseListener(Protocol):
-    """Who sent the request on a connection, and is told what comes back.
+    """Receives the response to the request that it sent on a connection.
 
-    ``ended`` comes with the last bytes of an answer; the connection is the receiver's no more.
+    ``ended`` is set for the last bytes of a response; the connection is then back in the pool.
     """
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
@@ -33,32 +33,34 @@ class ResponseListener(Protocol):
 
 
 class Owner(Protocol):
-    """Who keeps connections between requests."""
+    """Keeps connections between requests."""
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """The answer has ended cleanly: the connection may serve another request."""
+        """Take back a connection after the clean end of a response, for another request."""
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """The connection is closed, or belongs to somebody else now."""
+        """Drop a connection that is closed or has another owner."""
 
 
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider, serving one request at a time.
 
-    ``fresh`` until its first answer has ended; ``answered`` once the current request has had the
-    first byte of its answer.
+    fresh     until the end of the first response
+    answered  from the first byte of the response to the current request
+    closed    the connection cannot be used any more
+    deadline  in the loop's time, see ``expire``
     """
 
     __slots__ = (
         "_close_after",
         "_head_only",
+        "_listener",
         "_loop",
         "_owner",
         "_parser",
         "_payload",
         "_poll",
         "_reading_paused",
-        "_receiver",
         "_remaining",
         "_request_ended",
         "_silence",
@@ -77,7 +79,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._owner = owner
         self._loop = loop
         self._silence = silence_seconds
-        self._receiver: ResponseListener | None = None
+        self._listener: ResponseListener | None = None
         self._parser: http_parser.Parser | None = None
         self._payload: http_parser.Body | None = None
         self._poll: select.poll | None = None
@@ -105,12 +107,12 @@ class UpstreamConnection(asyncio.Protocol):
         head_only: bool = False,
         upgrading: bool = False,
     ) -> None:
-        """Send a request's head and what there is of its body, in one write.
+        """Send a request's head and the available part of its body, in one write.
 
-        ``ended`` says that this is all of it, ``head_only`` that the answer has no body (HEAD),
-        ``upgrading`` that a 101 was asked for.
+        ``ended``: the body is complete. ``head_only``: the response has no body (HEAD).
+        ``upgrading``: the request asks for a protocol switch.
         """
-        self._receiver = listener
+        self._listener = listener
         self._request_ended = ended
         self._head_only = head_only
         self._upgrading = upgrading
@@ -119,7 +121,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport.write(data)
 
     def send_more(self, data: bytes, *, ended: bool) -> None:
-        """Send more of the request's body."""
+        """Send a further part of the request body."""
         self._request_ended = ended
         if not self._reading_paused:
             self.deadline = self._loop.time() + self._silence
@@ -127,7 +129,7 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.write(data)
 
     def pause_reading(self) -> None:
-        """Read no more of the answer until ``resume_reading``: the client is slow, not silent."""
+        """Stop reading until ``resume_reading``; the client's delay is not idle time."""
         if not self._reading_paused and not self.transport.is_closing():
             self._reading_paused = True
             self.deadline = _NEVER
@@ -140,9 +142,9 @@ class UpstreamConnection(asyncio.Protocol):
             self.transport.resume_reading()
 
     def has_unread(self) -> bool:
-        """Whether bytes, or the end, have come that the loop has not told of yet.
+        """Whether bytes, or the end, have arrived that the event loop has not read yet.
 
-        They came before the next request, so they cannot belong to its answer.
+        They arrived before the next request, so they cannot belong to its response.
         """
         if self._poll is None:
             self._poll = select.poll()
@@ -150,19 +152,19 @@ class UpstreamConnection(asyncio.Protocol):
         return bool(self._poll.poll(0))
 
     def abort(self) -> None:
-        """Drop the connection now; the receiver hears nothing more."""
-        self._receiver = None
+        """Abort the connection; the listener is not called again."""
+        self._listener = None
         self.closed = True
         self.transport.abort()
 
     def detach(self) -> asyncio.Transport:
-        """Hand the transport to another protocol for good, after a 101."""
-        self._receiver = None
+        """Release the transport to another protocol permanently, after a 101 response."""
+        self._listener = None
         self.closed = True
         self._owner.forget(self)
         return self.transport
 
-    # -- what asyncio says ---------------------------------------------------------------------
+    # -- asyncio.Protocol callbacks ------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -170,25 +172,27 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.closed = True
         self._owner.forget(self)
-        if self._receiver is None:
+        if self._listener is None:
             return
         if self._until_close and exc is None:
             self._end(b"", exact=False)
         elif self.answered:
-            self._fail("http_response_incomplete", "The provider broke off its answer.")
+            self._fail("http_response_incomplete", "The provider's response is incomplete.")
         else:
-            self._fail("connection_terminated", "The provider closed the connection unanswered.")
+            self._fail(
+                "connection_terminated", "The provider closed the connection without a response."
+            )
 
     def pause_writing(self) -> None:
-        if self._receiver is not None:
-            self._receiver.on_upstream_blocked()
+        if self._listener is not None:
+            self._listener.on_upstream_blocked()
 
     def resume_writing(self) -> None:
-        if self._receiver is not None:
-            self._receiver.on_upstream_drained()
+        if self._listener is not None:
+            self._listener.on_upstream_drained()
 
     def data_received(self, data: bytes) -> None:
-        listener = self._receiver
+        listener = self._listener
         if listener is None:
             self.abort()
             return
@@ -206,17 +210,17 @@ class UpstreamConnection(asyncio.Protocol):
         elif (
             self._parser is not None
             or self._head_only
-            or (ordinary := parse_simple_head(data)) is None
-            or not self._begin_ordinary(listener, *ordinary, data)
+            or (simple := parse_simple_head(data)) is None
+            or not self._begin_simple(listener, *simple, data)
         ):
             self._parse(listener, data)
 
-    # -- reading the answer --------------------------------------------------------------------
+    # -- reading the response ------------------------------------------------------------------
 
-    def _begin_ordinary(
+    def _begin_simple(
         self, listener: ResponseListener, head: ResponseHead, size: int, data: bytes
     ) -> bool:
-        """The head is complete, and its body has a length. False if more came than that."""
+        """Begin a response with a known length. False if more bytes arrived than that."""
         assert head.length is not None
         left = size + head.length - len(data)
         if left < 0:
@@ -237,7 +241,7 @@ class UpstreamConnection(asyncio.Protocol):
         try:
             messages, _, tail = self._parser.feed_data(data)
         except http_parser.HttpProcessingError:
-            self._fail("http_protocol_error", "The provider's answer is not well-formed HTTP.")
+            self._fail("http_protocol_error", "The provider's response is not well-formed HTTP.")
             return
         if self._payload is not None:
             body = self._payload.read_nowait()
@@ -250,22 +254,24 @@ class UpstreamConnection(asyncio.Protocol):
             try:
                 head = http_parser.response_head(message)
             except ValueError:
-                self._fail("http_protocol_error", "The provider's answer is invalid.")
+                self._fail("http_protocol_error", "The provider's response is invalid.")
                 return
             if head.code == 101:
                 if self._upgrading:
                     listener.on_response_start(head, tail, ended=False)
                 else:
-                    self._fail("http_protocol_error", "The provider changed protocols unasked.")
+                    self._fail(
+                        "http_protocol_error", "The provider switched protocols without a request."
+                    )
                 return
-            # Interim answers may be left out (RFC 9110 section 15.2).
+            # Interim responses need not be forwarded (RFC 9110 section 15.2).
             if head.code >= 200:
                 last = position == len(messages)
                 self._begin(listener, message, head, payload, data, last=last)
                 return
             if head.code < 100 or payload.read_nowait() or not payload.is_eof():
-                # None has a body (RFC 9112 section 6.3), and nobody would empty it.
-                self._fail("http_protocol_error", "The provider's interim answer is invalid.")
+                # An interim response has no body (RFC 9112 section 6.3), and it would not be read.
+                self._fail("http_protocol_error", "The provider's interim response is invalid.")
                 return
 
     def _begin(
@@ -278,13 +284,13 @@ class UpstreamConnection(asyncio.Protocol):
         *,
         last: bool,
     ) -> None:
-        """The head is complete: find out how the body ends (RFC 9112 section 6.3)."""
+        """Begin a parsed response: determine the framing of its body (RFC 9112 section 6.3)."""
         if message.version not in _VERSIONS:
             self._fail("http_protocol_error", "The provider does not speak HTTP/1.1.")
             return
         codings = [coding.lower() for coding in head.values(b"transfer-encoding")]
         if codings and (message.version == (1, 0) or codings != [b"chunked"]):
-            # In HTTP/1.0 it means that the framing is faulty (RFC 9112 section 6.1).
+            # In HTTP/1.0 a transfer coding means faulty framing (RFC 9112 section 6.1).
             self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
             return
         self._close_after = head.closing
@@ -302,8 +308,8 @@ class UpstreamConnection(asyncio.Protocol):
         listener.on_response_start(head, body, ended=False)
 
     def _end(self, body: bytes, head: ResponseHead | None = None, *, exact: bool) -> None:
-        """The answer is complete. ``exact``: nothing came behind it, so the connection is clean."""
-        listener, self._receiver = self._receiver, None
+        """End the response. ``exact``: no bytes follow it, so the connection is reusable."""
+        listener, self._listener = self._listener, None
         assert listener is not None
         self._parser = self._payload = None
         self._remaining = 0
@@ -311,7 +317,7 @@ class UpstreamConnection(asyncio.Protocol):
             exact
             and self._request_ended
             and not self._close_after
-            # A provider that has not taken the whole request may never take the next one.
+            # A provider that has not read the whole request may never read the next one.
             and not self.transport.get_write_buffer_size()
         ):
             self.fresh = False
@@ -328,18 +334,18 @@ class UpstreamConnection(asyncio.Protocol):
             listener.on_response_start(head, body, ended=True)
 
     def _fail(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:
-        listener = self._receiver
+        listener = self._listener
         self.abort()
         if listener is not None:
             listener.on_upstream_error(UpstreamFailure(proxy_error, detail, timed_out=timed_out))
 
     def expire(self, now: float) -> None:
-        """Give up if the provider has been silent for too long. ``now`` is the loop's time."""
+        """Fail the request if the deadline has passed. ``now`` is the loop's time."""
         if now < self.deadline:
             return
-        if self._receiver is None:
+        if self._listener is None:
             self.abort()
         elif self.answered:
-            self._fail("connection_read_timeout", "The provider went silent.", timed_out=True)
+            self._fail("connection_read_timeout", "The provider stopped sending.", timed_out=True)
         else:
-            self._fail("http_response_timeout", "The provider did not answer.", timed_out=True)
+            self._fail("http_response_timeout", "The provider did not respond.", timed_out=True)

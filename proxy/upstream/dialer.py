@@ -1,4 +1,4 @@
-"""Opening a connection to a provider: resolve, check each address, connect, verify TLS."""
+"""Open a connection to a provider: resolve, check each address, connect, verify TLS."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from proxy.upstream.address_policy import dialled_address, may_dial
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
-# Seconds before the next address is tried beside the first (RFC 8305 section 5).
+# Delay before the next address is tried in parallel (seconds, RFC 8305 section 5).
 _HAPPY_EYEBALLS_DELAY = 0.25
 
 
 def tls_context() -> ssl.SSLContext:
-    """Verifies always, TLS 1.2 or newer, the system's authorities (``SSL_CERT_FILE`` respected).
+    """A context that always verifies: TLS 1.2 or newer, the system's CAs or ``SSL_CERT_FILE``.
 
-    Not ``create_default_context``: that one writes session keys to ``SSLKEYLOGFILE``.
+    Not ``create_default_context``, which writes session keys to ``SSLKEYLOGFILE``.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -36,9 +36,11 @@ def tls_context() -> ssl.SSLContext:
 class Dialler:
     """Opens connections to one origin.
 
-    address        dial this (host, port) instead of resolving: for the built-in provider
-    allow_private  see ``addresses.may_dial``
-    own            where keyrelay itself listens: (host, port); never dialled
+    connect_seconds  limit for resolution, connect and TLS handshake together
+    allow_private    see ``address_policy.may_dial``
+    tls              required for an https origin
+    address          (host, port) to dial without resolution, for the built-in provider
+    own              the (host, port) pairs of keyrelay's own listeners, which are never dialled
     """
 
     def __init__(
@@ -61,9 +63,9 @@ class Dialler:
         self._own = own
 
     async def dial(self, protocol: Callable[[], P]) -> P:
-        """A connection with ``protocol``, TLS included.
+        """Open a connection with ``protocol``, TLS included.
 
-        Raises UpstreamFailure. Cancelling closes the half-open connection.
+        Raises UpstreamFailure. Cancellation closes the half-open connection.
         """
         loop = asyncio.get_running_loop()
         try:
@@ -71,7 +73,7 @@ class Dialler:
                 found = await self._resolve(loop)
                 name = self._origin.host if self._tls else None
                 if len(found) == 1 and found[0][0] == socket.AF_INET:
-                    # No race to run; the loop connects with less ado (and sets TCP_NODELAY).
+                    # Without a race the loop connects with less overhead and sets TCP_NODELAY.
                     host, port = found[0][4]
                     _, connection = await loop.create_connection(
                         protocol, host, port, ssl=self._tls, server_hostname=name
@@ -110,7 +112,7 @@ class Dialler:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", self._address)]
         origin = self._origin
-        found = _literal(origin) or await _looked_up(origin, loop)
+        found = _literal(origin) or await _resolve_name(origin, loop)
         allowed: list[AddrInfoType] = [
             info
             for info in found
@@ -119,17 +121,17 @@ class Dialler:
         if not allowed:
             raise UpstreamFailure(
                 "destination_ip_prohibited",
-                "The provider's host name points at an address that routes must not reach; "
+                "The provider's host name resolves to an address that routes must not reach; "
                 "a private one can be allowed with allow_private: true.",
             )
-        if any(self._leads_back(str(info[4][0])) for info in allowed):
+        if any(self._is_own_listener(str(info[4][0])) for info in allowed):
             raise UpstreamFailure(
                 "proxy_loop_detected", "The route's upstream leads back to keyrelay itself."
             )
         return allowed
 
-    def _leads_back(self, address: str) -> bool:
-        """Whether keyrelay listens there. A request would go round until something gives way."""
+    def _is_own_listener(self, address: str) -> bool:
+        """Whether keyrelay listens at the address. A request would loop until a limit is hit."""
         target = dialled_address(address)
         for host, port in self._own():
             own = dialled_address(host)
@@ -140,7 +142,7 @@ class Dialler:
         return False
 
 
-async def _looked_up(origin: Origin, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
+async def _resolve_name(origin: Origin, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
     """The addresses of a name. Raises UpstreamFailure."""
     try:
         found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
@@ -150,7 +152,7 @@ async def _looked_up(origin: Origin, loop: asyncio.AbstractEventLoop) -> list[Ad
 
 
 def _literal(origin: Origin) -> list[AddrInfoType]:
-    """The address if the host is one, so that no thread has to be asked; none for a name."""
+    """The address if the host is one, which needs no resolver thread; empty for a name."""
     try:
         address = ipaddress.ip_address(origin.host)
     except ValueError:
@@ -159,5 +161,5 @@ def _literal(origin: Origin) -> list[AddrInfoType]:
         return [
             (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (origin.host, origin.port))
         ]
-    place = (origin.host, origin.port, 0, 0)
-    return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", place)]
+    sockaddr = (origin.host, origin.port, 0, 0)
+    return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", sockaddr)]

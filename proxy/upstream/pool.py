@@ -1,9 +1,9 @@
-"""The connections of one route to its provider.
+"""The connection pool of one route.
 
-A pool belongs to one route and so to one credential: no connection is ever shared between two.
-Idle connections are handed out last in, first out, so that a quiet pool shrinks; a *spare*, which
-was dialled ahead of need, only when none is idle. One is as fast as the other, and a spare that is
-kept serves the WebSocket that will take its connection away for good.
+A pool belongs to one route and so to one credential: credentials never share a connection. Idle
+connections are taken last in, first out, so that an unused pool shrinks; a prewarmed one only if
+none is idle. Both are equally fast, and a WebSocket that takes a prewarmed connection leaves the
+idle ones, since it never returns its connection.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _NEVER = float("inf")
 class Pool:
     """The connections of one route.
 
-    idle_seconds      how long an unused connection is kept; below the idle limits that providers'
-                      front ends have (60 s is the shortest common one), so that a request does not
-                      meet a connection that is just being closed
-    silence_seconds   how long a provider that owes an answer may send nothing
-    sparing           when spares are dialled; None for no spares
+    idle_seconds     how long an unused connection is kept; below the idle timeouts of providers'
+                     front ends (60 s is the shortest common one), so that a request does not meet a
+                     connection that is just being closed
+    silence_seconds  how long a provider may send nothing during a response
+    prewarm_policy   when connections are prewarmed; None for never
 
-    ``counts`` only ever grow.
+    ``counts`` increase monotonically.
     """
 
     def __init__(
@@ -46,17 +46,17 @@ class Pool:
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
         self.counts = PoolStats()
-        self._spares: PrewarmedConnections | None = None
+        self._prewarmed: PrewarmedConnections | None = None
         if prewarm_policy is not None:
-            self._spares = PrewarmedConnections(
+            self._prewarmed = PrewarmedConnections(
                 self._connect, loop, prewarm_policy, self._idle, self.counts
             )
 
     # -- for requests --------------------------------------------------------------------------
 
     def take(self) -> UpstreamConnection | None:
-        """A connection that is ready: the idle one used last, else the newest spare, else None."""
-        prewarmed = self._spares
+        """A ready connection: the most recently used idle one, else a prewarmed one, else None."""
+        prewarmed = self._prewarmed
         if prewarmed is not None:
             prewarmed.prewarm_policy.used = True
         while self._idle:
@@ -72,7 +72,7 @@ class Pool:
         return None if prewarmed is None else prewarmed.take()
 
     async def dial(self) -> UpstreamConnection:
-        """A new connection, TLS included. Raises UpstreamFailure. Cancelling leaves nothing."""
+        """Open a new connection, TLS included. Raises UpstreamFailure. Cancellation closes it."""
         self.counts.dialled += 1
         return await self._connect()
 
@@ -82,13 +82,13 @@ class Pool:
         )
         if connection.closed:
             raise UpstreamFailure(
-                "connection_terminated", "The provider closed the connection at once."
+                "connection_terminated", "The provider closed the connection immediately."
             )
         self._open.add(connection)
         return connection
 
     def give_back(self, connection: UpstreamConnection) -> None:
-        """Take a connection whose answer has ended cleanly."""
+        """Take back a connection after the clean end of a response."""
         if not self._idle_seconds:
             connection.abort()
             return
@@ -96,55 +96,55 @@ class Pool:
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """The connection is closed, or no longer ours."""
+        """Drop a connection that is closed or has another owner."""
         self._open.discard(connection)
         if connection in self._idle:
             self._idle.remove(connection)
-        if self._spares is not None:
-            self._spares.forget(connection)
+        if self._prewarmed is not None:
+            self._prewarmed.forget(connection)
 
     # -- for the owner -------------------------------------------------------------------------
 
     def expire(self, now: float) -> None:
-        """Close what has been idle or silent for too long, and see to the spares.
+        """Close connections past their deadline, and maintain the prewarmed ones.
 
         To be called about once a second with the loop's time.
         """
         for connection in list(self._open):
             connection.expire(now)
-        if self._spares is not None:
-            self._spares.expire(now)
+        if self._prewarmed is not None:
+            self._prewarmed.expire(now)
 
     def retire(self) -> None:
-        """Serve what is under way and nothing more: a reload has put another pool in place.
+        """Serve requests in progress only: a reload has replaced this pool.
 
-        What waits for requests is closed now, what serves one when its answer ends. A request that
-        found this pool earlier may still dial.
+        Idle connections are closed now, busy ones after their response. A request that got this
+        pool before may still dial.
         """
         self._idle_seconds = 0
         for connection in list(self._idle):
             connection.abort()
         self._idle.clear()
-        if self._spares is not None:
-            self._spares.retire()
+        if self._prewarmed is not None:
+            self._prewarmed.retire()
 
     def close(self) -> None:
-        """Drop every connection."""
+        """Abort every connection."""
         self.retire()
         for connection in list(self._open):
             connection.abort()
 
     @property
     def idle(self) -> int:
-        """How many connections have served and wait for another request."""
+        """Number of connections that wait for another request."""
         return len(self._idle)
 
     @property
     def prewarmed(self) -> int:
-        """How many connections wait for their first request."""
-        return 0 if self._spares is None else len(self._spares)
+        """Number of connections that wait for their first request."""
+        return 0 if self._prewarmed is None else len(self._prewarmed)
 
     @property
     def open(self) -> int:
-        """How many connections there are, those in use among them; a WebSocket's is not ours."""
+        """Number of all connections, including busy ones, excluding those of WebSockets."""
         return len(self._open)

@@ -1,7 +1,7 @@
-"""The spare connections of a pool: standing, never used, through their TLS handshake.
+"""Prewarmed connections of a pool: unused, with their TLS handshake complete.
 
-Nothing here delays or fails a request: dials run in tasks of their own, and what goes wrong is
-counted and tried again later. ``sparing`` decides on times.
+Prewarming neither delays nor fails a request: dials run in separate tasks, and failures are counted
+and retried later. ``PrewarmPolicy`` decides on times.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from proxy.upstream.connection import UpstreamConnection
 
 @dataclass(slots=True)
 class PoolStats:
-    """What a pool has done so far.
+    """Monotonic counters of a pool.
 
-    reused          times that an idle connection served
-    spared          times that a spare served
+    reused          requests served by an idle connection
+    spared          requests served by a prewarmed connection
     dialled         dials that a request waited for
-    spare_dials     dials of spares
-    spare_failures  of those, how many failed, or gave what the provider closed before its time
+    spare_dials     dials of prewarmed connections
+    spare_failures  such dials that failed, or whose connection the provider closed early
     """
 
     reused: int = 0
@@ -36,11 +36,11 @@ class PoolStats:
 
 
 class PrewarmedConnections:
-    """The spares of one pool.
+    """The prewarmed connections of one pool.
 
     connect  opens a connection of the pool; raises UpstreamFailure
-    idle     the pool's idle connections, those given back last at the end; they count as spares
-    counts   the pool's, three of which are kept here
+    idle     the pool's idle connections, the most recently used one last; they count as ready
+    counts   the pool's counters; those of prewarmed connections are updated here
     """
 
     __slots__ = (
@@ -66,7 +66,7 @@ class PrewarmedConnections:
         self._loop = loop
         self._idle = idle
         self._counts = counts
-        # When each began to stand; the oldest first.
+        # Time when each was opened; the oldest first.
         self._since: dict[UpstreamConnection, float] = {}
         self._dials: set[asyncio.Task[None]] = set()
         self._retired = False
@@ -76,44 +76,44 @@ class PrewarmedConnections:
         return len(self._since)
 
     def take(self) -> UpstreamConnection | None:
-        """The newest spare, or None. Another is dialled at once: a WebSocket never gives back."""
+        """The newest connection, or None. Dials a replacement: a WebSocket never returns one."""
         for connection in reversed(self._since):
-            # Where the loop has something to tell, it may be TLS, which sends tickets behind its
-            # handshake; data or an end close the connection when the loop has told of it.
+            # Unread bytes may be TLS session tickets behind the handshake, so the connection is
+            # kept; if they are data or an end, the event loop closes it after reading them.
             if not (connection.closed or connection.transport.is_closing()) and (
                 not connection.has_unread()
             ):
                 del self._since[connection]
                 self._counts.spared += 1
                 self.prewarm_policy.served()
-                self._tend(self._loop.time())
+                self._maintain(self._loop.time())
                 return connection
         return None
 
     def forget(self, connection: UpstreamConnection) -> None:
-        """A connection of the pool is gone; if it was no spare, a spare may have to replace it."""
+        """Drop a closed connection; after the close of a pooled one, prewarming may be needed."""
         now = self._loop.time()
         since = self._since.pop(connection, None)
         if since is not None:
-            self._lost(now - since, now)
-        self._tend(now)
+            self._closed_early(now - since, now)
+        self._maintain(now)
 
     def expire(self, now: float) -> None:
-        """Renew, replace and give up what time has come for. To be called about once a second."""
+        """Renew, replace and close connections by age. To be called about once a second."""
         self.prewarm_policy.tick(now)
-        self._tend(now)
+        self._maintain(now)
 
     def retire(self) -> None:
-        """Close all there are; there will be no more."""
+        """Close all prewarmed connections and dial no more."""
         self._retired = True
         for task in self._dials:
             task.cancel()
         self._close(math.inf)
 
-    def _tend(self, now: float) -> None:
-        """Dial the spares that are missing, close those that are not needed any more.
+    def _maintain(self, now: float) -> None:
+        """Dial missing connections, close surplus ones.
 
-        An old one is closed when as many young ones stand as there shall be, or its time is over.
+        An old one is closed when enough young ones are ready, or at its time limit.
         """
         prewarm_policy = self.prewarm_policy
         if self._retired:
@@ -125,7 +125,7 @@ class PrewarmedConnections:
         old = now - prewarm_policy.limit_seconds + lead
         ready = sum(one.deadline - now > lead for one in self._idle[-prewarm_policy.prewarmed :])
         for since in self._since.values():
-            prewarm_policy.stood(now - since)
+            prewarm_policy.unused(now - since)
             ready += since > old
         for _ in range(prewarm_policy.missing(ready, len(self._dials), now)):
             task = prewarm_policy.spawn(self._dial())
@@ -134,9 +134,9 @@ class PrewarmedConnections:
         self._close(old if ready >= prewarm_policy.prewarmed else old - lead)
 
     def _close(self, until: float) -> None:
-        """Close those that have been standing since ``until`` or longer."""
+        """Close the connections that were opened at ``until`` or before."""
         for connection in [one for one, since in self._since.items() if since <= until]:
-            # First out of here, so that it does not count as closed by the provider.
+            # Removed first, so that it does not count as closed by the provider.
             del self._since[connection]
             connection.abort()
 
@@ -148,44 +148,45 @@ class PrewarmedConnections:
             self._counts.spare_failures += 1
             self.prewarm_policy.failed(self._loop.time())
             return
-        # As after an answer: if it ends just as a request leaves, nobody has read that request.
+        # As after a response: if the connection ends while a request is being sent, the provider
+        # has not read that request.
         connection.fresh = False
         now = self._loop.time()
         self._since[connection] = now
-        self._tend(now)
+        self._maintain(now)
 
-    def _lost(self, seconds: float, now: float) -> None:
-        """The provider closed a spare, or sent something that nobody had asked for."""
+    def _closed_early(self, seconds: float, now: float) -> None:
+        """Count a connection that the provider closed, or on which it sent unsolicited bytes."""
         self._counts.spare_failures += 1
-        self.prewarm_policy.lost(seconds, now)
+        self.prewarm_policy.closed_early(seconds, now)
 
 
-# A fresh spare is dialled this share of a spare's time before its end, within these bounds
-# (seconds): it has to stand before the old one is closed, and time is looked at once a second.
+# A replacement is dialled this share of the time limit before it, within these bounds (seconds): it
+# must be open before the old connection is closed, and times are checked once a second.
 _LEAD_SHARE = 0.2
-_LEAD_LEAST = 2.0
-_LEAD_MOST = 5.0
-# Spares are not renewed more often than this (seconds): a provider that closes them sooner does not
-# want them.
-_RENEW_LEAST = 2.0
-# Spacing of attempts that fail (seconds): full jitter below a doubling bound.
-_BACKOFF_LEAST = 0.1
+_LEAD_MIN = 2.0
+_LEAD_MAX = 5.0
+# Minimum interval of renewals (seconds): a provider that closes connections sooner does not accept
+# unused ones.
+_MIN_RENEWAL = 2.0
+# Delay after failed attempts (seconds): full jitter below a doubling bound.
+_BACKOFF_MIN = 0.1
 _BACKOFF_FIRST = 1.0
-_BACKOFF_MOST = 60.0
+_BACKOFF_MAX = 60.0
 
 
 class PrewarmPolicy:
-    """The spares of one route, as far as time decides on them.
+    """Decides when connections of one route are prewarmed and renewed.
 
-    spawn           starts a task that somebody owns; the dials of spares run in such tasks
-    spares          how many connections shall be ready while the route is in use
+    spawn           starts a task that the application owns, for each dial
+    prewarmed       number of connections to keep ready while the route is in use
     in_use_seconds  how long after its last request a route counts as in use
-    idle_seconds    how long a connection may stand unused. Below 4 s spares would have to be
-                    renewed all the time, so there are none
+    idle_seconds    how long a connection may stay unused. Below 4 s connections would be renewed
+                    continuously, so none is prewarmed
     jitter          a number from 0 to 1, random by default
 
-    ``used`` is set by whoever serves a request: nothing else need be done for each of them.
-    All times are the loop's.
+    The pool sets ``used`` for each request, which is the only cost per request. All times are the
+    loop's, in seconds.
     """
 
     __slots__ = (
@@ -218,43 +219,43 @@ class PrewarmPolicy:
         self._in_use_seconds = in_use_seconds
         self._in_use_until = -math.inf
         self._idle_seconds = idle_seconds
-        # How long a spare may stand: less than idle_seconds once the provider has shown it.
+        # Maximum age of an unused connection; reduced when the provider closes one earlier.
         self._limit = idle_seconds
         self._jitter = jitter
         self._failures = 0
         self._not_before = -math.inf
 
     def tick(self, now: float) -> None:
-        """Notice whether the route is in use. To be called about once a second."""
+        """Update whether the route is in use. To be called about once a second."""
         if self.used:
             self.used = False
             self._in_use_until = now + self._in_use_seconds
         in_use = now < self._in_use_until
         if self._in_use and not in_use:
-            # What was learnt may have been an accident; the next requests find out anew.
+            # The measured limit may have been accidental; it is measured again on the next use.
             self._limit = self._idle_seconds
             self._failures = 0
         self._in_use = in_use
 
     @property
     def wanted(self) -> bool:
-        """Whether the route is in use and so has spares."""
+        """Whether the route is in use and prewarms connections."""
         return (self.used or self._in_use) and self.prewarmed > 0
 
     @property
     def lead_seconds(self) -> float:
-        """How long before its end a connection no longer counts as ready."""
+        """How long before its time limit a connection no longer counts as ready (seconds)."""
         return _lead(self._limit)
 
     @property
     def limit_seconds(self) -> float:
-        """How long a spare may stand."""
+        """Maximum age of an unused connection (seconds)."""
         return self._limit
 
     def missing(self, ready: int, dialling: int, now: float) -> int:
-        """How many spares are to be dialled now, beside those being dialled.
+        """Number of connections to dial now, in addition to the dials in progress.
 
-        After a failure one at a time: it shows whether more are worth it.
+        One at a time after a failure, as a probe.
         """
         if not self.wanted or now < self._not_before:
             return 0
@@ -262,34 +263,34 @@ class PrewarmPolicy:
         return max(0, min(self.prewarmed - ready, most) - dialling)
 
     def served(self) -> None:
-        """A spare was of use."""
+        """Record that a prewarmed connection served a request."""
         self._failures = 0
 
-    def stood(self, seconds: float) -> None:
-        """A spare has been standing for so long, and still is."""
+    def unused(self, seconds: float) -> None:
+        """Record that a connection has been open and unused this long (seconds)."""
         if _renewable(seconds):
             self._failures = 0
 
-    def lost(self, seconds: float, now: float) -> None:
-        """The provider closed a spare that had stood this long."""
+    def closed_early(self, seconds: float, now: float) -> None:
+        """Record that the provider closed a connection that had been unused this long (seconds)."""
         if _renewable(seconds):
             self._limit = min(self._limit, seconds)
         else:
             self.failed(now)
 
     def failed(self, now: float) -> None:
-        """A spare could not be had. Several at the same time count once."""
+        """Record a failed dial. Simultaneous failures count once."""
         if now < self._not_before:
             return
-        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures, 30), _BACKOFF_MOST)
+        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures, 30), _BACKOFF_MAX)
         self._failures += 1
-        self._not_before = now + max(bound * self._jitter(), _BACKOFF_LEAST)
+        self._not_before = now + max(bound * self._jitter(), _BACKOFF_MIN)
 
 
 def _lead(limit: float) -> float:
-    return min(max(limit * _LEAD_SHARE, _LEAD_LEAST), _LEAD_MOST)
+    return min(max(limit * _LEAD_SHARE, _LEAD_MIN), _LEAD_MAX)
 
 
 def _renewable(limit: float) -> bool:
-    """Whether a spare that may stand so long can be replaced in time, and not too often."""
-    return limit - _lead(limit) >= _RENEW_LEAST
+    """Whether a connection with this time limit can be replaced in time, and not too often."""
+    return limit - _lead(limit) >= _MIN_RENEWAL

@@ -1,1 +1,1 @@
-"""WebSockets after the handshake: bytes move, and at the end both sides are told."""
+"""WebSockets: handshake checks, the byte relay, graceful close, frames and messages."""

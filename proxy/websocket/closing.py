@@ -1,14 +1,14 @@
-"""The end of a WebSocket session that we have to end: both sides get a Close frame (1001).
+"""Graceful close of a WebSocket session by the proxy: both sides get a Close frame (1001).
 
-Until then bytes crossed uncounted by frame, and a Close frame may only stand between two frames.
-So each direction is looked at from now on until a border between frames is found:
+The relay does not parse frames, and a Close frame may be inserted between two frames only. From now
+on each direction is therefore parsed until a frame boundary is found:
 
-- where nothing has come for a moment, because senders write whole frames;
-- at the end of a read that holds nothing but whole frames;
-- behind a pause, where a read begins with a frame; that one gets its end first.
+- after a moment without data, because senders write whole frames;
+- at the end of a read that consists of whole frames;
+- behind a pause, where a read begins with a frame; the end of that frame is forwarded first.
 
-A side that never pauses is told all the same when half of the time is over: it then sees a broken
-session, which is better than a silent one.
+A direction without a pause gets its Close frame anyway after half of the grace period: the peer
+then sees a protocol error, which is better than a connection that ends without notice.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from proxy.websocket.frames import CLOSE, close_frame
 
 # RFC 6455 section 7.4.1.
 _GOING_AWAY = 1001
-# Silence (seconds) that stands for a border. A frame that crosses a long way comes in bursts, one
-# for each round trip, so it is at least two of those.
+# Time without data (seconds) that indicates a frame boundary. Over a long distance a frame arrives
+# in bursts, one per round trip, so the actual value is at least two round trips.
 _QUIET = 0.02
-# The same once something has come that is not whole frames: a large one is under way.
+# The same after data that is not whole frames: a large frame is in progress.
 _LONG_QUIET = 0.25
-# When a timer is so late (seconds) the loop was busy, and nobody could have been heard.
+# A timer this late (seconds) means a busy loop, which could not have read any data.
 _LATE = 0.01
-# Silence behind which a read may begin with a frame.
+# Pause (seconds) after which a read may begin with a frame.
 _PAUSE = 0.002
-# What is left at the end may take so long (seconds) to go out.
-_LAST = 1.0
-# Linux, struct tcp_info: where the smoothed round-trip time is, in microseconds.
+# Time (seconds) for flushing the write buffers at the end.
+_FLUSH_SECONDS = 1.0
+# Offset of the smoothed round-trip time, in microseconds, in Linux's struct tcp_info.
 _ROUND_TRIP_AT = 68
 
 
 class Side(Protocol):
-    """One of the two connections, as the relay keeps it.
+    """One of the two connections, as the relay represents it.
 
-    full    it takes nothing more for now, so the far side is not read
-    silent  it will send nothing more, and the far side was told so
-    lost    it is gone
+    full    its write buffer is full, so the other side is not read
+    silent  it has ended its sending direction, and the other side got that end
+    lost    it is closed
     """
 
     transport: asyncio.Transport
@@ -66,12 +66,12 @@ class Side(Protocol):
 class GracefulClose:
     """Ends one session within ``grace_seconds``.
 
-    Takes both transports over. A side's answer to the Close frame ends its connection; whoever does
-    not answer is dropped when the time is over. A session that one side is just closing by itself
-    ends as it would have.
+    Takes over both transports. A peer's Close frame in response ends its connection; a peer without
+    one is disconnected at the end of the grace period. A session that a peer is already closing
+    ends as without the proxy.
     """
 
-    __slots__ = ("_due", "_half", "_leaving", "_loop", "_timer", "_until")
+    __slots__ = ("_closing", "_due", "_half", "_loop", "_timer", "_until")
 
     def __init__(
         self, client: Side, provider: Side, loop: asyncio.AbstractEventLoop, grace_seconds: float
@@ -82,60 +82,60 @@ class GracefulClose:
         self._until = now + grace_seconds
         self._due = now
         self._timer: asyncio.TimerHandle | None = None
-        first = _Leaving(self, client, loop, from_client=True)
-        second = _Leaving(self, provider, loop, from_client=False)
+        first = _ClosingDirection(self, client, loop, from_client=True)
+        second = _ClosingDirection(self, provider, loop, from_client=False)
         first.far, second.far = second, first
-        self._leaving = (first, second)
-        for one in self._leaving:
+        self._closing = (first, second)
+        for one in self._closing:
             one.side.transport.set_protocol(one)
-        self._look()
+        self._check()
 
-    def _look(self) -> None:
-        """See how far both are, and when to look again. One timer for a session."""
+    def _check(self) -> None:
+        """Check both directions and schedule the next check. One timer per session."""
         now = self._loop.time()
-        for one in self._leaving:
+        for one in self._closing:
             if now - self._due > _LATE:
-                one.begin_silence()
-            one.look(now, hurry=now >= self._half)
+                one.restart_silence()
+            one.check(now, force=now >= self._half)
         if now >= self._until:
-            for one in self._leaving:
+            for one in self._closing:
                 one.side.close()
-            self._timer = self._loop.call_later(_LAST, self._abort)
+            self._timer = self._loop.call_later(_FLUSH_SECONDS, self._abort)
             return
-        again = min(one.look_again(now) for one in self._leaving)
+        due = min(one.next_check(now) for one in self._closing)
         limit = self._half if now < self._half else self._until
-        self._due = min(again, limit)
-        self._timer = self._loop.call_at(self._due, self._look)
+        self._due = min(due, limit)
+        self._timer = self._loop.call_at(self._due, self._check)
 
     def _abort(self) -> None:
-        for one in self._leaving:
+        for one in self._closing:
             one.side.transport.abort()
 
     def over(self) -> None:
-        """Both connections are gone."""
+        """Cancel the timer: both connections are closed."""
         if self._timer is not None:
             self._timer.cancel()
 
 
-class _Leaving(asyncio.Protocol):
-    """What comes from one side, on its way to the other.
+class _ClosingDirection(asyncio.Protocol):
+    """The direction from one side to the other, until both have closed.
 
-    said    the far side has got its Close frame, ours or that of this side; nothing of this side
-            crosses any more
-    closed  this side has sent a Close frame or its end
+    close_sent  the far side has got a Close frame, the proxy's or that of this side; nothing more
+                is forwarded to it
+    closed      this side has sent a Close frame or ended its connection
     """
 
     __slots__ = (
-        "_borders",
-        "_farewell",
+        "_frame_sync",
         "_from_client",
+        "_graceful_close",
         "_last_read",
-        "_left_alone",
         "_loop",
         "_quiet",
+        "_unchanged",
+        "close_sent",
         "closed",
         "far",
-        "said",
         "side",
     )
 
@@ -147,34 +147,34 @@ class _Leaving(asyncio.Protocol):
         *,
         from_client: bool,
     ) -> None:
-        self._farewell = graceful_close
+        self._graceful_close = graceful_close
         self._loop = loop
         self._from_client = from_client
         self._quiet = max(_QUIET, 2 * _round_trip(side.transport))
         self._last_read = loop.time()
-        self._borders = FrameSync(from_client)
-        # The far side ends the session by itself: the answer to that crosses as it is.
-        self._left_alone = False
+        self._frame_sync = FrameSync(from_client)
+        # The far side ends the session itself: the Close frame in response is forwarded unchanged.
+        self._unchanged = False
         self.side = side
-        self.far: _Leaving
-        self.said = False
+        self.far: _ClosingDirection
+        self.close_sent = False
         self.closed = False
 
-    # -- looking for the border ----------------------------------------------------------------
+    # -- finding a frame boundary --------------------------------------------------------------
 
-    def look(self, now: float, *, hurry: bool) -> None:
-        """Say it if nothing has come for long enough, or if there is a ``hurry``."""
+    def check(self, now: float, *, force: bool) -> None:
+        """Send the Close frame after enough time without data, or immediately with ``force``."""
         if self.side.lost:
             return
-        if not self._borders.known and self._is_quiet(now):
-            self._borders.silence()
-            self._say()
-        elif hurry:
-            self._say()
+        if not self._frame_sync.known and self._is_quiet(now):
+            self._frame_sync.silence()
+            self._send_close()
+        elif force:
+            self._send_close()
 
-    def look_again(self, now: float) -> float:
-        """When silence may have lasted long enough, if that is still of interest."""
-        if self._borders.known or self.side.lost:
+    def next_check(self, now: float) -> float:
+        """When the time without data may suffice (loop time); infinity if no longer needed."""
+        if self._frame_sync.known or self.side.lost:
             return float("inf")
         due = self._last_read + self._quiet
         return due if due > now else now + self._quiet
@@ -182,7 +182,7 @@ class _Leaving(asyncio.Protocol):
     def _is_quiet(self, now: float) -> bool:
         if now - self._last_read < self._quiet or self.side.far.full:
             return False
-        # What has come and is not read yet is no silence either.
+        # Unread data means that the direction is not quiet.
         poll = select.poll()
         poll.register(self.side.transport.get_extra_info("socket"), select.POLLIN)
         return not poll.poll(0)
@@ -191,71 +191,72 @@ class _Leaving(asyncio.Protocol):
         now = self._loop.time()
         paused = now - self._last_read >= _PAUSE
         self._last_read = now
-        frames = self._borders.read(data, paused=paused)
+        frames = self._frame_sync.read(data, paused=paused)
         if frames is None:
             self._quiet = max(self._quiet, _LONG_QUIET)
-            if not self.said:
+            if not self.close_sent:
                 self.side.data_received(data)
-            if self.far.said and self._ends_with_answer(data):
-                self._has_closed()
+            if self.far.close_sent and self._ends_with_response(data):
+                self._received_close()
             return
         closing = any(frame.opcode == CLOSE for frame in frames)
-        if not self.said:
-            # Up to the last border in it; less than nothing if the frame began before.
-            whole = len(data) - self._borders.pending
-            if self._left_alone or whole < 0:
+        if not self.close_sent:
+            # Forward up to the last boundary in it; negative if the frame began before.
+            whole = len(data) - self._frame_sync.pending
+            if self._unchanged or whole < 0:
                 self.side.data_received(data)
             else:
-                answered = closing and self.far.said
-                if answered:
-                    # The answer to our own Close frame, which may hold another code, ends here.
+                response = closing and self.far.close_sent
+                if response:
+                    # The response to the proxy's Close frame, which may have another code, ends
+                    # here.
                     whole -= frames[-1].size + (6 if self._from_client else 2)
                 if whole > 0:
                     self.side.data_received(data[:whole])
-                if answered or not closing:
-                    self._say()
+                if response or not closing:
+                    self._send_close()
         if closing:
-            self._has_closed()
+            self._received_close()
 
-    def _ends_with_answer(self, data: bytes) -> bool:
-        """Whether the last bytes repeat our Close frame, wherever the frames before it begin."""
+    def _ends_with_response(self, data: bytes) -> bool:
+        """Whether the last bytes echo the proxy's Close frame, without a known boundary."""
         mask = data[-6:-2] if self._from_client else None
         return data.endswith(close_frame(_GOING_AWAY, mask=mask))
 
-    # -- saying it -----------------------------------------------------------------------------
+    # -- closing -------------------------------------------------------------------------------
 
-    def _say(self) -> None:
-        """Tell the far side, unless it has been told or need not be."""
-        if self.said or self._left_alone:
+    def _send_close(self) -> None:
+        """Send a Close frame to the far side, unless it has got one or needs none."""
+        if self.close_sent or self._unchanged:
             return
-        self.said = True
+        self.close_sent = True
         far = self.side.far
         if not (self.side.silent or far.lost or far.transport.is_closing()):
-            # Towards the provider we are the client (RFC 6455 section 5.3).
+            # Frames to the provider are masked: the proxy is its client (RFC 6455 section 5.3).
             mask = os.urandom(4) if self._from_client else None
             far.transport.write(close_frame(_GOING_AWAY, mask=mask))
         self.far.settle()
 
-    def _has_closed(self) -> None:
-        """The side's Close frame has come; if the far side was not told, it got that one."""
-        self.closed = self.said = True
-        if not self.far.said:
-            self.far.leave_alone()
+    def _received_close(self) -> None:
+        """Handle this side's Close frame; a far side without one got it forwarded."""
+        self.closed = self.close_sent = True
+        if not self.far.close_sent:
+            self.far.keep_unchanged()
         self.settle()
         self.far.settle()
 
-    def leave_alone(self) -> None:
-        self._left_alone = True
+    def keep_unchanged(self) -> None:
+        self._unchanged = True
 
     def settle(self) -> None:
-        """End the connection of a side that has been told and has answered."""
-        if self.closed and self.far.said:
+        """Close the connection of a side that has got and sent a Close frame."""
+        if self.closed and self.far.close_sent:
             self.side.close()
 
-    # -- what asyncio says ---------------------------------------------------------------------
+    # -- asyncio.Protocol callbacks ------------------------------------------------------------
 
     def eof_received(self) -> bool:
-        self._say()
+        self._send_close()
         self.closed = True
         keep = self.side.eof_received()
         self.settle()
@@ -266,25 +267,25 @@ class _Leaving(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.side.resume_writing()
-        self.far.begin_silence()
+        self.far.restart_silence()
 
-    def begin_silence(self) -> None:
-        """It was not silent until now: nobody read it."""
+    def restart_silence(self) -> None:
+        """Restart the measurement: the direction was not read until now."""
         self._last_read = self._loop.time()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self.side.far.lost:
-            self._farewell.over()
+            self._graceful_close.over()
             self.side.connection_lost(exc)
             return
         self.side.lost = True
-        self._say()
-        self.closed = self.said = True
+        self._send_close()
+        self.closed = self.close_sent = True
         self.far.settle()
 
 
 def _round_trip(transport: asyncio.Transport) -> float:
-    """Seconds that a packet takes there and back, 0 where the system does not tell."""
+    """The round-trip time of the connection in seconds, 0 if the system does not report it."""
     option: int | None = getattr(socket, "TCP_INFO", None)
     sock = transport.get_extra_info("socket")
     if option is None or sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:

@@ -1,9 +1,8 @@
-"""WebSocket frames and messages, read from a copy of the bytes (RFC 6455 section 5, RFC 7692).
+"""Parse WebSocket frames from a copy of the bytes (RFC 6455 section 5, RFC 7692).
 
-A session's bytes cross without anybody looking at them. This is for the two who have to look: the
-inspector while somebody watches, and the farewell, which needs to know where a frame ends. Pure:
-nothing is awaited, sent or answered. Memory and work are bounded, whatever the size of a frame or
-message; what cannot be known any more is said to be so, never guessed.
+The relay forwards bytes without parsing them. Two components parse: the inspector while it has
+subscribers, and the graceful close, which needs frame boundaries. Pure, without I/O. Memory and
+work are bounded for any size of a frame or message; unavailable content is reported as such.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ _SHORT = 125
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One frame. ``payload`` is unmasked and may be only the beginning of its ``size`` bytes."""
+    """One frame. ``payload`` is unmasked and may be a prefix of its ``size`` bytes."""
 
     opcode: int
     fin: bool
@@ -30,23 +29,23 @@ class Frame:
 
     @property
     def control(self) -> bool:
-        """Whether it is one of those that may come between the parts of a message."""
+        """Whether it is a control frame, which may occur between the fragments of a message."""
         return bool(self.opcode & _CONTROL)
 
     @property
     def truncated(self) -> bool:
-        """Whether the payload was longer than what was kept of it."""
+        """Whether ``payload`` is shorter than the frame's payload."""
         return len(self.payload) < self.size
 
 
 class FrameReader:
-    """Cuts the bytes of one direction into frames.
+    """Splits the bytes of one direction into frames.
 
-    masked  whether they come from a client (RFC 6455 section 5.1)
-    limit   so many bytes of each payload are kept, the rest is counted
+    masked  whether they are a client's (RFC 6455 section 5.1)
+    limit   bytes of each payload that are kept; the rest is counted
 
-    ``broken`` says why these bytes are no frames, "" while they are; nothing is read after that.
-    Which frame may follow which is for ``MessageReader``: reading may begin at any frame.
+    ``broken`` is the reason why the bytes are invalid, "" while they are valid; parsing stops at an
+    error. The order of frames is checked by ``MessageReader``: parsing may begin at any frame.
     """
 
     __slots__ = ("_head", "_kept", "_left", "_limit", "_masked", "_size", "broken")
@@ -56,18 +55,18 @@ class FrameReader:
         self._limit = limit
         self._head = bytearray()
         self._kept = bytearray()
-        self._size = -1  # of the payload under way; -1 while its head is not complete
+        self._size = -1  # of the current payload; -1 while its header is incomplete
         self._left = 0
         self.broken = ""
 
     @property
     def pending(self) -> int:
-        """How many bytes have come of a frame that is not complete; 0 between two frames."""
+        """Number of bytes of an incomplete frame so far; 0 between two frames."""
         return len(self._head) + (self._size - self._left if self._size >= 0 else 0)
 
     @property
     def missing(self) -> int:
-        """How many bytes of payload that frame still needs, as far as its head tells."""
+        """Number of payload bytes that the frame still needs, according to its header."""
         return self._left
 
     def feed(self, data: bytes) -> list[Frame]:
@@ -89,7 +88,7 @@ class FrameReader:
         return frames
 
     def _read_head(self, data: bytes, at: int) -> int:
-        """Take from ``data`` what the head needs; where the rest begins."""
+        """Consume the bytes of the header from ``data``; the position behind them."""
         head = self._head
         wanted = 2 if len(head) < 2 else self._head_size()
         end = at + wanted - len(head)
@@ -106,28 +105,28 @@ class FrameReader:
         return 2 + {126: 2, 127: 8}.get(length, 0) + (4 if self._masked else 0)
 
     def _fault(self) -> str:
-        """What is wrong with a frame's first two bytes."""
+        """The error in a frame's first two bytes, "" if there is none."""
         first, second = self._head
         opcode = first & 0x0F
         if first & _RSV_OTHERS or opcode not in _OPCODES:
             return "reserved bits or an unknown opcode"
         if first & _RSV1 and opcode not in {TEXT, BINARY}:
-            return "a compressed frame that cannot be one"
+            return "compression of a control or continuation frame"
         if opcode & _CONTROL and (not first & _FIN or second & 0x7F > _SHORT):
-            return "a control frame in parts or too long"
+            return "a fragmented or too long control frame"
         if bool(second & 0x80) is not self._masked:
-            return "a frame without mask" if self._masked else "a masked frame"
+            return "an unmasked frame" if self._masked else "a masked frame"
         return ""
 
     def _begin(self) -> None:
-        """The head is complete: read the length. Only its shortest form is one."""
+        """Decode the length of a complete header. Only its shortest encoding is valid."""
         length = self._head[1] & 0x7F
         if length <= _SHORT:
             self._size = self._left = length
             return
         size = int.from_bytes(self._head[2 : 4 if length == 126 else 10])
         if size <= _SHORT or (length == 127 and not 0xFFFF < size < 1 << 63):
-            self.broken = "a length in the wrong form"
+            self.broken = "a length not in its shortest encoding"
             return
         self._size = self._left = size
 
@@ -144,7 +143,7 @@ class FrameReader:
 
 
 def close_frame(code: int, *, mask: bytes | None) -> bytes:
-    """A Close frame (RFC 6455 section 5.5.1). A client's has a ``mask`` of four random bytes."""
+    """A Close frame (RFC 6455 section 5.5.1). A client's needs a ``mask`` of four random bytes."""
     payload = code.to_bytes(2)
     if mask is None:
         return b"\x88\x02" + payload
@@ -152,7 +151,7 @@ def close_frame(code: int, *, mask: bytes | None) -> bytes:
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:
-    """RFC 6455 section 5.3; masking and unmasking are the same."""
+    """Mask or unmask ``payload``, which is the same operation (RFC 6455 section 5.3)."""
     size = len(payload)
     repeated = (mask * (size // 4 + 1))[:size]
     return (int.from_bytes(payload) ^ int.from_bytes(repeated)).to_bytes(size)

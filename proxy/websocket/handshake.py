@@ -1,4 +1,4 @@
-"""proxy.websocket.handshake."""
+"""Checks on a WebSocket opening handshake: the client's request and the provider's 101 response."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from proxy.http.response import ResponseHead
 
 
 def check_handshake(request: Request) -> None:
-    """A WebSocket opening handshake as RFC 6455 section 4.2.1 wants it. Raises Refusal."""
+    """Check a client's opening handshake (RFC 6455 section 4.2.1). Raises Refusal."""
     headers = request.headers
     if request.method != "GET" or request.version != (1, 1) or request.has_body:
         raise Refusal(400, "bad-handshake", "A WebSocket handshake is a GET without a body.")
@@ -21,7 +21,7 @@ def check_handshake(request: Request) -> None:
             426,
             "bad-handshake",
             "Keyrelay speaks version 13 of the WebSocket protocol.",
-            # RFC 9110 section 7.8: Upgrade goes with a Connection that names it.
+            # RFC 9110 section 7.8: Upgrade requires a Connection that names it.
             headers=(
                 ("Sec-WebSocket-Version", "13"),
                 ("Connection", "Upgrade"),
@@ -38,7 +38,7 @@ _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def accepts(request: Request, head: ResponseHead) -> bool:
-    """Whether a 101 answers this very handshake (RFC 6455 section 4.1, items 2 to 4)."""
+    """Whether a 101 response accepts this handshake (RFC 6455 section 4.1, items 2 to 4)."""
     key = request.headers["Sec-WebSocket-Key"].encode("ascii")
     digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
     connection = b",".join(head.values(b"connection")).lower().split(b",")

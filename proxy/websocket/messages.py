@@ -1,6 +1,6 @@
-"""WebSocket messages: fragments put together, and compressed ones (RFC 7692) unfolded.
+"""Assemble WebSocket messages from frames, and decompress them (RFC 7692).
 
-For the inspector. Bounded: whatever comes, a message takes a limited amount of memory and time.
+For the inspector. Memory and time for a message are bounded for any input.
 """
 
 from __future__ import annotations
@@ -20,28 +20,28 @@ _KINDS: dict[int, Kind] = {
     PONG: "pong",
     CLOSE: "close",
 }
-# RFC 7692 section 7.2.2: what the sender cut off the end of each compressed message.
+# RFC 7692 section 7.2.2: the bytes that the sender removes from the end of a compressed message.
 _TAIL = b"\x00\x00\xff\xff"
-# A message is inflated so far (bytes), most of it thrown away, to keep what later ones refer to.
-# A few kilobytes can stand for many megabytes.
+# A message is inflated up to this size (bytes), most of it discarded, to maintain the context of
+# later messages. A few kilobytes can expand to many megabytes.
 _MOST_INFLATED = 16 * 1024 * 1024
 _STEP = 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Deflate:
-    """What was agreed on compression. Windows of any size are read the same way."""
+    """Negotiated compression parameters. The window size does not matter for decompression."""
 
     server_no_context_takeover: bool = False
     client_no_context_takeover: bool = False
 
 
-def agreed(answer: str) -> Deflate | None:
-    """The compression that a provider's ``Sec-WebSocket-Extensions`` agrees to, None for none.
+def negotiated_deflate(extensions: str) -> Deflate | None:
+    """The compression that a provider's ``Sec-WebSocket-Extensions`` accepts, None for none.
 
-    RFC 7692 section 7.1. ``answer`` is the field's value, those of several fields joined by commas.
+    RFC 7692 section 7.1. ``extensions`` is the field value, several fields joined by commas.
     """
-    for extension in answer.split(","):
+    for extension in extensions.split(","):
         name, *parameters = (part.strip().lower() for part in extension.split(";"))
         if name == "permessage-deflate":
             return Deflate(
@@ -55,11 +55,11 @@ def agreed(answer: str) -> Deflate | None:
 class Message:
     """One message, or one control frame.
 
-    data        content, inflated; no more than the reader's limit
-    size        of the whole content in bytes, as far as it was looked at
-    wire        bytes of payload that it took
-    unreadable  it is compressed, and an earlier message that it may refer to was not read whole, or
-                it is itself no valid compressed data: there is no content to show
+    data        content, decompressed; at most the reader's limit
+    size        of the whole content in bytes, as far as it was decompressed
+    wire        bytes of payload on the connection
+    unreadable  content is unavailable: the message is compressed, and either malformed or dependent
+                on an earlier message that was not decompressed completely
     """
 
     kind: Kind
@@ -70,18 +70,18 @@ class Message:
 
     @property
     def truncated(self) -> bool:
-        """Whether ``data`` is only the beginning, or nothing, of the content."""
+        """Whether ``data`` is shorter than the content."""
         return len(self.data) < self.size
 
 
 class MessageReader:
-    """Puts the frames of one direction together to messages.
+    """Assembles the frames of one direction into messages.
 
-    masked   whether they come from a client
-    limit    so many bytes of each message are kept, before and after it is inflated
-    deflate  what the handshake agreed on
+    masked   whether they are a client's
+    limit    bytes of each message that are kept, before and after decompression
+    deflate  the negotiated compression
 
-    ``broken`` says why these bytes are no WebSocket messages, "" while they are.
+    ``broken`` is the reason why the bytes are no WebSocket messages, "" while they are.
     """
 
     __slots__ = ("_begun", "_frames", "_inflater", "_limit", "_order", "_payload", "_wire")
@@ -91,10 +91,10 @@ class MessageReader:
         self._limit = limit
         self._inflater: _Inflater | None = None
         if deflate is not None:
-            forgets = (
+            no_takeover = (
                 deflate.client_no_context_takeover if masked else deflate.server_no_context_takeover
             )
-            self._inflater = _Inflater(limit, forgets=forgets)
+            self._inflater = _Inflater(limit, no_takeover=no_takeover)
         self._begun: Frame | None = None
         self._payload = bytearray()
         self._wire = 0
@@ -127,9 +127,9 @@ class MessageReader:
 
     def _fault(self, frame: Frame) -> str:
         if (frame.opcode == CONTINUATION) is (self._begun is None):
-            return "the parts of messages in the wrong order"
+            return "fragments of messages in the wrong order"
         if frame.rsv1 and self._inflater is None:
-            return "compression that was not agreed on"
+            return "compression that was not negotiated"
         return ""
 
     def _end(self, first: Frame) -> Message:
@@ -149,30 +149,30 @@ class MessageReader:
 
 
 class _Inflater:
-    """Inflates the messages of one direction.
+    """Decompresses the messages of one direction.
 
-    ``forgets``: each message stands for itself (no context takeover); else each may refer to those
-    before, and one that was not read whole is the last that can be.
+    ``no_takeover``: each message is independent (no context takeover); otherwise each may refer to
+    earlier ones, and after an incomplete one no further message can be decompressed.
     """
 
-    __slots__ = ("_forgets", "_limit", "_lost", "_zlib")
+    __slots__ = ("_context_lost", "_limit", "_no_takeover", "_zlib")
 
-    def __init__(self, limit: int, *, forgets: bool) -> None:
+    def __init__(self, limit: int, *, no_takeover: bool) -> None:
         self._limit = limit
-        self._forgets = forgets
-        self._lost = False
-        # A window of 15 bits reads what any smaller one has written.
+        self._no_takeover = no_takeover
+        self._context_lost = False
+        # A window of 15 bits decompresses data of any smaller window.
         self._zlib = zlib.decompressobj(-15)
 
     def inflate(self, payload: bytes, *, whole: bool) -> tuple[bytes, int] | None:
-        """The beginning of the content and the size of all of it; None if it cannot be told.
+        """The beginning of the content and its size; None if it cannot be decompressed.
 
-        Of a payload that is not ``whole`` what is there is inflated. The size is then what came of
-        it and one more: it is longer than can be told.
+        Of a payload that is not ``whole`` the available part is decompressed. The size is then that
+        of the result plus one, because the actual size is unknown and larger.
         """
-        if self._lost:
+        if self._context_lost:
             return None
-        if self._forgets:
+        if self._no_takeover:
             self._zlib = zlib.decompressobj(-15)
         kept, size = bytearray(), 0
         rest = payload + _TAIL if whole else payload
@@ -183,14 +183,14 @@ class _Inflater:
                 kept += piece[: self._limit - len(kept)]
                 size += len(piece)
                 rest = self._zlib.unconsumed_tail
-                # A full piece may be followed by more even if all input is taken.
+                # After a full piece zlib may have more output although all input is consumed.
                 ended = self._zlib.eof or not (rest or len(piece) == _STEP)
         except zlib.error:
-            self._lost = not self._forgets
+            self._context_lost = not self._no_takeover
             return None
         if not (whole and ended):
-            self._lost = not self._forgets
+            self._context_lost = not self._no_takeover
             return bytes(kept), size + 1
-        # The last block may say that it is the last (RFC 7692 section 7.2.3.4); zlib then stops.
-        self._lost = self._zlib.eof and not self._forgets
+        # The last block may be marked as final (RFC 7692 section 7.2.3.4); zlib then stops.
+        self._context_lost = self._zlib.eof and not self._no_takeover
         return bytes(kept), size

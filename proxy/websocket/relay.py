@@ -1,7 +1,7 @@
-"""WebSockets after the handshake: bytes move between two connections, frames are not looked at.
+"""Relay the bytes of a WebSocket session between two connections without parsing frames.
 
-So compression, fragmentation, pings, close codes and any message size are exactly the provider's.
-Each side is read only as fast as the other takes it.
+Compression, fragmentation, pings, close codes and message sizes are thus preserved end to end. Each
+side is read only as fast as the other is written.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Protocol
 
 from proxy.websocket.closing import GracefulClose
 
-# Once one side has ended, how long the other may take to end as well (seconds).
+# Maximum time between the ends of the two sides (seconds).
 _ENDING = 30.0
 
 
 class Tap(Protocol):
-    """Gets a copy of all that crosses, in the order in which it came. None of it may raise.
+    """Receives a copy of all relayed bytes, in order. Its methods must not raise.
 
-    ``ended`` comes once, when both connections are gone.
+    ``ended`` is called once, when both connections are closed.
     """
 
     def from_client(self, data: bytes) -> None: ...
@@ -30,11 +30,11 @@ class Tap(Protocol):
 class Relay:
     """One WebSocket session.
 
-    ``ended`` is called once, when both connections are gone, with the relay, the bytes to the
-    provider and those to the client. ``tap`` is somebody who watches.
+    ``ended`` is called once, when both connections are closed, with the relay, the number of bytes
+    sent to the provider and of those sent to the client. ``tap`` receives a copy of all bytes.
     """
 
-    __slots__ = ("_client", "_ended", "_farewell", "_loop", "_provider", "_tap", "_timer")
+    __slots__ = ("_client", "_ended", "_graceful_close", "_loop", "_provider", "_tap", "_timer")
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class Relay:
         self._ended = ended
         self._tap = tap
         self._timer: asyncio.TimerHandle | None = None
-        self._farewell: GracefulClose | None = None
+        self._graceful_close: GracefulClose | None = None
         if tap is None:
             self._client = _Side(self, client)
             self._provider = _Side(self, provider)
@@ -58,7 +58,7 @@ class Relay:
         self._client.far, self._provider.far = self._provider, self._client
 
     def start(self, *, from_client: bytes, from_provider: bytes) -> None:
-        """Take both transports over and pass on what was already read."""
+        """Take over both transports and forward the bytes that were already read."""
         for side in (self._client, self._provider):
             side.transport.set_protocol(side)
             side.transport.resume_reading()
@@ -68,21 +68,23 @@ class Relay:
             self._provider.data_received(from_provider)
 
     def close_gracefully(self, grace_seconds: float) -> None:
-        """End the session within that time, so that both sides know why: see ``farewell``.
+        """End the session within ``grace_seconds`` with Close frames to both sides (``closing``).
 
-        Returns at once. ``ended`` tells when it is over, at the latest a second after the time. A
-        session that has lost a side is already ending.
+        Returns immediately. ``ended`` is called at the end, at the latest a second after the grace
+        period. Does nothing if one side is closed: the session is already ending.
         """
-        if self._farewell is None and not (self._client.lost or self._provider.lost):
-            self._farewell = GracefulClose(self._client, self._provider, self._loop, grace_seconds)
+        if self._graceful_close is None and not (self._client.lost or self._provider.lost):
+            self._graceful_close = GracefulClose(
+                self._client, self._provider, self._loop, grace_seconds
+            )
 
     def abort(self) -> None:
-        """Drop both connections now."""
+        """Abort both connections."""
         self._client.transport.abort()
         self._provider.transport.abort()
 
     def side_lost(self, side: _Side, exc: Exception | None) -> None:
-        """A connection is gone: so must be the other, in the same manner."""
+        """Close the other connection after the end of one, in the same manner."""
         if not side.far.lost:
             if exc is None:
                 side.far.close()
@@ -97,7 +99,7 @@ class Relay:
         self._ended(self, self._client.moved, self._provider.moved)
 
     def end_soon(self) -> None:
-        """One side has ended. The other gets some time to take what is left and to end as well."""
+        """Give the other side time to receive the remaining bytes and to end as well."""
         if self._timer is None:
             self._timer = self._loop.call_later(_ENDING, self.abort)
 
@@ -105,10 +107,10 @@ class Relay:
 class _Side(asyncio.Protocol):
     """One of the two connections.
 
-    moved   how many bytes came from it
-    full    it takes nothing more for now, so the far side is not read
-    silent  it will send nothing more
-    lost    it is gone
+    moved   number of bytes received from it
+    full    its write buffer is full, so the other side is not read
+    silent  it has ended its sending direction
+    lost    it is closed
     """
 
     __slots__ = ("_relay", "far", "full", "lost", "moved", "silent", "transport")
@@ -130,7 +132,7 @@ class _Side(asyncio.Protocol):
         self.silent = True
         far = self.far.transport
         if self.far.silent or not (far.can_write_eof() and self.transport.can_write_eof()):
-            # TLS has no half-closed state: the end of one direction is the end.
+            # TLS has no half-closed state: the end of one direction ends both.
             return False
         if not far.is_closing():
             far.write_eof()
@@ -162,7 +164,7 @@ class _Side(asyncio.Protocol):
 
 
 class _TappedSide(_Side):
-    """The same while somebody watches."""
+    """A side that copies received bytes to the tap."""
 
     __slots__ = ("_copy",)
 

@@ -161,7 +161,7 @@ async def test_a_provider_that_hangs_up() -> None:
     async with raw_provider(serve) as acme:
         results = await examined({"acme": static_route(acme.url, verify=VERIFY)})
     assert marks(results)[-2:] == [("clock", "skip"), ("verify", "fail")]
-    assert "closed the connection unanswered" in the(results, "verify").finding
+    assert "closed the connection without a response" in the(results, "verify").finding
 
 
 @pytest.mark.usefixtures("dummy_key")

@@ -60,7 +60,7 @@ async def test_a_provider_that_breaks_off() -> None:
         await read_head(reader)
 
     async with raw_provider(serve) as provider:
-        with pytest.raises(UpstreamFailure, match="closed the connection unanswered"):
+        with pytest.raises(UpstreamFailure, match="closed the connection without a response"):
             await ask(await connect(dialler(provider.url)), REQUEST, head_only=False)
 
 

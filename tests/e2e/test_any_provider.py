@@ -409,7 +409,7 @@ async def test_a_provider_that_hangs_up_unanswered_is_a_502(
     head, _, body = (await exchange(running.port, post)).partition(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 502 ")
     assert b"Proxy-Status: keyrelay; error=connection_terminated" in head
-    assert json.loads(body)["detail"] == "The provider closed the connection unanswered."
+    assert json.loads(body)["detail"] == "The provider closed the connection without a response."
     assert len(hume.requests) == 1
 
 

@@ -117,9 +117,9 @@ def test_a_spare_that_was_of_use_ends_the_spacing(proof: str) -> None:
     if proof == "served":
         one.served()
     else:
-        one.stood(3.9)
+        one.unused(3.9)
         assert one.missing(0, 0, 20) == 1, "not of use yet"
-        one.stood(4)
+        one.unused(4)
     assert one.missing(0, 0, 20) == 4
     one.failed(20)
     assert one.missing(0, 0, 21) == 1
@@ -128,10 +128,10 @@ def test_a_spare_that_was_of_use_ends_the_spacing(proof: str) -> None:
 def test_a_provider_shows_how_long_spares_may_stand() -> None:
     """A spare that is closed early shortens the time of the next, never lengthens it."""
     one = prewarm_policy()
-    one.lost(8, 8)
+    one.closed_early(8, 8)
     assert (one.limit_seconds, one.lead_seconds) == (8, 2)
     assert one.missing(0, 0, 8) == 1, "it is replaced at once"
-    one.lost(9, 17)
+    one.closed_early(9, 17)
     assert one.limit_seconds == 8
 
 
@@ -140,18 +140,18 @@ def test_spares_are_not_renewed_all_the_time() -> None:
     one = prewarm_policy()
     now = 0.0
     for seconds in (0, 0.5, 2, 3.9):
-        one.lost(seconds, now)
+        one.closed_early(seconds, now)
         assert one.limit_seconds == 50
         assert one.missing(0, 0, now) == 0
         now += 20
-    one.lost(4, now)
+    one.closed_early(4, now)
     assert one.limit_seconds - one.lead_seconds == 2
 
 
 def test_a_quiet_route_forgets_what_it_learnt() -> None:
     """An accident of the past does not cost for ever."""
     one = prewarm_policy()
-    one.lost(5, 5)
+    one.closed_early(5, 5)
     failing(one, 20)
     one.tick(301)
     one.used = True

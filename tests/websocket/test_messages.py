@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from proxy.websocket.messages import Deflate, Message, MessageReader, agreed
+from proxy.websocket.messages import Deflate, Message, MessageReader, negotiated_deflate
 from tests.websocket.test_frames import compressed, cut
 
 LIMIT = 10_000
@@ -213,4 +213,4 @@ def test_what_are_no_messages(data: bytes, why: str) -> None:
 )
 def test_what_was_agreed(answer: str, deflate: Deflate | None) -> None:
     """The provider's answer says whether there is compression, and whether messages refer back."""
-    assert agreed(answer) == deflate
+    assert negotiated_deflate(answer) == deflate
