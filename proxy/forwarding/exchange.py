@@ -8,7 +8,6 @@ task. At most one read is buffered; a blocked connection pauses reading from the
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
 
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import Strategy
@@ -27,10 +26,10 @@ from proxy.http.request import Request
 from proxy.http.response import ResponseHead
 from proxy.observability.capture import EventStreamCapture
 from proxy.observability.exchange_log import ExchangeRecord
-from proxy.routing.limits import ExchangeLimits
+from proxy.routing.route_service import RouteService
+from proxy.routing.router import Match
 from proxy.server.connection import ClientConnection
 from proxy.upstream.connection import UpstreamConnection
-from proxy.upstream.pool import Pool
 from proxy.websocket.handshake import accepts
 
 # Bodies up to this size (bytes) are kept until the response begins, in case a token is refused or a
@@ -42,12 +41,12 @@ _IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 class ProxyExchange:
     """Serves one request, as ``RequestListener`` and ``ResponseListener``.
 
-    client            connection of the client
-    upstream_request  the request without its credential
-    record            the record of this exchange in the exchange log
-    page              origin of the requesting page, None for a program
-    rewrite_location  maps a ``Location`` to one that the client may follow
-    limits            limits of the route for this exchange
+    client         connection of the client
+    match          the route of the request, and the path behind its prefix
+    route_service  connections and limits of that route; has admitted the request
+    strategy       injects the credential
+    record         the record of this exchange in the exchange log
+    page           origin of the requesting page, None for a program
     """
 
     __slots__ = (
@@ -57,15 +56,14 @@ class ProxyExchange:
         "_copy",
         "_events",
         "_injection",
-        "_limits",
+        "_match",
         "_page",
-        "_pool",
         "_record",
         "_replays",
         "_request",
         "_request_ended",
-        "_rewrite_location",
         "_rewriter",
+        "_route_service",
         "_strategy",
         "_task",
         "_unsent",
@@ -77,26 +75,26 @@ class ProxyExchange:
         self,
         client: ClientConnection,
         request: Request,
-        upstream_request: UpstreamRequest,
+        match: Match,
+        route_service: RouteService,
         strategy: Strategy,
-        pool: Pool,
         context: ProxyContext,
         record: ExchangeRecord,
         *,
         page: str | None,
-        rewrite_location: Callable[[bytes], bytes],
-        limits: ExchangeLimits,
     ) -> None:
         self._client = client
         self._request = request
-        self._upstream_request = upstream_request
+        self._match = match
+        self._route_service = route_service
         self._strategy = strategy
-        self._pool = pool
         self._context = context
         self._record = record
         self._page = page
-        self._rewrite_location = rewrite_location
-        self._limits = limits
+        added = b"X-Request-Id: %b\r\n" % record.request_id.encode("ascii")
+        if context.tracer is not None:
+            added += context.tracer.begin(request, record, match.route.origin)
+        self._upstream_request = UpstreamRequest(request, match.rest, match.route.rules, added)
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._injection: Injection | None = None
@@ -120,7 +118,7 @@ class ProxyExchange:
         if ended or self._strategy.renewable:
             self._keep(self._unsent)
         injection = self._strategy.ready(websocket=self._request.websocket)
-        connection = self._pool.take() if injection is not None else None
+        connection = self._route_service.pool.take() if injection is not None else None
         if injection is not None and connection is not None:
             self._send(connection, injection)
         else:
@@ -129,7 +127,7 @@ class ProxyExchange:
     def on_request_body(self, data: bytes, *, ended: bool) -> None:
         """Forward a part of the request body."""
         self._record.sent += len(data)
-        limit = self._limits.max_body_bytes
+        limit = self._route_service.limits.max_body_bytes
         if limit is not None and self._record.sent > limit:
             self._too_large()
             return
@@ -161,9 +159,9 @@ class ProxyExchange:
         """Wait for credential and connection, then send. ``fresh`` requires a new connection."""
         try:
             injection = await self._strategy.obtain(websocket=self._request.websocket)
-            connection = None if fresh else self._pool.take()
+            connection = None if fresh else self._route_service.pool.take()
             if connection is None:
-                connection = await self._pool.dial()
+                connection = await self._route_service.pool.dial()
         except UpstreamFailure as failure:
             self._fail(failure)
         except Refusal as refusal:
@@ -307,9 +305,9 @@ class ProxyExchange:
                 head,
                 self._request,
                 page=self._page,
-                rewrite_location=self._rewrite_location,
+                rewrite_location=self._match.rewrite_location,
                 redactor=self._injection.redactor,
-                mask_all=self._limits.mask_bodies,
+                mask_all=self._route_service.limits.mask_bodies,
             )
         except ValueError:
             return None
@@ -336,7 +334,7 @@ class ProxyExchange:
             self._client,
             connection,
             self._context,
-            SessionEnd(self._context, self._record, self._limits.leave),
+            SessionEnd(self._context, self._record, self._route_service.limits.leave),
             early=early,
             tap=session_tap(self._context, self._record, head, self._injection.redactor),
         )
@@ -417,7 +415,7 @@ class ProxyExchange:
             self.finished = True
             if self._events is not None:
                 self._events.ended()
-            if self._limits.leave is not None:
-                self._limits.leave()
+            if self._route_service.limits.leave is not None:
+                self._route_service.limits.leave()
             self._record.outcome = outcome
             self._context.exchange_log.finish(self._record)

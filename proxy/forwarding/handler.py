@@ -23,7 +23,6 @@ from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.exchange import ProxyExchange
 from proxy.forwarding.token_vending import PREFIX as VENDING
 from proxy.forwarding.token_vending import Vending, vendor
-from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import plain, preflight
 from proxy.http.request import Request, request_id
 from proxy.observability.exchange_log import ExchangeRecord
@@ -85,7 +84,7 @@ class RequestHandler:
             record.route, record.path = route.name, match.rest.decode("ascii")
             strategy = route.admit(request, match.rest)
             route_service = active.route_services[route.name]
-            limits = route_service.enter(request, len(body))
+            route_service.enter(request, len(body))
         except Refusal as refusal:
             self._refuse(refusal, request, client, page, record)
             return None
@@ -94,25 +93,12 @@ class RequestHandler:
             # RFC 9110 section 10.1.1: at this point the body is wanted. HTTP/1.0 has no interim
             # responses.
             client.write(b"HTTP/1.1 100 Continue\r\n\r\n")
-        added = b"X-Request-Id: %b\r\n" % record.request_id.encode("ascii")
-        tracer, inspector_hub = self._context.tracer, self._context.inspector_hub
-        if tracer is not None:
-            added += tracer.begin(request, record, route.origin)
         exchange = ProxyExchange(
-            client,
-            request,
-            UpstreamRequest(request, match.rest, route.rules, added),
-            strategy,
-            route_service.pool,
-            self._context,
-            record,
-            page=page,
-            rewrite_location=match.rewrite_location,
-            limits=limits,
+            client, request, match, route_service, strategy, self._context, record, page=page
         )
         self._context.exchange_log.begin(record)
-        if inspector_hub.active:
-            inspector_hub.begun(record)
+        if self._context.inspector_hub.active:
+            self._context.inspector_hub.begun(record)
         exchange.begin(body, ended=ended)
         return None if exchange.finished else exchange
 

@@ -46,19 +46,19 @@ class RouteService:
             getattr(self.settings, one) == getattr(settings, one) for one in _DESTINATION_SETTINGS
         )
 
-    def enter(self, request: Request, arrived: int) -> ExchangeLimits:
-        """The limits of this exchange, which is counted as begun. Raises Refusal.
+    def enter(self, request: Request, arrived: int) -> None:
+        """Check the limits and count an exchange as begun. Raises Refusal.
 
-        ``arrived`` is the number of body bytes that arrived with the head.
+        ``arrived`` is the number of body bytes that arrived with the head. ``limits.leave`` must
+        be called at the end of the exchange.
         """
-        limits = self.limits
-        if limits.max_body_bytes is not None:
+        limit = self.limits.max_body_bytes
+        if limit is not None:
             announced = int(request.headers.get("Content-Length", "0"))
-            if max(announced, arrived) > limits.max_body_bytes:
+            if max(announced, arrived) > limit:
                 raise body_too_large(self.route.name)
         if self.limiter is not None:
             self.limiter.enter()
-        return limits
 
     def retire(self) -> None:
         """Accept no new requests; those in progress continue until ``close``."""
