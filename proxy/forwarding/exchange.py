@@ -12,14 +12,11 @@ import asyncio
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal, UpstreamFailure
+from proxy.forwarding import failures
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
-from proxy.forwarding.upgrade import (
-    SessionEnd,
-    session_tap,
-    start_session,
-    switching_response,
-)
+from proxy.forwarding.inspection import capture_events, capture_session
+from proxy.forwarding.upgrade import SessionEnd, start_session, switching_response
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import as_refusal, body_too_large
 from proxy.http.request import Request
@@ -35,7 +32,6 @@ from proxy.websocket.handshake import accepts
 # Bodies up to this size (bytes) are kept until the response begins, in case a token is refused or a
 # pooled connection is found closed.
 _REPLAY_LIMIT = 64 * 1024
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 
 
 class ProxyExchange:
@@ -168,7 +164,7 @@ class ProxyExchange:
             self._refuse(refusal)
         except Exception:
             # An internal error: the client gets a response, the log the traceback.
-            self._fail(UpstreamFailure("proxy_internal_error", "Keyrelay failed at this request."))
+            self._fail(failures.internal_error())
             raise
         else:
             self._task = None
@@ -222,16 +218,17 @@ class ProxyExchange:
         rewriter = self._rewriter_for(head)
         rewritten = None if rewriter is None else self._rewrite(rewriter, body, ended=ended)
         if rewriter is None or rewritten is None:
-            self._fail(
-                UpstreamFailure("http_protocol_error", "The provider's response is invalid.")
-            )
+            self._fail(failures.invalid_head())
             return
         self._rewriter = rewriter
         self._copy = None
         self._record.response_started(head.code)
         self._record.received += len(body)
-        if self._context.inspector_hub.active:
-            self._notify_inspector(head, body)
+        hub = self._context.inspector_hub
+        if hub.active:
+            assert self._injection is not None
+            redactor = self._injection.redactor
+            self._events = capture_events(hub, self._record, head, body, redactor)
         if rewriter.unframed:
             self._client.keep_alive = False
         close = self._client.must_close
@@ -253,25 +250,12 @@ class ProxyExchange:
         if data is None:
             if self._connection is not None:
                 self._connection.abort()
-            self.on_upstream_error(
-                UpstreamFailure(
-                    "http_response_content_coding", "The provider's response is malformed."
-                )
-            )
+            self.on_upstream_error(failures.malformed_body())
         elif ended:
             self._connection = None
             self._finish(data)
         elif data:
             self._client.write(data)
-
-    def _notify_inspector(self, head: ResponseHead, body: bytes) -> None:
-        """Notify inspector subscribers; capture server-sent events."""
-        assert self._injection is not None
-        inspector_hub = self._context.inspector_hub
-        inspector_hub.response_started(self._record)
-        self._events = inspector_hub.stream(self._record, head, self._injection.redactor)
-        if self._events is not None:
-            self._events.feed(body)
 
     @staticmethod
     def _rewrite(rewriter: ResponseRewriter, body: bytes, *, ended: bool) -> bytes | None:
@@ -320,23 +304,20 @@ class ProxyExchange:
         rewriter = self._rewriter_for(head)
         if rewriter is None or not accepts(self._request, head):
             connection.abort()
-            self._fail(
-                UpstreamFailure(
-                    "http_upgrade_failed", "The provider's WebSocket handshake is invalid."
-                )
-            )
+            self._fail(failures.invalid_handshake())
             return
         self._record.response_started(101)
         self._client.write(
             switching_response(rewriter, head, self._upstream_request.withheld_subprotocols)
         )
+        hub, redactor = self._context.inspector_hub, self._injection.redactor
         start_session(
             self._client,
             connection,
             self._context,
             SessionEnd(self._context, self._record, self._route_service.limits.leave),
             early=early,
-            tap=session_tap(self._context, self._record, head, self._injection.redactor),
+            tap=capture_session(hub, self._record, head, redactor),
         )
 
     # -- errors --------------------------------------------------------------------------------
@@ -355,19 +336,15 @@ class ProxyExchange:
         elif (
             connection is not None
             and not (connection.fresh or connection.answered)
-            and self._may_repeat()
+            and self._request.idempotent
+            and self._request_ended
+            and self._copy is not None
         ):
             # The provider had just closed the pooled connection without reading the request (RFC
             # 9110 section 9.2.2), so it is sent again on a new connection.
             self._replay(fresh=True)
         else:
             self._fail(failure)
-
-    def _may_repeat(self) -> bool:
-        """Whether the request is idempotent and completely kept."""
-        request = self._request
-        safe = request.method in _IDEMPOTENT or "Idempotency-Key" in request.headers
-        return safe and self._request_ended and self._copy is not None
 
     def on_client_disconnect(self) -> None:
         """Abort the provider's request: the client disconnected."""

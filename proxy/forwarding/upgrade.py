@@ -11,7 +11,6 @@ from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import ResponseRewriter
 from proxy.http.response import ResponseHead
 from proxy.observability.exchange_log import ExchangeRecord
-from proxy.secrets.redaction import Redactor
 from proxy.server.connection import ClientConnection
 from proxy.upstream.connection import UpstreamConnection
 from proxy.websocket.relay import Relay, Tap
@@ -29,18 +28,6 @@ def switching_response(
     if withheld and not head.values(b"sec-websocket-protocol"):
         more.append(b"Sec-WebSocket-Protocol: %b\r\n" % withheld[0])
     return rewriter.head(*more)
-
-
-def session_tap(
-    context: ProxyContext, record: ExchangeRecord, head: ResponseHead, redactor: Redactor
-) -> Tap | None:
-    """The inspector's tap for the session; None without subscribers."""
-    inspector_hub = context.inspector_hub
-    if not inspector_hub.active:
-        return None
-    inspector_hub.response_started(record)
-    extensions = b", ".join(head.values(b"sec-websocket-extensions"))
-    return inspector_hub.tap(record, extensions, redactor)
 
 
 def start_session(

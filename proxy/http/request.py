@@ -11,6 +11,9 @@ from multidict import CIMultiDict, CIMultiDictProxy
 RawHeaders = tuple[tuple[bytes, bytes], ...]
 
 
+_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
+
+
 class Request:
     """Request line and header section of one request.
 
@@ -66,6 +69,11 @@ class Request:
     def has_body(self) -> bool:
         """Whether the header section announces a body (RFC 9112 section 6.3)."""
         return self.chunked or self.headers.get("Content-Length", "0").strip("0") != ""
+
+    @property
+    def idempotent(self) -> bool:
+        """Whether repeating the request has no further effect (RFC 9110 section 9.2.2)."""
+        return self.method in _IDEMPOTENT or "Idempotency-Key" in self.headers
 
     @classmethod
     def of(
