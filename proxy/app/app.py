@@ -37,7 +37,8 @@ from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets, read_secrets
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
-from proxy.server.connection import AdmissionPolicy, ClientConnection
+from proxy.server.admission import AdmissionPolicy
+from proxy.server.connection import ClientConnection
 from proxy.server.inbound_token import InboundToken
 from proxy.server.listener import Listener
 from proxy.server.peer_credentials import Peers, lookup_supported

@@ -17,6 +17,7 @@ from proxy.errors import Refusal
 from proxy.http import parser as http_parser
 from proxy.http.problem import problem
 from proxy.http.request import Request, request_id
+from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
 
 # Bytes that may wait behind a request in progress before reading stops. Reading continues up to
 # this limit so that a disconnect of the client is noticed.
@@ -27,9 +28,6 @@ _LINGER = 5.0
 # Maximum idle time within a request's body (seconds). Long, for microphones that pause; bounded,
 # for clients that disappeared.
 _BODY_SILENCE = 300.0
-# Maximum number of refused connections that linger at once. Others are reset: a client that opens
-# so many reads no responses.
-_MAX_REFUSED = 64
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
 # SO_LINGER, on, with zero seconds: closing the socket sends a reset.
@@ -55,36 +53,6 @@ class Timeouts(Protocol):
     def head_seconds(self) -> float: ...
     @property
     def keepalive_seconds(self) -> float: ...
-
-
-class AdmissionPolicy:
-    """Admits connections: up to ``max_connections`` at a time, and none that ``refusal`` rejects.
-
-    The decision precedes any read. ``refused`` holds the connections that have been sent a refusal
-    and linger for a few seconds to receive it. Open WebSockets do not count.
-    """
-
-    def __init__(
-        self,
-        max_connections: int,
-        refusal: Callable[[asyncio.BaseTransport], Refusal | None] | None = None,
-    ) -> None:
-        self.max_connections = max_connections
-        self.refusal = refusal
-        self.refused: set[ClientConnection] = set()
-
-    def check(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
-        """The refusal of this connection beside ``connections`` others, None if it is admitted."""
-        if connections >= self.max_connections:
-            return Refusal(
-                503,
-                "too-many-connections",
-                f"Keyrelay keeps {self.max_connections} connections at a time.",
-                "Try again, close unused connections, or raise max_connections in the routes file.",
-                proxy_error="connection_limit_reached",
-                headers=(("Retry-After", "1"),),
-            )
-        return None if self.refusal is None else self.refusal(transport)
 
 
 class ClientConnection(asyncio.Protocol):
@@ -162,7 +130,7 @@ class ClientConnection(asyncio.Protocol):
     def _refuse_connection(self, refusal: Refusal, registry: set[ClientConnection]) -> None:
         """Refuse the connection before any read."""
         self._registry = registry
-        if len(registry) >= _MAX_REFUSED:
+        if len(registry) >= MAX_REFUSED:
             self.abort()
             return
         registry.add(self)

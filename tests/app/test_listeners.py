@@ -21,7 +21,8 @@ from proxy.forwarding.handler import RequestHandler
 from proxy.observability.exchange_log import ExchangeLog
 from proxy.observability.inspector import InspectorHub
 from proxy.secrets.secret import Secret
-from proxy.server.connection import AdmissionPolicy, ClientConnection
+from proxy.server.admission import AdmissionPolicy
+from proxy.server.connection import ClientConnection
 from proxy.server.inbound_token import InboundToken
 from tests.support.keyrelay import RawClient, exchange, until
 

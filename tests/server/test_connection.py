@@ -14,7 +14,8 @@ from proxy.app.app import Timeouts
 from proxy.errors import Refusal
 from proxy.http.problem import plain
 from proxy.http.request import Request
-from proxy.server.connection import AdmissionPolicy, ClientConnection
+from proxy.server.admission import AdmissionPolicy
+from proxy.server.connection import ClientConnection
 from tests.support.keyrelay import (
     RawClient,
     answering,
