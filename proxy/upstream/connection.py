@@ -13,6 +13,7 @@ from typing import Protocol, cast
 from proxy.errors import UpstreamFailure
 from proxy.http import parser as http_parser
 from proxy.http.response import ResponseHead, parse_simple_head
+from proxy.upstream.unread import unread_poll
 
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
@@ -147,8 +148,7 @@ class UpstreamConnection(asyncio.Protocol):
         They arrived before the next request, so they cannot belong to its response.
         """
         if self._poll is None:
-            self._poll = select.poll()
-            self._poll.register(self.transport.get_extra_info("socket"), select.POLLIN)
+            self._poll = unread_poll(self.transport)
         return bool(self._poll.poll(0))
 
     def abort(self) -> None:

@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-import select
 import socket
 import struct
 from typing import Protocol
 
+from proxy.upstream.unread import has_unread
 from proxy.websocket.frame_sync import FrameSync
 from proxy.websocket.frames import CLOSE, close_frame
 
@@ -183,9 +183,7 @@ class _ClosingDirection(asyncio.Protocol):
         if now - self._last_read < self._quiet or self.side.far.full:
             return False
         # Unread data means that the direction is not quiet.
-        poll = select.poll()
-        poll.register(self.side.transport.get_extra_info("socket"), select.POLLIN)
-        return not poll.poll(0)
+        return not has_unread(self.side.transport)
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()
