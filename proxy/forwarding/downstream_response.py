@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from proxy.http.content_coding import decoder
+from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, BodyFraming
 from proxy.http.headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_RESPONSES, response_fields
 from proxy.http.problem import page_fields
 from proxy.http.request import Request
@@ -36,11 +37,11 @@ class ResponseRewriter:
     redactor          redacts the credential of the request
     mask_all          whether every body is redacted, not only those of errors
 
-    ``unframed``: the end of the connection ends the body. Raises ValueError if the header section
-    cannot be forwarded.
+    ``framing`` is that of the body to the client. Raises ValueError if the header section cannot be
+    forwarded.
     """
 
-    __slots__ = ("_chunked", "_head", "_redactor", "unframed")
+    __slots__ = ("_head", "_redactor", "framing")
 
     def __init__(
         self,
@@ -74,9 +75,8 @@ class ResponseRewriter:
             fields = response_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
             redacted = redactor.redact(b"%b\r\n%b" % (head.reason, fields))
             redacted += b"Content-Length: %d\r\n" % head.length
-        self._chunked = not bodiless and not length_known and request.version == (1, 1)
-        self.unframed = not bodiless and not length_known and not self._chunked
-        if self._chunked:
+        self.framing = _framing(request, bodiless=bodiless, length_known=length_known)
+        if self.framing is CHUNKED:
             redacted += b"Transfer-Encoding: chunked\r\n"
         if page is not None:
             cache_control = b", ".join(head.values(b"cache-control")).decode("latin-1")
@@ -95,13 +95,23 @@ class ResponseRewriter:
         """
         if self._redactor is not None:
             data = self._redactor.feed(data)
-        return chunk(data) if self._chunked else data
+        return chunk(data) if self.framing is CHUNKED else data
 
     def end(self, data: bytes) -> bytes:
         """Rewrite the last part of the body. Raises ValueError as ``part`` does."""
         if self._redactor is not None:
             data = self._redactor.feed(data) + self._redactor.finish()
-        return chunk(data) + LAST_CHUNK if self._chunked else data
+        return chunk(data) + LAST_CHUNK if self.framing is CHUNKED else data
+
+
+def _framing(request: Request, *, bodiless: bool, length_known: bool) -> BodyFraming:
+    """The framing of a response body for the client of ``request``."""
+    if bodiless:
+        return NONE
+    if length_known:
+        return LENGTH
+    # HTTP/1.0 has no transfer codings (RFC 9112 section 6.1).
+    return CHUNKED if request.version == (1, 1) else UNTIL_CLOSE
 
 
 class _BodyRedactor:

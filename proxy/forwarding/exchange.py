@@ -18,6 +18,7 @@ from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, c
 from proxy.forwarding.inspection import capture_events, capture_session
 from proxy.forwarding.upgrade import SessionEnd, start_session, switching_response
 from proxy.forwarding.upstream_request import UpstreamRequest
+from proxy.http.framing import UNTIL_CLOSE
 from proxy.http.problem import as_refusal, body_too_large
 from proxy.http.request import Request
 from proxy.http.response import ResponseHead
@@ -229,7 +230,7 @@ class ProxyExchange:
             assert self._injection is not None
             redactor = self._injection.redactor
             self._events = capture_events(hub, self._record, head, body, redactor)
-        if rewriter.unframed:
+        if rewriter.framing is UNTIL_CLOSE:
             self._client.keep_alive = False
         close = self._client.must_close
         data = rewriter.head(b"Connection: close\r\n") if close else rewriter.head()

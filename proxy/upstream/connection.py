@@ -12,6 +12,7 @@ from typing import Protocol, cast
 
 from proxy.errors import UpstreamFailure
 from proxy.http import parser as http_parser
+from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
 from proxy.upstream.unread import unread_poll
 
@@ -54,6 +55,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     __slots__ = (
         "_close_after",
+        "_framing",
         "_head_only",
         "_listener",
         "_loop",
@@ -65,7 +67,6 @@ class UpstreamConnection(asyncio.Protocol):
         "_remaining",
         "_request_ended",
         "_silence",
-        "_until_close",
         "_upgrading",
         "answered",
         "closed",
@@ -85,7 +86,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._payload: http_parser.Body | None = None
         self._poll: select.poll | None = None
         self._remaining = 0
-        self._until_close = False
+        # Of the response body that is being received; NONE outside a body.
+        self._framing = NONE
         self._head_only = False
         self._upgrading = False
         self._close_after = False
@@ -174,7 +176,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._owner.forget(self)
         if self._listener is None:
             return
-        if self._until_close and exc is None:
+        if self._framing is UNTIL_CLOSE and exc is None:
             self._end(b"", exact=False)
         elif self.answered:
             self._fail("http_response_incomplete", "The provider's response is incomplete.")
@@ -205,7 +207,7 @@ class UpstreamConnection(asyncio.Protocol):
                 listener.on_response_body(data, ended=False)
             else:
                 self._end(data[: self._remaining], exact=left == 0)
-        elif self._until_close:
+        elif self._framing is UNTIL_CLOSE:
             listener.on_response_body(data, ended=False)
         elif (
             self._parser is not None
@@ -228,6 +230,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.answered = True
         self._close_after = head.closing
         if left:
+            self._framing = LENGTH
             self._remaining = left
             listener.on_response_start(head, data[size:], ended=False)
         else:
@@ -300,11 +303,13 @@ class UpstreamConnection(asyncio.Protocol):
             self._end(body, head, exact=last and data.endswith(rest))
             return
         if codings:
+            self._framing = CHUNKED
             self._payload = payload
         elif head.length is not None:
+            self._framing = LENGTH
             self._remaining = head.length - len(body)
         else:
-            self._until_close = True
+            self._framing = UNTIL_CLOSE
         listener.on_response_start(head, body, ended=False)
 
     def _end(self, body: bytes, head: ResponseHead | None = None, *, exact: bool) -> None:
@@ -312,6 +317,7 @@ class UpstreamConnection(asyncio.Protocol):
         listener, self._listener = self._listener, None
         assert listener is not None
         self._parser = self._payload = None
+        self._framing = NONE
         self._remaining = 0
         if (
             exact

@@ -10,6 +10,7 @@ import pytest
 
 from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
 from proxy.http import parser as http_parser
+from proxy.http.framing import BodyFraming
 from proxy.http.request import Request
 from proxy.secrets.redaction import Redactor
 
@@ -52,7 +53,7 @@ def test_a_length_is_passed_on_and_so_are_bytes() -> None:
     one = rewriter(answer("200 Fine", "Content-Length: 4", "X-A: b"))
     assert one.head() == b"HTTP/1.1 200 Fine\r\nContent-Length: 4\r\nX-A: b\r\n\r\n"
     assert one.part(b"ab") + one.end(b"cd") == b"abcd"
-    assert not one.unframed
+    assert one.framing is not BodyFraming.UNTIL_CLOSE
 
 
 @pytest.mark.parametrize("framing", ["Transfer-Encoding: chunked", "X-Until: close"])
@@ -68,7 +69,7 @@ def test_without_a_length_chunks_are_made(framing: str) -> None:
 def test_http_1_0_gets_no_chunks() -> None:
     """A client of HTTP/1.0 gets the bare body, whose end is the connection's."""
     one = rewriter(answer("200 OK", "Transfer-Encoding: chunked"), version=(1, 0))
-    assert one.unframed
+    assert one.framing is BodyFraming.UNTIL_CLOSE
     assert b"chunked" not in one.head()
     assert one.end(b"abc") == b"abc"
 
