@@ -67,7 +67,7 @@ def test_a_route_is_in_use_for_a_while_after_each_request() -> None:
 
 
 @pytest.mark.parametrize(
-    ("spares", "ready", "dialling", "missing"),
+    ("prewarmed", "ready", "dialling", "missing"),
     [(1, 0, 0, 1), (1, 1, 0, 0), (1, 0, 1, 0), (4, 1, 1, 2), (2, 5, 0, 0), (2, 2, 2, 0)],
 )
 def test_what_is_missing(prewarmed: int, ready: int, dialling: int, missing: int) -> None:
