@@ -8,6 +8,7 @@ loop; independent of routes and credentials. One request is in progress at a tim
 from __future__ import annotations
 
 import asyncio
+import enum
 import socket
 import struct
 from collections.abc import Callable
@@ -55,6 +56,23 @@ class Timeouts(Protocol):
     def keepalive_seconds(self) -> float: ...
 
 
+class ClientState(enum.Enum):
+    """State of a client connection."""
+
+    OPEN = "open"
+    """Requests are parsed."""
+    DRAINING = "draining"
+    """The client has not received the previous responses; no further request begins."""
+    CLOSING = "closing"
+    """No further request begins; received bytes are discarded."""
+
+
+# Module constants, because the state is compared on every read.
+_OPEN = ClientState.OPEN
+_DRAINING = ClientState.DRAINING
+_CLOSING = ClientState.CLOSING
+
+
 class ClientConnection(asyncio.Protocol):
     """One accepted connection.
 
@@ -70,7 +88,6 @@ class ClientConnection(asyncio.Protocol):
         "_alone",
         "_backlog",
         "_body",
-        "_closing",
         "_exchange",
         "_full",
         "_handle",
@@ -79,8 +96,8 @@ class ClientConnection(asyncio.Protocol):
         "_pumping",
         "_reading_paused",
         "_registry",
+        "_state",
         "_times",
-        "_waiting",
         "deadline",
         "keep_alive",
         "request_id",
@@ -106,10 +123,9 @@ class ClientConnection(asyncio.Protocol):
         self._backlog = b""
         self._alone = False
         self._pumping = False
-        self._closing = False
+        self._state = _OPEN
         self._reading_paused = False
         self._full = False
-        self._waiting = False
         self.keep_alive = True
         self.request_id = ""
         self.deadline = _NEVER
@@ -139,15 +155,15 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
-        self._closing = True
+        self._state = _CLOSING
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.on_client_disconnect()
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self._state is _CLOSING:
             return
-        if self._waiting or (self._exchange is not None and self._body is None):
+        if self._state is _DRAINING or (self._exchange is not None and self._body is None):
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
                 self.pause_reading()
@@ -165,9 +181,9 @@ class ClientConnection(asyncio.Protocol):
             self._exchange.on_client_drained()
         elif self.deadline != _NEVER:
             # A blocked write is not idle time: the timeout begins now.
-            seconds = _LINGER if self._closing else self._times.keepalive_seconds
+            seconds = _LINGER if self._state is _CLOSING else self._times.keepalive_seconds
             self.deadline = self._loop.time() + seconds
-        if self._waiting:
+        if self._state is _DRAINING:
             self._continue()
 
     # -- reading -------------------------------------------------------------------------------
@@ -188,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
                 end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
                 self._alone = end == len(data) and body.is_eof() and data[0] not in b"\r\n"
                 self._begin(head, body)
-                if self._exchange is not None or self._closing or self._waiting:
+                if self._exchange is not None or self._state is not _OPEN:
                     break
                 self._parser.message_consumed()
                 data = b""
@@ -196,7 +212,7 @@ class ClientConnection(asyncio.Protocol):
             self._malformed(http_parser.refusal(error))
         finally:
             self._pumping = False
-        if self._exchange is None and not self._closing and data:
+        if self._exchange is None and self._state is not _CLOSING and data:
             # An incomplete head has a deadline, which further bytes do not extend.
             self.deadline = min(self.deadline, self._loop.time() + self._times.head_seconds)
 
@@ -269,12 +285,12 @@ class ClientConnection(asyncio.Protocol):
         ``close`` is for ends that the client did not request: it may still be sending.
         """
         self._exchange = None
-        if self._closing:
+        if self._state is _CLOSING:
             return
         if close or self._body is not None:
             self._linger()
         elif not self.keep_alive:
-            self._closing = True
+            self._state = _CLOSING
             self.transport.close()
         else:
             self.deadline = self._loop.time() + self._times.keepalive_seconds
@@ -285,12 +301,12 @@ class ClientConnection(asyncio.Protocol):
 
     def _wait(self) -> None:
         """Begin no further request before the client has received the previous responses."""
-        self._waiting = True
+        self._state = _DRAINING
         self.pause_reading()
 
     def _continue(self) -> None:
         """Parse the bytes that arrived behind the last request."""
-        self._waiting = False
+        self._state = _OPEN
         self._parser.message_consumed()
         backlog, self._backlog = self._backlog, b""
         self.resume_reading()
@@ -299,7 +315,7 @@ class ClientConnection(asyncio.Protocol):
 
     def _linger(self) -> None:
         """End the sending direction and discard received bytes for _LINGER seconds."""
-        self._closing = True
+        self._state = _CLOSING
         if not self.transport.is_closing():
             self.deadline = self._loop.time() + _LINGER
             self.resume_reading()
@@ -307,7 +323,7 @@ class ClientConnection(asyncio.Protocol):
 
     def abort(self) -> None:
         """Reset the connection so that the client sees an incomplete response, not a clean end."""
-        self._closing = True
+        self._state = _CLOSING
         self._exchange = None
         if not self.transport.is_closing():
             # A response without framing ends with the connection: only a reset marks an error.
@@ -317,7 +333,7 @@ class ClientConnection(asyncio.Protocol):
 
     def close_after_flush(self) -> None:
         """As ``abort``, but flush what was written before. Only for framed responses."""
-        self._closing = True
+        self._state = _CLOSING
         self._exchange = None
         self.transport.close()
 
@@ -327,17 +343,15 @@ class ClientConnection(asyncio.Protocol):
         A refused connection that lingers keeps its deadline.
         """
         self.keep_alive = False
-        if self._exchange is None and not self._closing:
-            # Otherwise the bytes behind the last request would be parsed once the write buffer
-            # drains.
-            self._waiting = False
+        if self._exchange is None and self._state is not _CLOSING:
+            # Also in DRAINING: the bytes behind the last request are not parsed any more.
             self.close_after_flush()
 
     def detach(self) -> None:
         """Release the connection: another protocol takes over the transport."""
         self._registry.discard(self)
         self._exchange = None
-        self._closing = True
+        self._state = _CLOSING
 
     def pause_reading(self) -> None:
         """Stop reading until ``resume_reading``; TCP flow control blocks the client."""
@@ -372,5 +386,5 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
         else:
             # Between requests, within a head, or lingering: no response is due.
-            self._closing = True
+            self._state = _CLOSING
             self.transport.abort()
