@@ -38,7 +38,7 @@ class _Head:
     def on_response_body(self, body: bytes, *, ended: bool) -> None:
         """Of no interest."""
 
-    def on_upstream_error(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
         if not self.future.done():
             self.future.set_result(failure)
 

@@ -323,9 +323,9 @@ class ProxyExchange:
 
     # -- errors --------------------------------------------------------------------------------
 
-    def on_upstream_error(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
         """End the exchange: the provider's connection failed before the end of the response."""
-        connection, self._connection = self._connection, None
+        self._connection = None
         if self._rewriter is not None:
             self._end(failure.proxy_error)
             # Written bytes are flushed; the missing end of the framing marks the error. An HTTP/1.0
@@ -334,13 +334,7 @@ class ProxyExchange:
                 self._client.close_after_flush()
             else:
                 self._client.abort()
-        elif (
-            connection is not None
-            and not (connection.fresh or connection.answered)
-            and self._request.idempotent
-            and self._request_ended
-            and self._copy is not None
-        ):
+        elif unread and self._request.idempotent and self._request_ended and self._copy is not None:
             # The provider had just closed the pooled connection without reading the request (RFC
             # 9110 section 9.2.2), so it is sent again on a new connection.
             self._replay(fresh=True)

@@ -7,6 +7,7 @@ one request's response to another (RFC 9112 section 9.2), so such a connection i
 from __future__ import annotations
 
 import asyncio
+import enum
 import select
 from typing import Protocol, cast
 
@@ -29,7 +30,12 @@ class ResponseListener(Protocol):
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
     def on_response_body(self, body: bytes, *, ended: bool) -> None: ...
-    def on_upstream_error(self, failure: UpstreamFailure) -> None: ...
+    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
+        """The connection failed. ``unread``: a reused one, before any byte of a response.
+
+        The provider may have closed it without reading the request.
+        """
+
     def on_upstream_blocked(self) -> None: ...
     def on_upstream_drained(self) -> None: ...
 
@@ -44,12 +50,31 @@ class Owner(Protocol):
         """Drop a connection that is closed or has another owner."""
 
 
+class UpstreamState(enum.Enum):
+    """State of a connection to a provider."""
+
+    IDLE = "idle"
+    """No request is in progress."""
+    AWAITING = "awaiting"
+    """A request was sent; no byte of its response has arrived."""
+    RECEIVING = "receiving"
+    """A part of the response has arrived."""
+    CLOSED = "closed"
+    """The connection is closed, or released to another protocol."""
+
+
+# Module constants, because the state changes with every request.
+_IDLE = UpstreamState.IDLE
+_AWAITING = UpstreamState.AWAITING
+_RECEIVING = UpstreamState.RECEIVING
+CLOSED = UpstreamState.CLOSED
+
+
 class UpstreamConnection(asyncio.Protocol):
     """One connection to a provider, serving one request at a time.
 
+    state     see ``UpstreamState``
     fresh     until the end of the first response
-    answered  from the first byte of the response to the current request
-    closed    the connection cannot be used any more
     deadline  in the loop's time, see ``expire``
     """
 
@@ -68,10 +93,9 @@ class UpstreamConnection(asyncio.Protocol):
         "_request_ended",
         "_silence",
         "_upgrading",
-        "answered",
-        "closed",
         "deadline",
         "fresh",
+        "state",
         "transport",
     )
 
@@ -93,8 +117,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._close_after = False
         self._request_ended = True
         self._reading_paused = False
-        self.answered = False
-        self.closed = False
+        self.state = _IDLE
         self.fresh = True
         self.deadline = _NEVER
         self.transport: asyncio.Transport
@@ -119,7 +142,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._request_ended = ended
         self._head_only = head_only
         self._upgrading = upgrading
-        self.answered = False
+        self.state = _AWAITING
         self.deadline = self._loop.time() + self._silence
         self.transport.write(data)
 
@@ -156,13 +179,13 @@ class UpstreamConnection(asyncio.Protocol):
     def abort(self) -> None:
         """Abort the connection; the listener is not called again."""
         self._listener = None
-        self.closed = True
+        self.state = CLOSED
         self.transport.abort()
 
     def detach(self) -> asyncio.Transport:
         """Release the transport to another protocol permanently, after a 101 response."""
         self._listener = None
-        self.closed = True
+        self.state = CLOSED
         self._owner.forget(self)
         return self.transport
 
@@ -172,17 +195,19 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport = cast(asyncio.Transport, transport)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.closed = True
+        state, self.state = self.state, CLOSED
         self._owner.forget(self)
         if self._listener is None:
             return
         if self._framing is UNTIL_CLOSE and exc is None:
             self._end(b"", exact=False)
-        elif self.answered:
+        elif state is _RECEIVING:
             self._fail("http_response_incomplete", "The provider's response is incomplete.")
         else:
             self._fail(
-                "connection_terminated", "The provider closed the connection without a response."
+                "connection_terminated",
+                "The provider closed the connection without a response.",
+                unread=not self.fresh,
             )
 
     def pause_writing(self) -> None:
@@ -227,7 +252,7 @@ class UpstreamConnection(asyncio.Protocol):
         left = size + head.length - len(data)
         if left < 0:
             return False
-        self.answered = True
+        self.state = _RECEIVING
         self._close_after = head.closing
         if left:
             self._framing = LENGTH
@@ -240,7 +265,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _parse(self, listener: ResponseListener, data: bytes) -> None:
         if self._parser is None:
             self._parser = http_parser.response_parser(self._loop, head_only=self._head_only)
-        self.answered = True
+        self.state = _RECEIVING
         try:
             messages, _, tail = self._parser.feed_data(data)
         except http_parser.HttpProcessingError:
@@ -326,11 +351,12 @@ class UpstreamConnection(asyncio.Protocol):
             # A provider that has not read the whole request may never read the next one.
             and not self.transport.get_write_buffer_size()
         ):
+            self.state = _IDLE
             self.fresh = False
             self.resume_reading()
             self._owner.give_back(self)
         else:
-            self.closed = True
+            self.state = CLOSED
             self.deadline = self._loop.time() + self._silence
             if not self.transport.is_closing():  # closing it twice would leave ``abort`` no hold
                 self.transport.close()
@@ -339,11 +365,14 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             listener.on_response_start(head, body, ended=True)
 
-    def _fail(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:
+    def _fail(
+        self, proxy_error: str, detail: str, *, timed_out: bool = False, unread: bool = False
+    ) -> None:
         listener = self._listener
         self.abort()
         if listener is not None:
-            listener.on_upstream_error(UpstreamFailure(proxy_error, detail, timed_out=timed_out))
+            failure = UpstreamFailure(proxy_error, detail, timed_out=timed_out)
+            listener.on_upstream_error(failure, unread=unread)
 
     def expire(self, now: float) -> None:
         """Fail the request if the deadline has passed. ``now`` is the loop's time."""
@@ -351,7 +380,12 @@ class UpstreamConnection(asyncio.Protocol):
             return
         if self._listener is None:
             self.abort()
-        elif self.answered:
+        elif self.state is _RECEIVING:
             self._fail("connection_read_timeout", "The provider stopped sending.", timed_out=True)
         else:
-            self._fail("http_response_timeout", "The provider did not respond.", timed_out=True)
+            self._fail(
+                "http_response_timeout",
+                "The provider did not respond.",
+                timed_out=True,
+                unread=not self.fresh,
+            )

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 
 from proxy.errors import UpstreamFailure
-from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.connection import CLOSED, UpstreamConnection
 from proxy.upstream.dialer import Dialler
 from proxy.upstream.prewarm import PoolStats, PrewarmedConnections, PrewarmPolicy
 
@@ -61,7 +61,7 @@ class Pool:
             prewarmed.prewarm_policy.used = True
         while self._idle:
             connection = self._idle.pop()
-            if connection.closed or connection.transport.is_closing():
+            if connection.state is CLOSED or connection.transport.is_closing():
                 continue
             if connection.has_unread():
                 connection.abort()
@@ -80,7 +80,7 @@ class Pool:
         connection = await self._dialler.dial(
             lambda: UpstreamConnection(self, self._loop, self._silence_seconds)
         )
-        if connection.closed:
+        if connection.state is CLOSED:
             raise UpstreamFailure(
                 "connection_terminated", "The provider closed the connection immediately."
             )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from proxy.errors import UpstreamFailure
-from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.connection import CLOSED, UpstreamConnection
 
 
 @dataclass(slots=True)
@@ -80,7 +80,7 @@ class PrewarmedConnections:
         for connection in reversed(self._since):
             # Unread bytes may be TLS session tickets behind the handshake, so the connection is
             # kept; if they are data or an end, the event loop closes it after reading them.
-            if not (connection.closed or connection.transport.is_closing()) and (
+            if not (connection.state is CLOSED or connection.transport.is_closing()) and (
                 not connection.has_unread()
             ):
                 del self._since[connection]

@@ -397,7 +397,7 @@ class Told:
         assert not self.ended + self.lost
         self._more(body, ended=ended)
 
-    def on_upstream_error(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
         assert not self.ended + self.lost
         self.lost += 1
 

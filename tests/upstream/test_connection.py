@@ -11,7 +11,7 @@ import pytest
 from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
 from proxy.http.response import ResponseHead
-from proxy.upstream.connection import UpstreamConnection
+from proxy.upstream.connection import CLOSED, UpstreamConnection
 from proxy.upstream.dialer import Dialler
 from proxy.upstream.pool import Pool
 from tests.support.keyrelay import (
@@ -53,7 +53,7 @@ class Answer:
         self.body += body
         self.ended = ended
 
-    def on_upstream_error(self, failure: UpstreamFailure) -> None:
+    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
         assert not self.over
         self.failure = failure
 
@@ -226,7 +226,7 @@ async def test_bytes_on_an_idle_connection_close_it(extra: bytes) -> None:
         await send(connection).until_over()
         assert pool.idle == 1
         script.send(extra)
-        await until(lambda: connection.closed)
+        await until(lambda: connection.state is CLOSED)
         assert pool.take() is None
 
 
@@ -294,7 +294,7 @@ async def test_an_early_answer_does_not_keep_its_connection() -> None:
         head = b"POST / HTTP/1.1\r\nHost: dummy\r\nContent-Length: 5\r\n\r\n"
         answer = await send(connection, head + b"ab", ended=False).until_over()
         assert answer.body == b"ok"
-        assert connection.closed
+        assert connection.state is CLOSED
         assert pool.take() is None
 
 
@@ -503,7 +503,7 @@ async def test_a_provider_that_does_not_answer() -> None:
         assert answer.error == "http_response_timeout"
         assert answer.failure is not None
         assert answer.failure.timed_out
-        assert connection.closed
+        assert connection.state is CLOSED
 
 
 async def test_a_provider_that_stops_answering() -> None:
@@ -527,7 +527,7 @@ async def test_closing_the_pool_drops_everything() -> None:
         answer = send(busy)
         pool.close()
         assert pool.take() is None
-        assert idle.closed
-        assert busy.closed
+        assert idle.state is CLOSED
+        assert busy.state is CLOSED
         await asyncio.sleep(0.002)
         assert not answer.over
