@@ -21,10 +21,8 @@ from typing import Protocol
 
 from proxy.upstream.unread import has_unread
 from proxy.websocket.frame_sync import FrameSync
-from proxy.websocket.frames import CLOSE, close_frame
+from proxy.websocket.frames import CloseCode, Opcode, close_frame
 
-# RFC 6455 section 7.4.1.
-_GOING_AWAY = 1001
 # Time without data (seconds) that indicates a frame boundary. Over a long distance a frame arrives
 # in bursts, one per round trip, so the actual value is at least two round trips.
 _QUIET = 0.02
@@ -197,7 +195,7 @@ class _ClosingDirection(asyncio.Protocol):
             if self.far.close_sent and self._ends_with_response(data):
                 self._received_close()
             return
-        closing = any(frame.opcode == CLOSE for frame in frames)
+        closing = any(frame.opcode is Opcode.CLOSE for frame in frames)
         if not self.close_sent:
             # Forward up to the last boundary in it; negative if the frame began before.
             whole = len(data) - self._frame_sync.pending
@@ -219,7 +217,7 @@ class _ClosingDirection(asyncio.Protocol):
     def _ends_with_response(self, data: bytes) -> bool:
         """Whether the last bytes echo the proxy's Close frame, without a known boundary."""
         mask = data[-6:-2] if self._from_client else None
-        return data.endswith(close_frame(_GOING_AWAY, mask=mask))
+        return data.endswith(close_frame(CloseCode.GOING_AWAY, mask=mask))
 
     # -- closing -------------------------------------------------------------------------------
 
@@ -232,7 +230,7 @@ class _ClosingDirection(asyncio.Protocol):
         if not (self.side.silent or far.lost or far.transport.is_closing()):
             # Frames to the provider are masked: the proxy is its client (RFC 6455 section 5.3).
             mask = os.urandom(4) if self._from_client else None
-            far.transport.write(close_frame(_GOING_AWAY, mask=mask))
+            far.transport.write(close_frame(CloseCode.GOING_AWAY, mask=mask))
         self.far.settle()
 
     def _received_close(self) -> None:

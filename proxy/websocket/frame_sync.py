@@ -6,7 +6,7 @@ parses as frames, or after a time without data in which no frame can be in progr
 
 from __future__ import annotations
 
-from proxy.websocket.frames import CONTINUATION, Frame, FrameReader
+from proxy.websocket.frames import Frame, FrameReader, Opcode
 
 # A read is parsed in pieces of this size (bytes), so that most non-frames are rejected early.
 _PROBE = 1024
@@ -63,13 +63,13 @@ class FrameSync:
         """
         reader = FrameReader(self._masked)
         frames: list[Frame] = []
-        if data[0] & 0x0F == CONTINUATION:
+        if data[0] & 0x0F == Opcode.CONTINUATION:
             return None
         for at in range(0, len(data), _PROBE):
             found = reader.feed(data[at : at + _PROBE])
             # Digital silence, all zeros, parses as empty continuation frames.
             if reader.broken or not all(
-                one.control or (one.size and one.opcode != CONTINUATION) for one in found
+                one.control or (one.size and one.opcode is not Opcode.CONTINUATION) for one in found
             ):
                 return None
             frames += found

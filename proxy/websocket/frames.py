@@ -7,12 +7,30 @@ work are bounded for any size of a frame or message; unavailable content is repo
 
 from __future__ import annotations
 
+import enum
 from dataclasses import dataclass
 
-CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
+
+class Opcode(enum.IntEnum):
+    """Type of a frame (RFC 6455 section 11.8)."""
+
+    CONTINUATION = 0
+    TEXT = 1
+    BINARY = 2
+    CLOSE = 8
+    PING = 9
+    PONG = 10
+
+
+class CloseCode(enum.IntEnum):
+    """Status codes of a Close frame that the proxy sends (RFC 6455 section 7.4.1)."""
+
+    GOING_AWAY = 1001
+    """The endpoint is going away, as at a shutdown."""
+
 
 _FIN, _RSV1, _RSV_OTHERS, _CONTROL = 0x80, 0x40, 0x30, 0x08
-_OPCODES = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_OPCODES = {int(opcode): opcode for opcode in Opcode}
 # Longest payload of a control frame, and of a length in 7 bits.
 _SHORT = 125
 
@@ -21,7 +39,7 @@ _SHORT = 125
 class Frame:
     """One frame. ``payload`` is unmasked and may be a prefix of its ``size`` bytes."""
 
-    opcode: int
+    opcode: Opcode
     fin: bool
     rsv1: bool
     payload: bytes
@@ -110,7 +128,7 @@ class FrameReader:
         opcode = first & 0x0F
         if first & _RSV_OTHERS or opcode not in _OPCODES:
             return "reserved bits or an unknown opcode"
-        if first & _RSV1 and opcode not in {TEXT, BINARY}:
+        if first & _RSV1 and opcode not in {Opcode.TEXT, Opcode.BINARY}:
             return "compression of a control or continuation frame"
         if opcode & _CONTROL and (not first & _FIN or second & 0x7F > _SHORT):
             return "a fragmented or too long control frame"
@@ -135,14 +153,16 @@ class FrameReader:
         payload = bytes(self._kept)
         if self._masked:
             payload = masked(payload, bytes(self._head[-4:]))
-        frame = Frame(first & 0x0F, bool(first & _FIN), bool(first & _RSV1), payload, self._size)
+        frame = Frame(
+            _OPCODES[first & 0x0F], bool(first & _FIN), bool(first & _RSV1), payload, self._size
+        )
         self._head.clear()
         self._kept.clear()
         self._size = -1
         return frame
 
 
-def close_frame(code: int, *, mask: bytes | None) -> bytes:
+def close_frame(code: CloseCode, *, mask: bytes | None) -> bytes:
     """A Close frame (RFC 6455 section 5.5.1). A client's needs a ``mask`` of four random bytes."""
     payload = code.to_bytes(2)
     if mask is None:

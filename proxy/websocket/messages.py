@@ -9,16 +9,16 @@ import zlib
 from dataclasses import dataclass
 from typing import Literal
 
-from proxy.websocket.frames import BINARY, CLOSE, CONTINUATION, PING, PONG, TEXT, Frame, FrameReader
+from proxy.websocket.frames import Frame, FrameReader, Opcode
 
 Kind = Literal["text", "binary", "ping", "pong", "close"]
 
-_KINDS: dict[int, Kind] = {
-    TEXT: "text",
-    BINARY: "binary",
-    PING: "ping",
-    PONG: "pong",
-    CLOSE: "close",
+_KINDS: dict[Opcode, Kind] = {
+    Opcode.TEXT: "text",
+    Opcode.BINARY: "binary",
+    Opcode.PING: "ping",
+    Opcode.PONG: "pong",
+    Opcode.CLOSE: "close",
 }
 # RFC 7692 section 7.2.2: the bytes that the sender removes from the end of a compressed message.
 _TAIL = b"\x00\x00\xff\xff"
@@ -126,7 +126,7 @@ class MessageReader:
         return messages
 
     def _fault(self, frame: Frame) -> str:
-        if (frame.opcode == CONTINUATION) is (self._begun is None):
+        if (frame.opcode is Opcode.CONTINUATION) is (self._begun is None):
             return "fragments of messages in the wrong order"
         if frame.rsv1 and self._inflater is None:
             return "compression that was not negotiated"

@@ -9,13 +9,14 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from websockets.frames import Close, Opcode
+from websockets.frames import Close
 from websockets.frames import Frame as Foreign
+from websockets.frames import Opcode as ForeignOpcode
 
-from proxy.websocket.frames import CLOSE, Frame, FrameReader, close_frame, masked
+from proxy.websocket.frames import CloseCode, Frame, FrameReader, Opcode, close_frame, masked
 
-CONTROL = [Opcode.CLOSE, Opcode.PING, Opcode.PONG]
-DATA = [Opcode.CONT, Opcode.TEXT, Opcode.BINARY]
+CONTROL = [ForeignOpcode.CLOSE, ForeignOpcode.PING, ForeignOpcode.PONG]
+DATA = [ForeignOpcode.CONT, ForeignOpcode.TEXT, ForeignOpcode.BINARY]
 
 payloads = st.one_of(st.binary(max_size=200), st.integers(0, 70_000).map(bytes))
 frames = st.one_of(
@@ -50,7 +51,8 @@ def test_frames_come_out_as_they_went_in(
     pieces = cut(b"".join(written(one, mask=mask) for one in sent), frame_sync)
     got = [frame for piece in pieces for frame in reader.feed(piece)]
     assert got == [
-        Frame(one.opcode, one.fin, one.rsv1, bytes(one.data)[:limit], len(one.data)) for one in sent
+        Frame(Opcode(one.opcode), one.fin, one.rsv1, bytes(one.data)[:limit], len(one.data))
+        for one in sent
     ]
     assert [one.truncated for one in got] == [len(one.data) > limit for one in sent]
     assert reader.broken == ""
@@ -63,7 +65,7 @@ def test_pending_counts_from_the_border(sent: Foreign, mask: bool, data: st.Data
     reader = FrameReader(mask)
     whole = written(sent, mask=mask)
     size = data.draw(st.integers(0, len(whole)))
-    before = reader.feed(written(Foreign(Opcode.PING, b"x"), mask=mask) + whole[:size])
+    before = reader.feed(written(Foreign(ForeignOpcode.PING, b"x"), mask=mask) + whole[:size])
     assert len(before) == (1 if size < len(whole) else 2)
     assert reader.pending == size % len(whole)
 
@@ -76,7 +78,7 @@ def test_any_bytes_can_be_read(data: bytes, mask: bool, frame_sync: list[int]) -
     assert frames == [one for piece in cut(data, frame_sync) for one in in_pieces.feed(piece)]
     assert at_once.broken == in_pieces.broken
     if at_once.broken:
-        assert at_once.feed(written(Foreign(Opcode.PING, b""), mask=mask)) == []
+        assert at_once.feed(written(Foreign(ForeignOpcode.PING, b""), mask=mask)) == []
 
 
 @pytest.mark.parametrize(
@@ -118,15 +120,17 @@ def test_a_large_frame_costs_no_memory() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert got == [Frame(2, True, False, bytes(1000), size)]
+    assert got == [Frame(Opcode.BINARY, True, False, bytes(1000), size)]
     assert peak < 100_000
 
 
 @pytest.mark.parametrize("mask", [None, b"\x01\x02\x03\x04"])
 def test_a_close_frame(mask: bytes | None) -> None:
     """What is written as a Close frame is one to others, with its code, masked or not."""
-    (frame,) = FrameReader(mask is not None, limit=125).feed(close_frame(1001, mask=mask))
-    assert frame.opcode == CLOSE
+    (frame,) = FrameReader(mask is not None, limit=125).feed(
+        close_frame(CloseCode.GOING_AWAY, mask=mask)
+    )
+    assert frame.opcode is Opcode.CLOSE
     assert Close.parse(frame.payload) == Close(1001, "")
 
 
