@@ -15,7 +15,7 @@ from proxy.errors import KeyrelayError
 
 # RFC 9112 sections 4 and 5 without obsolete syntax: no line folding, no space before a colon. Line
 # ends cannot occur elsewhere, and no byte is matched twice, so matching takes linear time. The
-# repetition of lines is not possessive: CPython before 3.11.5 fails to match a possessive repetition
+# repetition of lines is not possessive: CPython before 3.11.5 fails to match a possessive one
 # within another (gh-106052). Backtracking over a line cannot match either, since the byte after LF
 # decides.
 _PLAIN = re.compile(
