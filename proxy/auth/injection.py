@@ -17,10 +17,9 @@ from proxy.config.placement import (
     QueryPlacement,
 )
 from proxy.config.template import Template, parse_template
+from proxy.http.abnf import FIELD_VALUE
 from proxy.secrets.redaction import Redactor
 
-# RFC 9110 section 5.5: anything else would end the field.
-_FIELD_VALUE = re.compile(rb"[^\x00-\x08\x0a-\x1f\x7f]*")
 # RFC 6265 section 4.1.1: what a cookie's value may hold.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
 # RFC 3986 section 3.3: stays as it is within a path segment.
@@ -48,7 +47,7 @@ def inject(
         match placement:
             case HeaderPlacement():
                 value = _render(placement.value, values)
-                if _FIELD_VALUE.fullmatch(value) is None:
+                if FIELD_VALUE.fullmatch(value) is None:
                     raise ValueError(f"a value for the header {placement.header} has a line break")
                 headers += b"%b: %b\r\n" % (placement.header.encode(), value)
             case BasicPlacement():

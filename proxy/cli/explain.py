@@ -13,6 +13,7 @@ import click
 from proxy.cli.options import CONFIG, choose, load
 from proxy.config.presets import presets
 from proxy.errors import Refusal
+from proxy.http.abnf import AUTHORITY
 
 if TYPE_CHECKING:
     from proxy.config.settings import Settings
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 # What a client writes: the rest, from the path on, goes out as it is; a fragment stays with it.
 _URL = re.compile(
-    r"(?P<scheme>https?|wss?)://(?P<authority>[^/?#]*)(?P<target>[^#]*)(?:#.*)?", re.IGNORECASE
+    rf"(?P<scheme>https?|wss?)://(?P<authority>{AUTHORITY})(?P<target>[^#]*)(?:#.*)?", re.IGNORECASE
 )
 
 

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Strict
 
 from proxy.config.template import NAME, parse_template
 from proxy.errors import ConfigValueError
+from proxy.http.abnf import METHOD
 from proxy.http.path_patterns import check_pattern
 
 _FRAMING = {
@@ -74,7 +75,7 @@ def check_method(text: str) -> None:
         raise ConfigValueError(
             f"{text} is never forwarded (RFC 9110 sections 9.3.6, 9.3.8)", "remove it"
         )
-    if not re.fullmatch(r"[A-Z][A-Z-]{0,31}", text):
+    if not METHOD.fullmatch(text):
         raise ConfigValueError("invalid HTTP method", "write it in capitals, as GET or POST")
 
 

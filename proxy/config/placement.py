@@ -13,9 +13,7 @@ from pydantic import AfterValidator, Discriminator, Field, Tag
 from proxy.config.fields import Node, is_framing
 from proxy.config.template import parse_template
 from proxy.errors import ConfigValueError
-
-TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-"""Syntax of a field name (``token``, RFC 9110 section 5.6.2)."""
+from proxy.http.abnf import PATH_CHARS, TOKEN
 
 TAG_PREFIX = "placement:"
 
@@ -63,7 +61,7 @@ def _cookie_value(text: str) -> str:
 
 def _path_template(text: str) -> str:
     literal = re.sub(r"\{[a-z0-9_]*\}", "x", text)
-    if not re.fullmatch(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+", literal) or any(
+    if not re.fullmatch(rf"(?:/[{PATH_CHARS}]+)+", literal) or any(
         segment in {".", ".."} for segment in text.split("/")
     ):
         raise ConfigValueError(

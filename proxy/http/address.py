@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import idna
 
 from proxy.errors import ConfigValueError
+from proxy.http.abnf import AUTHORITY, PATH_CHARS, PORT
 
 DEMO_UPSTREAM = "builtin:demo"
 """Upstream of the built-in demo provider: served inside this process, never resolved by name."""
@@ -22,11 +23,11 @@ _PORTS = {"http": 80, "https": 443}
 _LABEL = re.compile(r"[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
 _NUMERIC = re.compile(r"(?:0x[0-9a-f]*|[0-9]+)")
 _URL = re.compile(
-    r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)(?P<path>/[^?#]*)?(?P<rest>.*)",
+    rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>{AUTHORITY})(?P<path>/[^?#]*)?(?P<rest>.*)",
     re.DOTALL,
 )
 # RFC 3986 section 3.3: the characters of a path, with complete percent escapes only.
-_PATH = re.compile(r"(?:/(?:[A-Za-z0-9._~!$&'()*+,;=:@-]|%[0-9A-Fa-f]{2})+)*")
+_PATH = re.compile(rf"(?:/(?:[{PATH_CHARS}]|%[0-9A-Fa-f]{{2}})+)*")
 _DOTS = re.compile(r"(?:\.|%2e){1,2}", re.IGNORECASE)
 _UNIX_LIMIT = 107  # bytes of sun_path on Linux, less the closing NUL
 _SIDECAR = (
@@ -126,7 +127,7 @@ def parse_listen(text: str) -> ListenAddress:
                 "an IPv6 address needs brackets", "write it as '[::1]:8080', in quotes"
             )
         raise ConfigValueError("the port is missing", "write an address such as 127.0.0.1:8080")
-    if not re.fullmatch(r"[0-9]{1,5}", digits) or int(digits) > 65535:
+    if not PORT.fullmatch(digits) or int(digits) > 65535:
         raise ConfigValueError("the port is not a number from 0 to 65535", "write for example 8080")
     if host.lower().rstrip(".") == "localhost":
         raise ConfigValueError(
@@ -278,7 +279,7 @@ def _unix_path(path: str) -> str:
 
 def _split_authority(authority: str) -> tuple[str, int | None]:
     """The canonical host, and the port if one is present. Raises ValueError."""
-    found = re.fullmatch(r"(\[[^\]]*\]|[^:\[\]]*)(?::([0-9]{1,5}))?", authority)
+    found = re.fullmatch(rf"(\[[^\]]*\]|[^:\[\]]*)(?::({PORT.pattern}))?", authority)
     if found is None:
         raise ConfigValueError("host and port cannot be read", "write host or host:port")
     port = int(found[2]) if found[2] else None

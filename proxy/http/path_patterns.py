@@ -19,8 +19,8 @@ from collections.abc import Callable, Iterable, Iterator
 from urllib.parse import unquote_to_bytes
 
 from proxy.errors import ConfigValueError
+from proxy.http.abnf import METHOD
 
-_METHOD = re.compile(r"[A-Z][A-Z-]{0,31}")
 # Outside latin-1, so that no decoded byte can equal it.
 _INNER_SLASH = "\u2215"
 _LENGTH_LIMIT = 1024  # characters; no route of a real API comes near it
@@ -96,7 +96,7 @@ def _split(text: str) -> tuple[str, str]:
             "a pattern is a path, or a method and a path",
             "write for example /v1/** or GET /v1/voices",
         )
-    if method and not _METHOD.fullmatch(method):
+    if method and not METHOD.fullmatch(method):
         raise ConfigValueError(
             "the method is written in capitals", "write for example POST /v1/speech"
         )

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from proxy.errors import KeyrelayError
+from proxy.http.abnf import FIELD_CHARS, NAME_CHARS
 
 # RFC 9112 sections 4 and 5 without obsolete syntax: no line folding, no space before a colon. Line
 # ends cannot occur elsewhere, and no byte is matched twice, so matching takes linear time. The
@@ -19,8 +20,8 @@ from proxy.errors import KeyrelayError
 # within another (gh-106052). Backtracking over a line cannot match either, since the byte after LF
 # decides.
 _PLAIN = re.compile(
-    rb"HTTP/1\.1 ([2-5][0-9]{2}) ([\t\x20-\x7e\x80-\xff]*+)\r"
-    rb"((?:\n[!#$%&'*+.^_`|~0-9A-Za-z-]++:[\t\x20-\x7e\x80-\xff]*+\r)*\n)\r\n"
+    rb"HTTP/1\.1 ([2-5][0-9]{2}) ([%b]*+)\r((?:\n[%b]++:[%b]*+\r)*\n)\r\n"
+    % (FIELD_CHARS.encode(), NAME_CHARS.encode(), FIELD_CHARS.encode())
 )
 _BODILESS = frozenset({204, 205, 304})
 _LENGTH = b"\ncontent-length:"

@@ -7,12 +7,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from proxy.errors import Refusal
+from proxy.http.abnf import AUTHORITY
 from proxy.http.headers import strip_query
 from proxy.http.request import Request
 from proxy.routing.route import Route
 
 # RFC 3986 appendix B: scheme, authority, path, query, and the fragment with its ``#``.
-_URI = re.compile(rb"(?:([^:/?#]+):)?(?://([^/?#]*))?([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
+_URI = re.compile(
+    rf"(?:([^:/?#]+):)?(?://({AUTHORITY}))?([^?#]*)(?:\?([^#]*))?(#.*)?".encode(), re.DOTALL
+)
 
 
 @dataclass(slots=True)  # not frozen: created per request, and freezing doubles the cost

@@ -8,11 +8,13 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from proxy.http.abnf import VISIBLE_CHARS
+
 LIMIT_BYTES = 64 * 1024
 """Maximum size of a secret: above the size of any key; a larger file is the wrong file."""
 
 # Visible ASCII, spaces, and bytes above ASCII: field content of RFC 9110 section 5.5.
-_SENDABLE = re.compile(rb"[\x20-\x7e\x80-\xff]+")
+_SENDABLE = re.compile(rf"[{VISIBLE_CHARS}\x20\x80-\xff]+".encode())
 
 
 class SourceError(Exception):

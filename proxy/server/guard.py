@@ -18,6 +18,7 @@ from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urlsplit
 
 from proxy.errors import Refusal
+from proxy.http.abnf import AUTHORITY, NAME_CHARS
 from proxy.http.request import Request
 from proxy.server.inbound_token import InboundToken
 from proxy.websocket.handshake import check_handshake
@@ -29,11 +30,11 @@ _MAX_CACHED_HOSTS = 64
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]{2,45}\]|[A-Za-z0-9._-]{1,253})(?::[0-9]{0,5})?")
 # Origin-form (RFC 9112 section 3.2.1) without ``#`` and ``\``, which servers interpret differently.
 _TARGET = re.compile(rb"/(?!/)[\x21\x22\x24-\x5b\x5d-\x7e]*")
-_ABSOLUTE = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?#]*)(.*)", re.DOTALL)
+_ABSOLUTE = re.compile(rf"[Hh][Tt][Tt][Pp][Ss]?://({AUTHORITY})(.*)".encode(), re.DOTALL)
 # A dot segment. Some servers remove path parameters before they resolve it; others parse the
 # decoded path a second time, where an encoded ``?`` or ``#`` becomes a delimiter.
 _DOT_SEGMENT = re.compile(rb"(?:^|[/\\])\.{1,2}(?=[/\\;?#]|$)")
-_TOKENS = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~, \t-]*")
+_TOKENS = re.compile(rf"[, \t{NAME_CHARS}]*")
 
 # Destinations that no API call has. They would make pages, frames and workers of all providers
 # share this machine's localhost as one browser origin.

@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 
 from proxy.errors import KeyrelayError, Refusal
+from proxy.http.abnf import VISIBLE_CHARS
 from proxy.http.headers import INBOUND_HEADER as HEADER
 from proxy.http.headers import INBOUND_SUBPROTOCOL as SUBPROTOCOL
 from proxy.http.request import RawHeaders, Request
@@ -20,7 +21,7 @@ from proxy.secrets.secret import Secret
 MIN_BYTES = 16
 """Minimum length in bytes, against guessing: 16 random bytes suffice even if they are digits."""
 
-_SENDABLE = re.compile(rb"[\x21-\x7e]+")
+_SENDABLE = re.compile(rf"[{VISIBLE_CHARS}]+".encode())
 
 
 class InboundToken:
