@@ -78,7 +78,7 @@ def test_http_1_0_gets_no_chunks() -> None:
     ("method", "status"),
     [("HEAD", "200 OK"), ("GET", "204 No Content"), ("GET", "304 Not Modified")],
 )
-def test_an_answer_without_a_body_gets_no_framing(method: str, status: str) -> None:
+def test_a_response_without_a_body_gets_no_framing(method: str, status: str) -> None:
     """RFC 9112 section 6.3: these have no body whatever their fields say."""
     one = rewriter(answer(status, "X-A: b"), method=method)
     assert b"chunked" not in one.head()
@@ -109,14 +109,14 @@ def test_a_location_is_relocated() -> None:
     assert b"Location: /mounted/next\r\n" in rewriter(answer("302 Found", "Location: /next")).head()
 
 
-def test_the_credential_is_blotted_out_of_every_head() -> None:
+def test_the_credential_is_redacted_in_every_head() -> None:
     """A debug endpoint that repeats the request's fields shows stars, as many as bytes."""
     head = rewriter(answer("200 OK", f"X-Seen: {SECRET.decode()}", "Content-Length: 0")).head()
     assert SECRET not in head
     assert b"X-Seen: " + b"*" * len(SECRET) + b"\r\n" in head
 
 
-def test_the_credential_is_blotted_out_of_errors_and_only_of_them() -> None:
+def test_the_credential_is_redacted_in_errors_only() -> None:
     """An error page that quotes the request is masked, its length kept; others are passed on."""
     bad = rewriter(answer("400 Bad", f"Content-Length: {len(SECRET) + 4}"))
     out = bad.part(b"<" + SECRET[:7]) + bad.part(SECRET[7:] + b">") + bad.end(b"!!")
@@ -125,7 +125,7 @@ def test_the_credential_is_blotted_out_of_errors_and_only_of_them() -> None:
     assert fine.end(SECRET) == SECRET
 
 
-def test_every_body_is_masked_where_the_route_says_so() -> None:
+def test_every_body_is_redacted_if_the_route_has_mask_bodies() -> None:
     """``mask_bodies`` looks into answers that are no errors as well."""
     one = rewriter(answer("200 OK", f"Content-Length: {len(SECRET)}"), mask_all=True)
     assert one.end(SECRET) == b"*" * len(SECRET)
@@ -139,7 +139,7 @@ def test_every_body_is_masked_where_the_route_says_so() -> None:
     ],
     ids=["gzip", "deflate"],
 )
-def test_a_compressed_error_is_looked_into(coding: str, body: bytes) -> None:
+def test_a_compressed_error_is_redacted(coding: str, body: bytes) -> None:
     """It is passed on without its coding, since its length is another one then."""
     one = rewriter(answer("400 Bad", f"Content-Encoding: {coding}", f"Content-Length: {len(body)}"))
     head = one.head()
@@ -162,7 +162,7 @@ def test_several_codings_are_not_taken_for_one() -> None:
     assert one.end(body) == LAST_CHUNK
 
 
-def test_a_credential_of_digits_does_not_blot_out_the_length() -> None:
+def test_a_credential_of_digits_does_not_redact_the_length() -> None:
     """Framing is not text: a length that holds the digits of a secret stays the length."""
     loop_free = answer("200 OK", "X-Seen: dummy-key-0123456789", "Content-Length: 3")
     head = rewriter(loop_free).head()

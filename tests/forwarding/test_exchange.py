@@ -279,7 +279,7 @@ async def test_routes_share_no_connection(dummy_key: bytes) -> None:
     ],
     ids=["chunked", "length", "until close"],
 )
-async def test_an_answer_streams(dummy_key: bytes, head: bytes, frame: bytes) -> None:
+async def test_a_response_streams(dummy_key: bytes, head: bytes, frame: bytes) -> None:
     """Each piece of an answer reaches the client before the provider has sent the next."""
     go_on = asyncio.Event()
     piece = b"data: x\r\n\r"
@@ -314,7 +314,7 @@ async def test_an_answer_streams(dummy_key: bytes, head: bytes, frame: bytes) ->
 
 
 @pytest.mark.parametrize("chunked", [False, True])
-async def test_a_request_streams_while_its_answer_does(dummy_key: bytes, chunked: bool) -> None:
+async def test_a_request_streams_while_its_response_does(dummy_key: bytes, chunked: bool) -> None:
     """Each piece of a body reaches the provider before the client has sent the next, and an answer
     that begins before the body ends reaches the client.
     """
@@ -500,7 +500,7 @@ async def test_a_provider_that_breaks_off(dummy_key: bytes, framing: str) -> Non
 
 
 @pytest.mark.parametrize("framing", BROKEN)
-async def test_http_1_0_sees_a_broken_answer(dummy_key: bytes, framing: str) -> None:
+async def test_http_1_0_sees_a_broken_response(dummy_key: bytes, framing: str) -> None:
     """A client of HTTP/1.0 knows no chunks: only a reset tells it that the answer is not whole."""
     go_on = asyncio.Event()
 
@@ -523,7 +523,7 @@ async def test_http_1_0_sees_a_broken_answer(dummy_key: bytes, framing: str) -> 
             await client.rest()
 
 
-async def test_http_1_0_gets_whole_answers(dummy_key: bytes) -> None:
+async def test_http_1_0_gets_whole_responses(dummy_key: bytes) -> None:
     """A chunked answer goes to a client of HTTP/1.0 without chunks; the connection ends it."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     async with (
@@ -535,7 +535,7 @@ async def test_http_1_0_gets_whole_answers(dummy_key: bytes) -> None:
         assert said == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"
 
 
-async def test_an_answer_that_ends_with_its_connection(dummy_key: bytes) -> None:
+async def test_a_response_that_ends_with_its_connection(dummy_key: bytes) -> None:
     """An unframed answer becomes a chunked one, so that its end can be told from a broken one."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -628,7 +628,7 @@ async def test_a_new_connection_that_is_closed(dummy_key: bytes) -> None:
         assert len(recording.requests) == 1
 
 
-async def test_a_request_that_was_half_answered_is_not_repeated(dummy_key: bytes) -> None:
+async def test_a_request_with_a_partial_response_is_not_repeated(dummy_key: bytes) -> None:
     """Once a byte of an answer has come the provider has seen the request."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -649,7 +649,7 @@ async def test_a_request_that_was_half_answered_is_not_repeated(dummy_key: bytes
 # -- what crosses unchanged --------------------------------------------------------------------
 
 
-async def test_coded_answers_stay_coded(dummy_key: bytes) -> None:
+async def test_coded_responses_stay_coded(dummy_key: bytes) -> None:
     """Nothing is unpacked on the way, be it a bomb; the client gets the provider's very bytes."""
     bomb = gzip.compress(bytes(64 * MEBIBYTE), 9)
     answer = (
@@ -678,7 +678,7 @@ async def test_coded_requests_stay_coded(dummy_key: bytes) -> None:
         assert b"\r\nContent-Encoding: gzip\r\n" in head
 
 
-async def test_fields_of_answers(dummy_key: bytes) -> None:
+async def test_fields_of_responses(dummy_key: bytes) -> None:
     """Order, case, repetition, odd bytes and the reason cross; what is about the provider's
     connection does not, nor do interim answers and trailers.
     """
@@ -708,7 +708,7 @@ async def test_fields_of_answers(dummy_key: bytes) -> None:
         (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 12\r\nETag: x\r\n\r\n"),
     ],
 )
-async def test_answers_without_a_body(dummy_key: bytes, method: bytes, answer: bytes) -> None:
+async def test_responses_without_a_body(dummy_key: bytes, method: bytes, answer: bytes) -> None:
     """They cross as they are, and both connections serve the next request."""
     async with (
         raw_provider(answering(answer)) as provider,
@@ -721,7 +721,7 @@ async def test_answers_without_a_body(dummy_key: bytes, method: bytes, answer: b
         assert provider.connections == 1
 
 
-async def test_an_answer_to_head_without_length(dummy_key: bytes) -> None:
+async def test_a_response_to_head_without_length(dummy_key: bytes) -> None:
     """It crosses as it is, too, and does not become a chunked one."""
     answer = b"HTTP/1.1 200 OK\r\nETag: x\r\n\r\n"
     async with (
@@ -762,7 +762,7 @@ async def test_redirects_are_not_followed(dummy_key: bytes, status: int) -> None
 # -- one answer never becomes another ----------------------------------------------------------
 
 
-async def test_unasked_answers_reach_nobody(dummy_key: bytes) -> None:
+async def test_unsolicited_responses_are_not_delivered(dummy_key: bytes) -> None:
     """A second answer, sent with the first or while the connection is idle, is not the answer to
     the next request.
     """
@@ -1011,7 +1011,7 @@ async def test_a_client_that_leaves_before_the_provider_is_reached(
         assert running.app.exchange_log.recent[0].outcome == "client-left"
 
 
-async def test_a_provider_that_has_heard_enough(dummy_key: bytes) -> None:
+async def test_a_provider_that_stops_reading(dummy_key: bytes) -> None:
     """An answer before the body's end reaches a client that still sends, whole; the provider is
     sent nothing more.
     """

@@ -90,7 +90,7 @@ async def test_options_for_the_server_as_a_whole(dummy_key: bytes) -> None:
         assert provider.connections == 0
 
 
-async def test_a_preflight_is_answered_here(dummy_key: bytes) -> None:
+async def test_a_preflight_is_not_forwarded(dummy_key: bytes) -> None:
     """A preflight of an allowed page needs no provider, even for a path without a route."""
     async with (
         raw_provider(answering(OK)) as provider,

@@ -241,7 +241,7 @@ async def test_foreign_hosts_get_nothing(hume: HumeEmulator, running: Running) -
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"])
-async def test_only_a_post_is_answered(hume: HumeEmulator, running: Running, method: str) -> None:
+async def test_only_a_post_is_served(hume: HumeEmulator, running: Running, method: str) -> None:
     """What a link or an image can send gets nothing."""
     request = f"{method} /-/token/hume HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
     async with await RawClient.to(running.port) as one:

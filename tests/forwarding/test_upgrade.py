@@ -36,7 +36,7 @@ def sent(one: ResponseHead, *kept: bytes) -> bytes:
     return switching_response(rewriter, one, kept)
 
 
-def test_the_client_is_told_of_the_upgrade() -> None:
+def test_the_client_gets_the_upgrade_fields() -> None:
     """The fields of the connection are made anew; the accept key is the provider's."""
     lines = sent(head(b"Upgrade: WebSocket", b"Connection: Upgrade", b"Sec-WebSocket-Accept: x"))
     assert lines == (

@@ -63,7 +63,7 @@ def test_odd_spellings_of_the_wildcard_are_never_listened_on(host: str) -> None:
         ("unix:/run/x", False, False),
     ],
 )
-def test_what_needs_a_token_is_known(text: str, exposed: bool, wildcard: bool) -> None:
+def test_paths_that_need_a_token(text: str, exposed: bool, wildcard: bool) -> None:
     """What others than this machine can reach is refused without a token, and nothing else is."""
     address = parse_listen(text)
     assert (address.exposed, address.wildcard) == (exposed, wildcard)

@@ -153,7 +153,7 @@ def test_gzip_may_have_several_members() -> None:
 
 @pytest.mark.parametrize("level", range(-1, 10))
 @pytest.mark.parametrize("window", [9, 12, 15])
-def test_zlib_is_told_from_bare_deflate(level: int, window: int) -> None:
+def test_zlib_is_distinguished_from_raw_deflate(level: int, window: int) -> None:
     """Whatever window and level a server chose, its deflate is understood either way."""
     for bits in (window, -window):
         engine = zlib.compressobj(level, wbits=bits)
@@ -174,7 +174,7 @@ def test_names_are_read_as_http_has_them(value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["zstd", "compress", "gzip, br", "gzip, gzip", "identity, gzip", "aws-chunked", "*"]
 )
-def test_what_cannot_be_decoded_is_said(value: str) -> None:
+def test_an_unsupported_coding_has_no_decoder(value: str) -> None:
     """An unknown coding, or several, gives no decoder rather than a guess."""
     assert decoder(value) is None
 

@@ -18,7 +18,7 @@ from proxy.http.problem import as_refusal, body_too_large
         ("proxy_internal_error", False, 500, "provider-failed"),
     ],
 )
-def test_a_failure_has_the_status_that_says_whose_it_is(
+def test_a_failure_has_the_status_of_its_cause(
     proxy_error: str, timed_out: bool, status: int, kind: str
 ) -> None:
     """502 and 504 for the provider's, 508 for a loop, 500 for ours; never a 401."""
@@ -27,7 +27,7 @@ def test_a_failure_has_the_status_that_says_whose_it_is(
     assert (refusal.proxy_error, refusal.detail) == (proxy_error, "It failed.")
 
 
-def test_what_can_be_done_is_said() -> None:
+def test_the_correction_is_reported() -> None:
     """A failure that the configuration can mend names the setting."""
     refusal = as_refusal(UpstreamFailure("destination_ip_prohibited", "No."))
     assert "allow_private: true" in refusal.advice

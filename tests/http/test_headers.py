@@ -131,7 +131,7 @@ def test_no_credential_of_a_client_crosses(
         b"Ocp-Apim-Subscription-Key",
     ],
 )
-def test_well_known_credentials_stay_here(name: bytes) -> None:
+def test_common_credentials_are_not_forwarded(name: bytes) -> None:
     """T13, T16, T17: the places where SDKs put their key are emptied on every route."""
     assert sent((name, b"dummy-mine")) == b""
 
@@ -157,7 +157,7 @@ def test_well_known_credentials_stay_here(name: bytes) -> None:
         b"Keep-Alive",
     ],
 )
-def test_what_is_not_the_clients_to_say_stays_here(name: bytes) -> None:
+def test_fields_that_clients_must_not_set_are_not_forwarded(name: bytes) -> None:
     """T20, T23: overrides, framing, upgrades and a browser's marks never reach the provider."""
     assert sent((name, b"DELETE")) == b""
 
@@ -210,7 +210,7 @@ def test_usual_connection_options_change_nothing_else() -> None:
 
 
 @given(ORDINARY_FIELDS)
-def test_answers_cross_byte_for_byte(fields: Fields) -> None:
+def test_responses_cross_byte_for_byte(fields: Fields) -> None:
     """A provider's fields reach the client in their order, case, number and bytes."""
     assert response_fields(block(fields), DROPPED_FROM_RESPONSES, unchanged) == lines(fields)
 
@@ -241,12 +241,12 @@ def test_programs_get_the_provider_s_cookies_and_challenges() -> None:
         b"Proxy-Connection",
     ],
 )
-def test_hop_by_hop_fields_of_answers_stay_here(name: bytes) -> None:
+def test_hop_by_hop_fields_of_responses_stay_here(name: bytes) -> None:
     """What the provider says about its own connection is not passed on."""
     assert response_fields(block([(name, b"x")]), DROPPED_FROM_RESPONSES, unchanged) == b""
 
 
-def test_fields_that_an_answer_s_connection_names_stay_here() -> None:
+def test_fields_that_a_response_s_connection_names_stay_here() -> None:
     """RFC 9110 section 7.6.1 goes for answers too, over all lines of Connection."""
     fields: RawHeaders = (
         (b"Connection", b"X-A"),
@@ -360,7 +360,7 @@ def test_the_route_s_own_parameter_is_taken_out(query: bytes, left: bytes) -> No
         b"access%2Dtoken",
     ],
 )
-def test_well_known_parameters_are_taken_out(name: bytes) -> None:
+def test_common_parameters_are_removed(name: bytes) -> None:
     """Where SDKs put their key for WebSockets, in every spelling there is of it."""
     assert strip_query(b"a=1&" + name + b"=dummy-mine&b=2", frozenset()) == b"a=1&b=2"
 
@@ -444,7 +444,7 @@ def test_what_is_left_of_any_query_has_no_credential(query: bytes) -> None:
         ([b"a", b"bearer_dummy", b"b,c"], [b"a", b"b", b"c"], [b"bearer_dummy"]),
     ],
 )
-def test_subprotocols_that_carry_a_key_are_told_apart(
+def test_subprotocols_that_carry_a_key_are_separated(
     values: list[bytes], passed: list[bytes], kept: list[bytes]
 ) -> None:
     """T45: over all lines, in order and in any case, the keys are separated from the rest."""

@@ -221,7 +221,9 @@ def test_requests_that_cost_the_next_one(requests: RequestParser, request_head: 
         (b"", b"1.0", True),
     ],
 )
-def test_who_closes(requests: RequestParser, fields: bytes, version: bytes, closes: bool) -> None:
+def test_which_side_closes(
+    requests: RequestParser, fields: bytes, version: bytes, closes: bool
+) -> None:
     """``should_close`` follows ``Connection`` and the version."""
     data = b"GET / HTTP/%b\r\nHost: localhost\r\n%b\r\n" % (version, fields)
     assert one_request(requests, data)[0].should_close is closes
@@ -344,7 +346,7 @@ def test_a_refusal_repeats_nothing_of_the_request(requests: RequestParser) -> No
 # -- answers -----------------------------------------------------------------------------------
 
 
-def test_interim_answers_come_as_messages_of_their_own(answers: Parser) -> None:
+def test_interim_responses_come_as_messages_of_their_own(answers: Parser) -> None:
     """100 and 103 precede the answer proper, in the same read or not."""
     early = b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"
     assert one_answer(answers, b"HTTP/1.1 100 Continue\r\n\r\n")[0].code == 100
@@ -355,7 +357,7 @@ def test_interim_answers_come_as_messages_of_their_own(answers: Parser) -> None:
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n"])
-def test_answers_to_head_have_no_body(loop: asyncio.AbstractEventLoop, framing: bytes) -> None:
+def test_responses_to_head_have_no_body(loop: asyncio.AbstractEventLoop, framing: bytes) -> None:
     """With ``head_only`` the answer is complete with its head, whatever it announces."""
     parser = http_parser.response_parser(loop, head_only=True)
     _, body = one_answer(parser, b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n")
@@ -378,7 +380,7 @@ def test_a_body_behind_204_is_an_error(answers: Parser) -> None:
 
 
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
-def test_answers_until_the_end_of_the_connection(answers: Parser, version: bytes) -> None:
+def test_responses_until_the_end_of_the_connection(answers: Parser, version: bytes) -> None:
     """Without any framing the body stays open, and everything that comes belongs to it."""
     head, body = one_answer(answers, b"HTTP/" + version + b" 200 OK\r\n\r\nab")
     assert (body.read_nowait(), body.is_eof()) == (b"ab", False)
@@ -388,7 +390,7 @@ def test_answers_until_the_end_of_the_connection(answers: Parser, version: bytes
 
 
 @pytest.mark.parametrize("framing", [b"Content-Length: 0\r\n", b"Content-Length: 2\r\n", CHUNKED])
-def test_a_framed_answer_knows_its_end(answers: Parser, framing: bytes) -> None:
+def test_a_framed_response_ends_at_its_length(answers: Parser, framing: bytes) -> None:
     """The body is at its end in the very read in which its last byte came."""
     data = b"HTTP/1.1 200 OK\r\n" + framing.removesuffix(b"\r\n\r\n").removesuffix(b"\r\n")
     data += b"\r\n\r\n"
@@ -400,14 +402,14 @@ def test_a_framed_answer_knows_its_end(answers: Parser, framing: bytes) -> None:
     assert body.is_eof()
 
 
-def test_a_second_answer_is_a_second_message(answers: Parser) -> None:
+def test_a_second_response_is_a_second_message(answers: Parser) -> None:
     """What follows an answer and looks like another is counted, so that it can be told apart."""
     one = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"
     assert len(answers.feed_data(one + one)[0]) == 2
 
 
 @pytest.mark.parametrize("extra", [b"x", b"extra bytes", b"\0"])
-def test_garbage_behind_an_answer_is_an_error(answers: Parser, extra: bytes) -> None:
+def test_garbage_behind_a_response_is_an_error(answers: Parser, extra: bytes) -> None:
     """What follows an answer in the same read and is no answer is an error."""
     refused(answers, b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + extra)
 
@@ -445,24 +447,24 @@ def test_a_bare_101(answers: Parser) -> None:
         b"HTTP/1.1 200 OK\r\n" + b"X: a\r\n" * 257 + b"\r\n",
     ],
 )
-def test_malformed_answers_are_refused(answers: Parser, data: bytes) -> None:
+def test_malformed_responses_are_refused(answers: Parser, data: bytes) -> None:
     """Lenient as it is, the parser of answers lets no ambiguous framing and no NUL pass."""
     refused(answers, data)
 
 
-def test_long_fields_of_answers(answers: Parser) -> None:
+def test_long_fields_of_responses(answers: Parser) -> None:
     """A field of nearly 64 KiB and 256 fields pass: providers' policies and cookies are long."""
     long = b"X: " + b"a" * 65_000 + b"\r\n"
     one_answer(answers, b"HTTP/1.1 200 OK\r\n" + long + b"X: a\r\n" * 255 + b"\r\n")
 
 
-def test_folded_fields_of_answers_come_in_one_line(answers: Parser) -> None:
+def test_folded_fields_of_responses_come_in_one_line(answers: Parser) -> None:
     """A folded value is unfolded, so that it stays one line when it goes on."""
     head, _ = one_answer(answers, b"HTTP/1.1 200 OK\r\nX: a\r\n b\r\n\r\n")
     assert head.raw_headers == ((b"X", b"a b"),)
 
 
-def test_compressed_answers_stay_compressed(answers: Parser) -> None:
+def test_compressed_responses_stay_compressed(answers: Parser) -> None:
     """A coded body comes as it was sent, and the field that says so stays."""
     data = b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x8b\x00!"
     head, body = one_answer(answers, data)
@@ -488,7 +490,7 @@ class Answer:
         self.reason = reason
 
 
-def test_the_head_of_an_answer(answers: Parser) -> None:
+def test_the_head_of_a_response(answers: Parser) -> None:
     """Its fields in their order, case and bytes, each once between LF and CR; what frames it."""
     lines = b"x-B: \xff\r\nContent-Length:  5\r\nX-a:1 \r\nx-b:\r\n"
     message, _ = one_answer(answers, b"HTTP/1.1 404 Not \xff found\r\n" + lines + b"\r\n")
@@ -498,7 +500,7 @@ def test_the_head_of_an_answer(answers: Parser) -> None:
     assert not head.closing
 
 
-def test_the_head_of_an_answer_without_fields(answers: Parser) -> None:
+def test_the_head_of_a_response_without_fields(answers: Parser) -> None:
     """It has no length, and the connection ends it."""
     message, _ = one_answer(answers, b"HTTP/1.0 200 OK\r\n\r\n")
     head = http_parser.response_head(message)
@@ -506,7 +508,7 @@ def test_the_head_of_an_answer_without_fields(answers: Parser) -> None:
 
 
 @pytest.mark.parametrize("value", [b"a\rX: y", b"a\nX: y", b"a\r\nX: y", b"\r\n", b"a\0b", b"\r"])
-def test_an_answer_cannot_smuggle_a_field(value: bytes) -> None:
+def test_a_response_cannot_smuggle_a_field(value: bytes) -> None:
     """T24: a value or a name that would end its line makes the whole answer invalid, whatever the
     parser lets through.
     """
@@ -527,7 +529,7 @@ def test_a_name_with_a_blank_is_no_name(name: bytes) -> None:
 
 
 @pytest.mark.parametrize("byte", [b"\x01", b"\x08", b"\x1b", b"\x7f"])
-def test_an_answer_holds_no_control_characters(byte: bytes) -> None:
+def test_a_response_holds_no_control_characters(byte: bytes) -> None:
     """A terminal that shows a head is not told what to do by a provider; a tab is harmless."""
     with pytest.raises(ValueError, match="control character"):
         http_parser.response_head(Answer((b"X-A", b"a" + byte)))

@@ -34,7 +34,7 @@ def document(body: bytes) -> Any:
     return json.loads(body)
 
 
-def test_a_problem_says_what_is_wrong_and_what_to_do() -> None:
+def test_a_problem_has_the_cause_and_the_correction() -> None:
     """RFC 9457 for programs and people, RFC 9209 to tell it from the provider's answers."""
     refusal = Refusal(
         403, "path-not-allowed", "Denied.", "See deny.", headers=(("Vary", "Origin"),)
@@ -84,14 +84,14 @@ def test_an_allowed_page_can_read_a_problem() -> None:
 
 
 @pytest.mark.parametrize("close", [True, False])
-def test_an_answer_says_if_it_is_the_last(close: bool) -> None:
+def test_the_last_response_of_a_connection_is_marked(close: bool) -> None:
     """RFC 9112 section 9.6: a server that closes says so."""
     fields = parsed(problem(Refusal(400, "bad-host", "No."), close=close))[1]
     assert ("connection" in fields) is close
     assert ("connection" in parsed(plain(200, b"ok\n", close=close))[1]) is close
 
 
-def test_a_plain_answer_is_framed_and_kept_by_nobody() -> None:
+def test_a_plain_response_is_framed_and_not_cached() -> None:
     """Status pages have a type, a length, and no place in a cache."""
     status, fields, body = parsed(plain(200, b"ok\n"))
     assert (status, body) == ("HTTP/1.1 200 OK", b"ok\n")
@@ -108,12 +108,12 @@ def test_no_content_has_neither_length_nor_type() -> None:
     assert not {"content-length", "content-type"} & fields.keys()
 
 
-def test_a_status_without_a_phrase_is_still_an_answer() -> None:
+def test_a_status_without_a_phrase_is_still_a_response() -> None:
     """RFC 9112 section 4: the blank after the code stays where there is no phrase."""
     assert plain(299).startswith(b"HTTP/1.1 299 \r\n")
 
 
-def test_a_preflight_is_answered_for_exactly_this_page() -> None:
+def test_a_preflight_response_is_for_exactly_this_page() -> None:
     """T10: exact origin, Vary, the names that were asked for, no credentials, no wildcard."""
     status, fields, body = parsed(
         preflight(ORIGIN, "authorization, content-type", private_network=False)
@@ -166,12 +166,12 @@ def test_cors_is_exact_and_without_credentials() -> None:
         ("max-age=60 ,Private", False),
     ],
 )
-def test_a_page_s_answer_is_stored_by_no_cache(said: str, added: bool) -> None:
+def test_a_page_s_response_is_not_cached(said: str, added: bool) -> None:
     """T15: no-store goes onto an answer unless the provider says private or no-store itself."""
     assert (b"Cache-Control: no-store\r\n" in page_fields(ORIGIN, said)) is added
 
 
-def test_a_page_s_answer_can_do_nothing_on_localhost() -> None:
+def test_a_page_s_response_can_do_nothing_on_localhost() -> None:
     """T12: HTML of a provider runs nothing, is framed by nobody and embedded nowhere."""
     lines = page_fields(ORIGIN, "").split(b"\r\n")
     assert b"Content-Security-Policy: sandbox; default-src 'none'" in lines

@@ -42,7 +42,7 @@ def test_target_is_split_at_its_first_question_mark(
 
 
 @given(st.binary(max_size=60))
-def test_no_byte_of_a_target_is_lost(target: bytes) -> None:
+def test_every_byte_of_a_target_is_kept(target: bytes) -> None:
     """Path and query together are the target, whatever bytes it has."""
     request = Request("GET", target, (), CIMultiDictProxy(CIMultiDict()))
     query = b"" if request.query is None else b"?" + request.query

@@ -118,7 +118,7 @@ def lines(head: bytes) -> list[bytes]:
         (b"X-Request-Id: %b\r\n" % (b"a" * 200), False),
     ],
 )
-async def test_the_provider_and_our_answers_get_it(
+async def test_the_provider_and_generated_responses_get_it(
     dummy_key: bytes, sent: bytes, kept: bool
 ) -> None:
     """One line with one name, the same as in the log: the client's if it is valid."""

@@ -59,7 +59,7 @@ def test_upstream_becomes_host_and_base_path() -> None:
     assert compiled(upstream="https://api.acme.test:443").rules.host == b"api.acme.test"
 
 
-def test_a_route_answers_at_its_name_or_its_path() -> None:
+def test_a_route_serves_its_name_or_its_path() -> None:
     """``/<name>`` unless ``path:`` says otherwise."""
     assert compiled().prefix == b"/acme"
     assert compiled(path="/team/acme").prefix == b"/team/acme"

@@ -151,7 +151,7 @@ def test_a_plain_route_lets_the_usual_methods_through() -> None:
 
 
 @pytest.mark.parametrize("method", ["DELETE", "get", "PROPFIND", "TRACE"])
-def test_other_methods_are_told_which_are_served(method: str) -> None:
+def test_other_methods_get_the_allowed_ones(method: str) -> None:
     """405 with Allow (RFC 9110 section 15.5.6); methods are case-sensitive."""
     refusal = refused(route(methods=["POST", "GET"]), method)
     assert refusal.status == 405
@@ -204,7 +204,7 @@ def test_no_target_leaves_that_names_a_host(path: str) -> None:
     assert admit(route(upstream="https://api.acme.test/v2"), "GET", path) == "key"
 
 
-def test_a_route_without_a_credential_says_what_is_missing() -> None:
+def test_a_route_without_a_credential_reports_what_is_missing() -> None:
     """503, never a 401: the fault is ours; the remedy names the variable."""
     refusal = refused(route(secrets={"key": "env:MISSING"}))
     assert (refusal.status, refusal.kind) == (503, "route-not-ready")

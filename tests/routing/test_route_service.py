@@ -124,7 +124,7 @@ async def test_an_allowance_goes_on_where_its_bounds_are_the_same() -> None:
     assert (await route_service(await route_service(), concurrency=1)).limiter is not None
 
 
-async def test_it_knows_when_it_was_made() -> None:
+async def test_it_has_the_time_of_its_creation() -> None:
     """On the clock by which exchanges say when they began."""
     before = time.perf_counter()
     assert before <= (await route_service()).created <= time.perf_counter()

@@ -303,7 +303,7 @@ async def test_the_next_request_waits_for_a_slow_reader() -> None:
         assert (await client.answer())[2] == b"ok"
 
 
-async def test_who_is_sent_away_begins_nothing_more() -> None:
+async def test_a_connection_that_closes_when_idle_begins_no_request() -> None:
     """An idle connection ends at once; one with a request, when it has its answer; and what came
     behind a large answer that is still being taken is not begun.
     """
@@ -477,7 +477,7 @@ async def test_the_client_may_ask_to_close(fields: bytes) -> None:
         assert door.paths == [b"/local"]
 
 
-async def test_http_1_0_gets_one_answer() -> None:
+async def test_http_1_0_gets_one_response() -> None:
     """A client of HTTP/1.0 gets its answer and the end of the connection, keep-alive or not."""
     async with opened() as (_, client):
         client.send(b"GET /local HTTP/1.0\r\nConnection: keep-alive\r\n\r\n")
@@ -509,7 +509,7 @@ async def test_after_an_offer_to_upgrade_nothing_is_read(request_head: bytes) ->
 
 
 @pytest.mark.parametrize("path", [b"/no", b"/local"])
-async def test_an_early_answer_can_be_read(path: bytes) -> None:
+async def test_an_early_response_can_be_read(path: bytes) -> None:
     """A client still sending when it is refused gets the whole answer and a clean end, however much
     it sends on; after a while it is cut off.
     """
@@ -527,7 +527,7 @@ async def test_an_early_answer_can_be_read(path: bytes) -> None:
         await until(lambda: not door.connections)
 
 
-async def test_an_early_answer_of_a_provider() -> None:
+async def test_an_early_response_of_a_provider() -> None:
     """An exchange that is done before the request's body ends: the same, and it hears no more."""
     async with opened() as (door, client):
         client.send(b"POST /a" + HEAD + b"Content-Length: 10\r\n\r\nab")
@@ -542,7 +542,7 @@ async def test_an_early_answer_of_a_provider() -> None:
         assert not taken.lost
 
 
-async def test_a_broken_answer_is_seen_as_broken() -> None:
+async def test_a_broken_response_is_seen_as_broken() -> None:
     """``abort`` resets the connection, because a plain end would look like the end of an answer
     without length; ``close_after_flush`` still delivers what was written.
     """
@@ -658,7 +658,7 @@ async def test_expect_100_continue(dummy_key: bytes) -> None:
         client.close()
 
 
-async def test_expect_is_not_answered_when_refused(dummy_key: bytes) -> None:
+async def test_no_100_continue_before_a_refusal(dummy_key: bytes) -> None:
     """A refused request gets its refusal at once, never a 100, and nothing is dialled."""
     async with (
         raw_provider(answering(OK)) as provider,
@@ -670,7 +670,7 @@ async def test_expect_is_not_answered_when_refused(dummy_key: bytes) -> None:
         assert provider.connections == 0
 
 
-async def test_http_1_0_gets_no_interim_answer(dummy_key: bytes) -> None:
+async def test_http_1_0_gets_no_interim_response(dummy_key: bytes) -> None:
     """An expectation in HTTP/1.0 is ignored (RFC 9110 section 10.1.1)."""
     async with (
         raw_provider(answering(OK)) as provider,
@@ -732,7 +732,7 @@ async def test_unix_sockets_serve_as_well() -> None:
 # -- which connections may stay ----------------------------------------------------------------
 
 
-async def test_one_connection_too_many_is_told_so(dummy_key: bytes) -> None:
+async def test_one_connection_too_many_is_refused(dummy_key: bytes) -> None:
     """It gets a 503 with Retry-After before it has said anything, and the end; the others go on.
     When one of them leaves, the next may come.
     """
@@ -821,7 +821,7 @@ async def test_a_refused_connection_is_closed() -> None:
         await until(lambda: not admission.refused)
 
 
-async def test_a_flood_is_not_answered() -> None:
+async def test_a_flood_gets_no_response() -> None:
     """Of those turned away some may linger; the rest is reset, and nothing is left behind."""
     admission = AdmissionPolicy(9, never)
     async with closed(admission) as door:

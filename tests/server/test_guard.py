@@ -128,7 +128,7 @@ def test_chunks_are_served(coding: str) -> None:
         ([""], False),
     ],
 )
-def test_only_one_expectation_is_known(values: list[str], passes: bool) -> None:
+def test_only_one_expectation_is_supported(values: list[str], passes: bool) -> None:
     """RFC 9110 section 10.1.1: 417 for every other expectation."""
     received = asking(*(("Expect", value) for value in values), method="POST")
     if passes:
@@ -294,7 +294,7 @@ def test_options_asterisk_is_for_the_server() -> None:
         ("ACME.localhost", "acme.localhost"),
     ],
 )
-def test_this_machine_s_names_are_answered(value: str, host: str) -> None:
+def test_this_machine_s_names_are_served(value: str, host: str) -> None:
     """Loopback names and a route's own, in any case, whatever the port (RFC 9110 section 7.2)."""
     assert GUARD.admit(request(fields=[("Host", value)])) == (host, None)
 
@@ -637,7 +637,7 @@ def test_a_broken_handshake_is_refused(
 
 
 @pytest.mark.parametrize("versions", [(), ("8",), ("13, 8",), ("13", "8"), ("013",)])
-def test_another_version_is_told_which_one_is_spoken(versions: tuple[str, ...]) -> None:
+def test_another_version_gets_the_supported_one(versions: tuple[str, ...]) -> None:
     """RFC 6455 section 4.4 and RFC 9110 15.5.22, 7.8: 426, the version, and what to upgrade to."""
     refusal = refused(request(fields=replaced("Sec-WebSocket-Version", *versions), websocket=True))
     assert refusal.status == 426

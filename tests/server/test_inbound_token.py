@@ -66,7 +66,7 @@ def test_a_websocket_may_offer_it(offer: bytes, prefix: bytes) -> None:
     assert refusal(field) is not None
 
 
-def test_all_that_is_wrong_gets_the_same_answer() -> None:
+def test_every_wrong_token_gets_the_same_response() -> None:
     """Missing, wrong, too short, too long, no text: one refusal, with the scheme to use."""
     wrong: Sequence[list[tuple[bytes, bytes]]] = (
         [],

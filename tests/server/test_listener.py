@@ -13,7 +13,7 @@ from proxy.errors import KeyrelayError
 from proxy.server.listener import listen
 
 
-async def test_port_zero_takes_a_free_port_and_says_which() -> None:
+async def test_port_zero_takes_a_free_port_and_reports_it() -> None:
     """The address of a listener is the one that clients can use."""
     listener = await listen("127.0.0.1:0", asyncio.Protocol, "hume")
     try:
@@ -26,7 +26,7 @@ async def test_port_zero_takes_a_free_port_and_says_which() -> None:
         listener.close()
 
 
-async def test_a_port_that_is_taken_is_said_with_what_to_do() -> None:
+async def test_a_port_in_use_is_reported_with_the_correction() -> None:
     """Who starts a second one reads why it does not start."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -57,7 +57,7 @@ async def test_a_socket_file_in_use_is_left_alone(tmp_path: Path) -> None:
     second.close()
 
 
-async def test_a_directory_that_is_not_there_is_said(tmp_path: Path) -> None:
+async def test_a_missing_directory_is_reported(tmp_path: Path) -> None:
     """The reason is the system's, in one line."""
     with pytest.raises(KeyrelayError, match="No such file or directory"):
         await listen(f"unix:{tmp_path}/missing/keyrelay.sock", asyncio.Protocol, None)

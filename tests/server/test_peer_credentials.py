@@ -87,7 +87,7 @@ def another_user() -> Iterator[None]:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-async def test_a_client_over_tcp_is_known(host: str) -> None:
+async def test_a_client_over_tcp_is_identified(host: str) -> None:
     """The user that opened the socket at the other end, for both versions of IP."""
     async with serving(host) as server:
         with socket.create_connection(server.address):
@@ -96,7 +96,7 @@ async def test_a_client_over_tcp_is_known(host: str) -> None:
             transport.close()
 
 
-async def test_ipv4_spoken_through_ipv6_is_known() -> None:
+async def test_ipv4_through_ipv6_is_identified() -> None:
     """Java's and Go's clients do that; the kernel keeps such sockets among those of IPv6."""
     async with serving() as server:
         with socket.socket(socket.AF_INET6) as client:
@@ -106,7 +106,7 @@ async def test_ipv4_spoken_through_ipv6_is_known() -> None:
             transport.close()
 
 
-async def test_a_client_of_a_unix_socket_is_known(tmp_path: Path) -> None:
+async def test_a_client_of_a_unix_socket_is_identified(tmp_path: Path) -> None:
     """As the kernel noted it when the client connected."""
     async with serving(tmp_path / "s") as server:
         with socket.socket(socket.AF_UNIX) as client:
@@ -116,7 +116,7 @@ async def test_a_client_of_a_unix_socket_is_known(tmp_path: Path) -> None:
             transport.close()
 
 
-async def test_a_half_closed_client_is_still_known() -> None:
+async def test_a_half_closed_client_is_still_identified() -> None:
     """Who has sent all that he wants to send is still there."""
     async with serving() as server:
         with socket.create_connection(server.address) as client:
@@ -126,7 +126,7 @@ async def test_a_half_closed_client_is_still_known() -> None:
             transport.close()
 
 
-async def test_a_client_that_has_gone_is_nobody() -> None:
+async def test_a_closed_client_is_not_identified() -> None:
     """The kernel calls a socket without an owner root's: that must let nobody in."""
     async with serving() as server:
         client = socket.create_connection(server.address)
@@ -138,7 +138,7 @@ async def test_a_client_that_has_gone_is_nobody() -> None:
 
 
 @as_root
-async def test_another_user_over_tcp_is_known() -> None:
+async def test_another_user_over_tcp_is_identified() -> None:
     """His uid and not ours."""
     async with serving() as server:
         with another_user():
@@ -150,7 +150,7 @@ async def test_another_user_over_tcp_is_known() -> None:
 
 
 @as_root
-async def test_another_user_of_a_unix_socket_is_known() -> None:
+async def test_another_user_of_a_unix_socket_is_identified() -> None:
     """The same where the socket's directory and mode let him in."""
     with TemporaryDirectory() as name:
         os.chmod(name, 0o711)  # noqa: PTH101
@@ -223,7 +223,7 @@ async def test_others_are_refused_if_asked_for() -> None:
     assert "refused" in lines[0]
 
 
-async def test_nobody_is_refused_if_asked_for() -> None:
+async def test_enforce_needs_the_lookup() -> None:
     """Who cannot be told could be anybody: refused, or let in without a word."""
     for enforce in (True, False):
         lines: list[str] = []
@@ -237,7 +237,7 @@ async def test_nobody_is_refused_if_asked_for() -> None:
         assert lines == []
 
 
-async def test_here_it_can_be_told() -> None:
+async def test_this_system_supports_the_lookup() -> None:
     """On Linux with sock_diag; elsewhere those who insist on it cannot start."""
     make: Callable[[], Peers] = lambda: Peers(enforce=True, warn=print)  # noqa: E731
     if lookup_supported():
@@ -260,7 +260,7 @@ async def as_another_user(port: int) -> RawClient:
 
 
 @as_root
-async def test_a_reload_to_enforce_holds_for_who_is_connected(
+async def test_a_reload_to_enforce_holds_for_open_connections(
     tmp_path: Path, dummy_key: bytes
 ) -> None:
     """An idle connection of another user ends, one with a request gets its answer and ends, nothing

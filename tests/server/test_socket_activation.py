@@ -110,7 +110,7 @@ def test_without_a_manager_there_are_none(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @linux
-def test_each_is_known_by_its_address(tmp_path: Path) -> None:
+def test_each_is_found_by_its_address(tmp_path: Path) -> None:
     """In their order, from 3; every caller gets a descriptor of its own, children get none."""
     lines = asked(f"tcp unix={tmp_path}/sock every=1").splitlines()
     assert re.fullmatch(r"3 127\.0\.0\.1:\d+", lines[0])

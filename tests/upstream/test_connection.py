@@ -269,7 +269,7 @@ async def test_connections_that_are_not_kept(answer_bytes: bytes) -> None:
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 47\r\n\r\n" + OK,),
     ],
 )
-async def test_an_answer_with_something_behind_it(pieces: tuple[bytes, ...]) -> None:
+async def test_a_response_with_something_behind_it(pieces: tuple[bytes, ...]) -> None:
     """An answer that is followed by more than itself is passed on, and its connection closed."""
     answer, kept = await in_pieces(*pieces)
     assert answer.ended
@@ -281,13 +281,13 @@ async def test_an_answer_with_something_behind_it(pieces: tuple[bytes, ...]) -> 
     "pieces",
     [(OK + b"x",), (b"HTTP/1.1 204 No Content\r\nContent-Length: 5\r\n\r\nhello",)],
 )
-async def test_garbage_behind_an_answer(pieces: tuple[bytes, ...]) -> None:
+async def test_garbage_behind_a_response(pieces: tuple[bytes, ...]) -> None:
     """Garbage in the very packet of an answer makes the answer untrustworthy."""
     answer, kept = await in_pieces(*pieces)
     assert (answer.error, kept) == ("http_protocol_error", False)
 
 
-async def test_an_early_answer_does_not_keep_its_connection() -> None:
+async def test_an_early_response_does_not_keep_its_connection() -> None:
     """Where the answer ends before the request does, the rest of the request has nowhere to go."""
     async with raw_provider(answering(OK)) as provider, pool_of(provider) as pool:
         connection = await pool.dial()
@@ -354,7 +354,7 @@ WHOLE = {
 
 
 @pytest.mark.parametrize(("head", "body"), WHOLE.values(), ids=WHOLE.keys())
-async def test_whole_answers(head: bytes, body: bytes) -> None:
+async def test_whole_responses(head: bytes, body: bytes) -> None:
     """However an answer is cut into packets, its body is complete; its connection is kept, unless
     the blank line behind the last chunk came in two.
     """
@@ -367,13 +367,13 @@ async def test_whole_answers(head: bytes, body: bytes) -> None:
         assert kept or (pieces[-1] == b"\n" and body is not TEXT)
 
 
-async def test_an_answer_until_the_end_of_the_connection() -> None:
+async def test_a_response_until_the_end_of_the_connection() -> None:
     """Without framing the end of the connection is the end of the answer."""
     answer, kept = await in_pieces(b"HTTP/1.1 200 OK\r\n\r\nhello", b", world", None)
     assert (answer.body, answer.ended, kept) == (TEXT, True, False)
 
 
-async def test_an_answer_until_the_end_may_be_broken() -> None:
+async def test_a_response_until_the_end_may_be_broken() -> None:
     """Unless the connection is reset: then it is broken."""
     script = Scripted()
     async with raw_provider(script.serve) as provider, pool_of(provider) as pool:
@@ -399,7 +399,7 @@ async def test_an_answer_until_the_end_may_be_broken() -> None:
         b"HTTP/1.1 304 Not Modified\r\n\r\n",
     ],
 )
-async def test_answers_without_a_body(head: bytes) -> None:
+async def test_responses_without_a_body(head: bytes) -> None:
     """An answer to HEAD, a 204 and a 304 end with their head, whatever they announce; the
     connection is kept.
     """
@@ -416,7 +416,7 @@ async def test_answers_without_a_body(head: bytes) -> None:
         (CHUNKED + b"c\r\nhello", None),
     ],
 )
-async def test_truncated_answers(pieces: tuple[bytes | None, ...]) -> None:
+async def test_truncated_responses(pieces: tuple[bytes | None, ...]) -> None:
     """An answer whose announced end does not come is broken, after what there was of it."""
     answer, kept = await in_pieces(*pieces)
     assert (answer.status, answer.body) == (200, b"hello")
@@ -456,7 +456,7 @@ async def test_truncated_answers(pieces: tuple[bytes | None, ...]) -> None:
         ((b"HTTP/1.1 101 Switching Protocols\r\n\r\n",), "http_protocol_error"),
     ],
 )
-async def test_answers_that_are_none(pieces: tuple[bytes | None, ...], error: str) -> None:
+async def test_responses_that_are_none(pieces: tuple[bytes | None, ...], error: str) -> None:
     """No answer, half an answer, ambiguous framing, codings and an unasked 101 are failures of the
     provider, each with its name in RFC 9209.
     """
@@ -490,7 +490,7 @@ async def test_a_101_that_was_asked_for() -> None:
 # -- silence -----------------------------------------------------------------------------------
 
 
-async def test_a_provider_that_does_not_answer() -> None:
+async def test_a_provider_that_does_not_respond() -> None:
     """Silence is counted from the last byte sent, and ends the connection."""
     script = Scripted()
     async with raw_provider(script.serve) as provider, pool_of(provider) as pool:
@@ -506,7 +506,7 @@ async def test_a_provider_that_does_not_answer() -> None:
         assert connection.state is CLOSED
 
 
-async def test_a_provider_that_stops_answering() -> None:
+async def test_a_provider_that_stops_responding() -> None:
     """Silence within an answer is told apart from silence before it."""
     script = Scripted()
     async with raw_provider(script.serve) as provider, pool_of(provider) as pool:

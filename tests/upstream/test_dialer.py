@@ -124,7 +124,7 @@ async def test_an_address_instead_of_the_name() -> None:
 
 
 @both_loops
-async def test_nobody_listens() -> None:
+async def test_no_listener() -> None:
     """A refused connection says so."""
     with refusing_port() as port:
         dialler = Dialler(Origin("http", "127.0.0.1", port), connect_seconds=5)
@@ -132,7 +132,7 @@ async def test_nobody_listens() -> None:
         assert (refused.proxy_error, refused.timed_out) == ("connection_refused", False)
 
 
-async def test_nobody_listens_at_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_listener_at_any_address(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same if the name has several addresses and all of them refuse."""
     names_lead_to(monkeypatch, "127.0.0.1", "127.0.0.2")
     with refusing_port() as port:
@@ -244,7 +244,7 @@ async def test_names_that_lead_inside(monkeypatch: pytest.MonkeyPatch, address: 
     assert "allow_private" in refused.detail
 
 
-async def test_the_public_ones_of_a_mixed_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_public_ones_of_a_mixed_response(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of several addresses only those allowed are dialled."""
     names_lead_to(monkeypatch, "169.254.169.254", "127.0.0.1")
     async with raw_provider(greet) as provider:

@@ -274,7 +274,7 @@ async def test_a_websocket_after_a_pause_dials_nothing(
         assert one.pool.counts.dialled == 1
 
 
-async def test_a_websocket_is_followed_by_a_spare_at_once(tls: Authority) -> None:
+async def test_a_websocket_is_followed_by_a_prewarmed_connection_at_once(tls: Authority) -> None:
     """It takes its connection away for good, so the next one stands before time is looked at."""
     async with bench(tls) as one:
         for count in range(3):
@@ -285,7 +285,7 @@ async def test_a_websocket_is_followed_by_a_spare_at_once(tls: Authority) -> Non
             assert one.pool.counts.spared == count
 
 
-async def test_a_spare_that_is_taken_is_replaced_at_once() -> None:
+async def test_a_prewarmed_connection_that_is_taken_is_replaced_at_once() -> None:
     """The next one does not wait for the answer: that may be a WebSocket's, and far away."""
     async with bench() as one:
         await one.websocket()
@@ -313,7 +313,7 @@ async def test_there_is_never_a_gap(tls: Authority) -> None:
         assert one.pool.counts.spare_failures == 0
 
 
-async def test_idle_connections_count_as_spares() -> None:
+async def test_idle_connections_count_as_prewarmed_connections() -> None:
     """While a connection waits after its request, no spare is dialled beside it."""
     async with bench() as one:
         for _ in range(10):
@@ -324,7 +324,7 @@ async def test_idle_connections_count_as_spares() -> None:
         assert (counts.reused, counts.dialled, counts.spare_dials) == (9, 1, 0)
 
 
-async def test_a_long_answer_leaves_spares() -> None:
+async def test_a_long_response_leaves_prewarmed_connections() -> None:
     """While every connection is busy, the next requests find some too."""
     async with bench(prewarmed=2) as one:
         one.provider.may_answer.clear()
@@ -335,7 +335,7 @@ async def test_a_long_answer_leaves_spares() -> None:
         await busy.until_over()
 
 
-async def test_idle_connections_come_before_spares() -> None:
+async def test_idle_connections_come_before_prewarmed_connections() -> None:
     """A spare is kept for when nothing is idle."""
     async with bench(prewarmed=2) as one:
         answer, used = await one.begin()
@@ -349,7 +349,7 @@ async def test_idle_connections_come_before_spares() -> None:
         assert one.pool.counts == PoolStats(reused=1, spared=1, dialled=1, spare_dials=1)
 
 
-async def test_a_spare_is_treated_as_a_kept_connection() -> None:
+async def test_a_prewarmed_connection_is_treated_as_a_kept_connection() -> None:
     """If the provider closes it just as a request leaves, that request may go out once more."""
     async with bench() as one:
         await one.websocket()
@@ -370,7 +370,7 @@ async def test_nothing_is_dialled_before_the_first_request() -> None:
 
 
 @pytest.mark.parametrize("options", [{"prewarmed": 0}, {"idle_seconds": 0}, {"idle_seconds": 3.5}])
-async def test_no_spares_if_none_are_wanted(options: dict[str, Any]) -> None:
+async def test_no_prewarmed_connections_if_none_are_wanted(options: dict[str, Any]) -> None:
     """None if the route says so, or where connections may hardly stand unused."""
     async with bench(**options) as one:
         await one.get()
@@ -404,7 +404,7 @@ async def test_a_quiet_route_has_none(tls: Authority) -> None:
 
 
 @pytest.mark.parametrize(("seconds", "renewals"), [(5, 20), (8, 10), (20, 4)])
-async def test_providers_that_hang_up_on_spares(
+async def test_providers_that_hang_up_on_prewarmed_connections(
     tls: Authority, seconds: float, renewals: int
 ) -> None:
     """One spare that is closed early is replaced and tells how long they may stand: from then on
@@ -425,7 +425,7 @@ async def test_providers_that_hang_up_on_spares(
 
 
 @pytest.mark.parametrize("seconds", [0, 1, 3])
-async def test_providers_that_want_no_spares(seconds: float) -> None:
+async def test_providers_that_want_no_prewarmed_connections(seconds: float) -> None:
     """One that closes every spare within moments is asked ever more rarely."""
     async with bench(spare_seconds=600) as one:
         await one.websocket()
@@ -436,7 +436,7 @@ async def test_providers_that_want_no_spares(seconds: float) -> None:
         assert counts.spare_dials - counts.spare_failures <= 1
 
 
-async def test_a_spare_that_served_ends_the_spacing() -> None:
+async def test_a_prewarmed_connection_that_served_ends_the_spacing() -> None:
     """The failure after it is a first one again, and tried again soon."""
     async with bench() as one:
         await one.websocket()
@@ -483,7 +483,7 @@ async def test_a_provider_that_is_down() -> None:
         server.close()
 
 
-async def test_no_more_dials_than_spares(tls: Authority) -> None:
+async def test_no_more_dials_than_prewarmed_connections(tls: Authority) -> None:
     """However long a dial takes, no more than the missing spares are under way, and closing the
     pool ends them.
     """
@@ -518,7 +518,7 @@ async def test_no_more_dials_than_spares(tls: Authority) -> None:
 
 
 @pytest.mark.parametrize("told", [False, True])
-async def test_bytes_on_a_spare_close_it(told: bool) -> None:
+async def test_bytes_on_a_prewarmed_connection_close_it(told: bool) -> None:
     """What a provider says on a spare is no answer to the request that comes next, whether the loop
     has told of it or not; another spare takes its place.
     """

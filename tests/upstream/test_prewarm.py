@@ -76,7 +76,9 @@ def test_what_is_missing(prewarmed: int, ready: int, dialling: int, missing: int
 
 
 @pytest.mark.parametrize(("idle_seconds", "possible"), [(0, False), (3.9, False), (4, True)])
-def test_no_spares_where_none_could_stand(idle_seconds: float, possible: bool) -> None:
+def test_no_prewarmed_connections_where_none_could_stand(
+    idle_seconds: float, possible: bool
+) -> None:
     """Where connections may hardly stand unused, spares would only be dialled and closed."""
     assert prewarm_policy(idle_seconds=idle_seconds).wanted is possible
 
@@ -110,7 +112,7 @@ def test_failures_at_the_same_time_count_once() -> None:
 
 
 @pytest.mark.parametrize("proof", ["served", "stood"])
-def test_a_spare_that_was_of_use_ends_the_spacing(proof: str) -> None:
+def test_a_prewarmed_connection_that_was_of_use_ends_the_spacing(proof: str) -> None:
     """After a success all spares are dialled again, and the next failure is the first."""
     one = prewarm_policy(prewarmed=4)
     failing(one, 10)
@@ -125,7 +127,7 @@ def test_a_spare_that_was_of_use_ends_the_spacing(proof: str) -> None:
     assert one.missing(0, 0, 21) == 1
 
 
-def test_a_provider_shows_how_long_spares_may_stand() -> None:
+def test_a_provider_shows_how_long_prewarmed_connections_may_stand() -> None:
     """A spare that is closed early shortens the time of the next, never lengthens it."""
     one = prewarm_policy()
     one.closed_early(8, 8)
@@ -135,7 +137,7 @@ def test_a_provider_shows_how_long_spares_may_stand() -> None:
     assert one.limit_seconds == 8
 
 
-def test_spares_are_not_renewed_all_the_time() -> None:
+def test_prewarmed_connections_are_not_renewed_all_the_time() -> None:
     """Closed sooner than a renewal every 2 s could prevent, they are failures instead."""
     one = prewarm_policy()
     now = 0.0

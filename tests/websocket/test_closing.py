@@ -296,7 +296,7 @@ async def test_one_that_never_pauses(dummy_key: bytes) -> None:
 
 
 @pytest.mark.parametrize("secure", [False, True], ids=["http", "https"])
-async def test_nobody_answers(dummy_key: bytes, trusted: Authority, secure: bool) -> None:
+async def test_no_response(dummy_key: bytes, trusted: Authority, secure: bool) -> None:
     """Peers that never answer are told, waited for, and then left."""
     told = bytearray()
 
@@ -386,7 +386,7 @@ async def test_what_comes_after_does_not_cross(dummy_key: bytes) -> None:
 
 
 @pytest.mark.parametrize("side", ["client", "provider"])
-async def test_one_is_lost_meanwhile(dummy_key: bytes, side: str) -> None:
+async def test_one_side_closes_meanwhile(dummy_key: bytes, side: str) -> None:
     """When one side vanishes the other is told all the same, and nobody waits any longer."""
     async with open_session() as (running, client, session):
         near: Peer = client if side == "client" else session

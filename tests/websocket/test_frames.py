@@ -60,7 +60,9 @@ def test_frames_come_out_as_they_went_in(
 
 
 @given(frames, st.booleans(), st.data())
-def test_pending_counts_from_the_border(sent: Foreign, mask: bool, data: st.DataObject) -> None:
+def test_pending_counts_from_the_frame_boundary(
+    sent: Foreign, mask: bool, data: st.DataObject
+) -> None:
     """Amid a frame, ``pending`` is how long ago the last border was; complete, it is none."""
     reader = FrameReader(mask)
     whole = written(sent, mask=mask)

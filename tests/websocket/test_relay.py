@@ -233,7 +233,7 @@ async def test_the_provider_closes(dummy_key: bytes, code: int, reason: str) -> 
         await ended(running)
 
 
-async def test_the_provider_is_lost(dummy_key: bytes) -> None:
+async def test_the_provider_disconnects(dummy_key: bytes) -> None:
     """A provider that vanishes without closing leaves the client without a close as well."""
     async with relaying() as (running, provider), running.websocket("/api/chat") as client:
         session = await provider.session()
@@ -244,7 +244,7 @@ async def test_the_provider_is_lost(dummy_key: bytes) -> None:
         await ended(running)
 
 
-async def test_the_client_is_lost(dummy_key: bytes) -> None:
+async def test_the_client_disconnects(dummy_key: bytes) -> None:
     """A client that vanishes without closing leaves the provider without a close as well."""
     async with relaying() as (running, provider):
         async with running.websocket("/api/chat") as client:
@@ -445,7 +445,7 @@ async def test_the_provider_refuses(dummy_key: bytes, status: HTTPStatus) -> Non
         b"HTTP/1.1 426 Upgrade Required\r\nContent-Length: 0\r\n",
     ],
 )
-async def test_any_other_answer_crosses(dummy_key: bytes, refusal: bytes) -> None:
+async def test_any_other_response_crosses(dummy_key: bytes, refusal: bytes) -> None:
     """What is no 101 is an answer like any other, redirects included, and ends the connection."""
 
     async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -485,9 +485,7 @@ async def test_any_other_answer_crosses(dummy_key: bytes, refusal: bytes) -> Non
         (b"Upgrade: websocket", b"Connection: x", b"Sec-WebSocket-Accept: " + accept()),
     ],
 )
-async def test_a_101_that_answers_something_else(
-    dummy_key: bytes, fields: tuple[bytes, ...]
-) -> None:
+async def test_a_101_for_something_else(dummy_key: bytes, fields: tuple[bytes, ...]) -> None:
     """A 101 that is not the answer to this very handshake is the provider's fault: 502."""
 
     async def accept_wrongly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -666,7 +664,7 @@ class Watcher:
         self.ends += 1
 
 
-async def test_a_tap_hears_all() -> None:
+async def test_a_tap_gets_all_bytes() -> None:
     """Whoever watches a session gets a copy of all that crosses, what came early too, and its end
     once; what crosses is no other.
     """
