@@ -17,7 +17,7 @@ def capture_events(
 
     ``body`` is the part of the body that arrived with the head.
     """
-    hub.answered(record)
+    hub.response_started(record)
     events = hub.stream(record, head, redactor)
     if events is not None:
         events.feed(body)
@@ -33,6 +33,6 @@ def capture_session(
     """
     if not hub.active:
         return None
-    hub.answered(record)
+    hub.response_started(record)
     extensions = b", ".join(head.values(b"sec-websocket-extensions"))
     return hub.tap(record, extensions, redactor)
