@@ -94,7 +94,11 @@ class Stage:
             intercept = ("--intercept",) if mode == "intercept" else ()
             command = [*_KEYRELAY, "exec", *intercept, "-c", str(self.config), *routes]
             command += ["--", *started]
-            environment |= {**VALUES, "SSL_CERT_FILE": str(self.authority)}
+            environment |= VALUES
+            # Keyrelay trusts the recorder by the first of these, and all clients do by the others,
+            # so that one that passes keyrelay by arrives and is seen.
+            trusting = ("SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS", "REQUESTS_CA_BUNDLE")
+            environment |= dict.fromkeys(trusting, str(self.authority))
         code, output = _execute(command, environment | variables, folder)
         return Done(code, output, list(self.recorder.arrivals))
 
