@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from urllib.parse import quote_from_bytes
 
@@ -18,7 +18,7 @@ from proxy.config.placement import (
 )
 from proxy.config.template import Template, parse_template
 from proxy.http.abnf import FIELD_VALUE
-from proxy.secrets.redaction import Redactor
+from proxy.secrets.redaction import SHORTEST, Redactor
 
 # RFC 6265 section 4.1.1: what a cookie's value may hold.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
@@ -42,8 +42,8 @@ def inject(
     secrets: set[bytes] = set()
     for placement in placements:
         for template in placement.templates.values():
-            for name in parse_template(template).names:
-                secrets.update(one[name] for one in (values, *others))
+            for one in (values, *others):
+                secrets.update(_sent(parse_template(template), one))
         match placement:
             case HeaderPlacement():
                 value = _render(placement.value, values)
@@ -71,6 +71,20 @@ def inject(
 
 def _render(template: str, values: Mapping[str, bytes]) -> bytes:
     return parse_template(template).render(values)
+
+
+def _sent(template: Template, values: Mapping[str, bytes]) -> Iterator[bytes]:
+    """Yield the parts of a rendered template that come from secrets.
+
+    Of a JSON secret that is the field, since the provider never receives the document. Parts that
+    are too short to be redacted by themselves are yielded with all that is between them as well.
+    """
+    pieces = template.pieces
+    places = [at for at, piece in enumerate(pieces) if isinstance(piece, str)]
+    parts = [Template((pieces[at],)).render(values) for at in places]
+    yield from parts
+    if len(parts) > 1 and any(len(part) < SHORTEST for part in parts):
+        yield Template(pieces[places[0] : places[-1] + 1]).render(values)
 
 
 def _basic(placement: BasicPlacement, values: Mapping[str, bytes]) -> bytes:

@@ -60,7 +60,7 @@ def _cookie_value(text: str) -> str:
 
 
 def _path_template(text: str) -> str:
-    literal = re.sub(r"\{[a-z0-9_]*\}", "x", text)
+    literal = re.sub(r"\{[A-Za-z0-9_.-]*\}", "x", text)
     if not re.fullmatch(rf"(?:/[{PATH_CHARS}]+)+", literal) or any(
         segment in {".", ".."} for segment in text.split("/")
     ):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import dataclasses
+import json
 import re
 from collections.abc import Coroutine
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
+from proxy.config.template import parse_template
 from proxy.config.validation import served_hosts
 from proxy.errors import Refusal
 from proxy.forwarding.upstream_request import UpstreamRequest
@@ -43,7 +45,7 @@ _HANDSHAKE = [
     ("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ=="),
 ]
 # How the stand-ins for secrets look in a query, in a path, and in Basic authorization.
-_ENCODED = re.compile(rb"%3C([a-z0-9_]+)%3E")
+_ENCODED = re.compile(rb"%3C([A-Za-z0-9_.-]+)%3E")
 _BASIC = re.compile(rb"^(Authorization: Basic )([A-Za-z0-9+/]+={0,2})\r$", re.MULTILINE)
 
 
@@ -173,10 +175,36 @@ def _shown(name: str, settings: Settings) -> Route:
     route = settings.routes[name]
     found = secrets_of(name, route, variables_in(settings))
     real = compile_route(name, route, found, AuthContext(SystemClock(), tls_context(), _never))
-    names = {one: (Secret(one, f"<{one}>".encode("ascii")),) for one in found.secrets}
+    names = {one: (Secret(one, _name_of(one, route)),) for one in found.secrets}
     withheld = tracing.FIELDS if settings.tracing else frozenset()
     masked = compile_route(name, route, ResolvedSecrets(names, found.lacking), withheld=withheld)
     return dataclasses.replace(masked, unready=real.unready)
+
+
+def _name_of(secret: str, route: RouteSettings) -> bytes:
+    """The stand-in for a secret: its name, or JSON with the names of the fields that are sent."""
+    document: dict[str, Any] = {}
+    # The longest names first: where one selects a part of another, no document has strings at both.
+    for piece in sorted(_pieces(route), key=lambda piece: -piece.count(".")):
+        name, *path = piece.split(".")
+        if name == secret and path:
+            level = document
+            for parent in path[:-1]:
+                level = level.setdefault(parent, {})
+            level.setdefault(path[-1], f"<{piece}>")
+    return (json.dumps(document) if document else f"<{secret}>").encode("ascii")
+
+
+def _pieces(route: RouteSettings) -> set[str]:
+    """The names in all placements of a route, with the fields that they select."""
+    return {
+        piece
+        for strategy in route.auth
+        for placement in (*(strategy.http or ()), *(strategy.websocket or ()))
+        for template in placement.templates.values()
+        for piece in parse_template(template).pieces
+        if isinstance(piece, str)
+    }
 
 
 def _never(_coroutine: Coroutine[Any, Any, None]) -> NoReturn:

@@ -35,7 +35,7 @@ class ResponseRewriter:
     page              origin of the requesting page, None for a program
     rewrite_location  maps a ``Location`` to one that the client may follow
     redactor          redacts the credential of the request
-    mask_all          whether every body is redacted, not only those of errors
+    mask_all          whether every body is redacted, not only those that are not 2xx
 
     ``framing`` is that of the body to the client. Raises ValueError if the header section cannot be
     forwarded.
@@ -61,7 +61,10 @@ class ResponseRewriter:
             dropped = dropped | {b"content-length"}
             length_known = False
         self._redactor: _BodyRedactor | None = None
-        if redactor and (head.code >= 400 or mask_all) and not bodiless:
+        # A redirect's body repeats the target, and with it the query; so may any response to a
+        # handshake that opens no WebSocket.
+        succeeded = 200 <= head.code < 300 and not request.websocket
+        if redactor and (mask_all or not succeeded) and not bodiless:
             coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
             self._redactor = _BodyRedactor(redactor, coding)
             if coding:

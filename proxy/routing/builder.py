@@ -9,6 +9,7 @@ from proxy.auth.factory import build_strategies
 from proxy.auth.strategy import AuthContext
 from proxy.config.placement import HeaderPlacement, PathPlacement, Placement, QueryPlacement
 from proxy.config.route import RouteSettings
+from proxy.config.template import parse_template
 from proxy.errors import SecretUnavailable
 from proxy.http.address import parse_upstream
 from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
@@ -87,5 +88,8 @@ def _placements(settings: RouteSettings) -> Iterator[Placement]:
 
 def _credential_path(placement: PathPlacement) -> re.Pattern[bytes]:
     """Matches the beginning of a path that contains this placement with any value."""
-    parts = re.split(r"\{[a-z0-9_]+\}", placement.path)
-    return re.compile("[^/]+".join(map(re.escape, parts)).encode("ascii") + rb"(?=/|\Z)")
+    parts = (
+        re.escape(piece) if isinstance(piece, bytes) else b"[^/]+"
+        for piece in parse_template(placement.path).pieces
+    )
+    return re.compile(b"".join(parts) + rb"(?=/|\Z)")

@@ -25,8 +25,9 @@ _ANCHOR = 32  # maximum bytes of an anchor: a longer one is no rarer and slower 
 _PLAIN = re.compile(rb"[A-Za-z0-9._-]+")  # unchanged by every encoding of text
 _ESCAPE = re.compile(r"%[0-9A-F]{2}")
 # Unquoted characters besides letters, digits and _.-~ : none (query values), slash (Python),
-# encodeURIComponent, forms, and all that RFC 3986 section 3.3 allows in a path.
-_UNQUOTED = ("", "/", "!'()*", "*", "/:@!$&'()*+,;=")
+# encodeURIComponent, forms, and all that RFC 3986 section 3.3 allows in a path, in one segment of
+# a path, and in a segment as Go writes it.
+_UNQUOTED = ("", "/", "!'()*", "*", "/:@!$&'()*+,;=", ":@!$&'()*+,;=", ":@$&+=")
 # Optional escapes of JSON encoders: none, PHP, Go and Rails, Gson, .NET.
 _JSON: tuple[dict[int, str], ...] = (
     {},
@@ -34,6 +35,30 @@ _JSON: tuple[dict[int, str], ...] = (
     {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&"},
     {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&='"},
     {ord(sign): f"\\u{ord(sign):04X}" for sign in "<>&+'`"},
+)
+# Character references of HTML encoders: these characters always, in one of three styles …
+_HTML_ALWAYS: tuple[dict[str, str], ...] = (
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;"},
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#39;"},
+    {"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&#34;", "'": "&#x27;"},
+)
+# … and of +, / and = none, some or all: Go, mustache, Handlebars, encoders of every sign.
+_HTML_SIGNS = "+/="
+_HTML_REFERENCES = (
+    _HTML_SIGNS,
+    ("&#43;", "/", "="),
+    ("+", "&#47;", "="),
+    ("+", "/", "&#61;"),
+    ("&#43;", "/", "&#61;"),
+    ("&#43;", "&#47;", "&#61;"),
+    ("&#43;", "&#x2F;", "&#61;"),
+    ("&#x2B;", "/", "="),
+    ("+", "&#x2F;", "="),
+    ("+", "/", "&#x3D;"),
+    ("+", "&#x2F;", "&#x3D;"),
+    ("&#x2B;", "&#x2F;", "&#x3D;"),
+    ("&#x2b;", "&#x2f;", "&#x3d;"),
+    ("&plus;", "&sol;", "&equals;"),
 )
 _URL_SAFE = bytes.maketrans(b"+/", b"-_")  # RFC 4648 section 5
 
@@ -43,9 +68,10 @@ class Redactor:
     """Redacts the values of one credential in every form of encoding. Falsy without values.
 
     Forms of a value: unchanged, base64 and base64url at any alignment (so also inside the base64
-    of ``user:VALUE``), each of these percent-encoded or JSON-escaped; and hex. A base64 digit that
-    the value shares with its neighbour is not redacted. A Basic credential is redacted whole if it
-    is passed as a value itself. Construction is slow: once per credential, not per response.
+    of ``user:VALUE``), each of these percent-encoded, JSON-escaped or with character references
+    of HTML; and hex. A base64 digit that the value shares with its neighbour is not redacted. A
+    Basic credential is redacted whole if it is passed as a value itself. Construction is slow:
+    once per credential, not per response.
 
     ``longest`` is the length of the longest form in bytes, 0 if there is none.
     """
@@ -178,7 +204,7 @@ def _families(value: bytes) -> Iterator[tuple[bytes, set[bytes]]]:
 
 
 def _text_encodings(text: bytes) -> set[bytes]:
-    """Return ``text`` unchanged, percent-encoded and JSON-escaped."""
+    """Return ``text`` unchanged, percent-encoded, JSON-escaped and with references of HTML."""
     forms = {text}
     if _PLAIN.fullmatch(text):
         return forms
@@ -192,4 +218,18 @@ def _text_encodings(text: bytes) -> set[bytes]:
         for ascii_only in (True, False):
             plain = json.dumps(characters, ensure_ascii=ascii_only)[1:-1]
             forms.update(plain.translate(table).encode() for table in _JSON)
+        forms.update(markup.encode() for markup in _html_encodings(characters))
     return forms
+
+
+def _html_encodings(text: str) -> Iterator[str]:
+    """Yield ``text`` as HTML encoders write it."""
+    present = [at for at, sign in enumerate(_HTML_SIGNS) if sign in text]
+    chosen = {tuple(references[at] for at in present) for references in _HTML_REFERENCES}
+    signs = [_HTML_SIGNS[at] for at in present]
+    quoted = not _HTML_ALWAYS[-1].keys().isdisjoint(text)
+    for always in _HTML_ALWAYS if quoted else ({},):
+        for references in chosen:
+            yield text.translate(
+                str.maketrans({**always, **dict(zip(signs, references, strict=True))})
+            )

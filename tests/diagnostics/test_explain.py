@@ -70,6 +70,21 @@ PLACEMENTS: dict[str, tuple[dict[str, Any], str, str]] = {
     ),
     "path": ({"path": "/bot{key}"}, "/botdummy+key%2Fwith=odd&signs/", "/bot<key>/"),
     "cookie": ({"cookie": "session", "value": "{key}"}, f"session={KEY}", "session=<key>"),
+    "field of JSON": (
+        {"header": "X-Acme-Key", "value": "{document.api.Key-1}"},
+        f"X-Acme-Key: {KEY}",
+        "X-Acme-Key: <document.api.Key-1>",
+    ),
+    "fields of JSON in Basic": (
+        {"basic": {"username": "{document.user}", "password": "{document.api.Key-1}"}},
+        "Authorization: Basic " + base64.b64encode(f"{USER}:{KEY}".encode()).decode(),
+        "Authorization: Basic base64(<document.user>:<document.api.Key-1>)",
+    ),
+    "field of JSON in the query": (
+        {"query": "key", "value": "{document.api.Key-1}"},
+        "key=dummy%2Bkey%2Fwith%3Dodd%26signs",
+        "key=<document.api.Key-1>",
+    ),
 }
 
 # What clients send: dummies of their own, things to strip, odd bytes, and the stand-ins' own form.
@@ -93,13 +108,18 @@ FIELDS = [
 def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ACME_KEY", KEY)
     monkeypatch.setenv("ACME_USER", USER)
+    monkeypatch.setenv("ACME_DOCUMENT", json.dumps({"user": USER, "api": {"Key-1": KEY}}))
 
 
 def routes(upstream: str, placement: dict[str, Any]) -> dict[str, Any]:
     return {
         "acme": {
             "upstream": f"{upstream}/base",
-            "secrets": {"key": "env:ACME_KEY", "user": "env:ACME_USER"},
+            "secrets": {
+                "key": "env:ACME_KEY",
+                "user": "env:ACME_USER",
+                "document": "env:ACME_DOCUMENT",
+            },
             "auth": [placement],
         }
     }
