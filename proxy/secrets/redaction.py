@@ -230,6 +230,6 @@ def _html_encodings(text: str) -> Iterator[str]:
     quoted = not _HTML_ALWAYS[-1].keys().isdisjoint(text)
     for always in _HTML_ALWAYS if quoted else ({},):
         for references in chosen:
-            yield text.translate(
-                str.maketrans({**always, **dict(zip(signs, references, strict=True))})
-            )
+            table = {ord(sign): reference for sign, reference in always.items()}
+            table.update(zip(map(ord, signs), references, strict=True))
+            yield text.translate(table)

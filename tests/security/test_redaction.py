@@ -169,7 +169,7 @@ async def test_t29_character_references(
     """Base64 in a page of HTML, where encoders replace some of its characters or all."""
     monkeypatch.setenv("DUMMY_KEY", BASE64_KEY)
     sent = base64.b64encode(b">>>???~" + BASE64_KEY.encode()).decode() if basic else BASE64_KEY
-    markup = sent.translate(str.maketrans(references))
+    markup = sent.translate({ord(sign): text for sign, text in references.items()})
     async with stage() as one:
         one.provider.answer = answer(f"<p>{markup}</p>", status="403 Forbidden")
         got = await one.ask(GET)
