@@ -137,13 +137,13 @@ test-wheel: $(VENV)/.dev ## build the wheel and run its commands in an environme
 fuzz: $(VENV)/.dev ## throw random bytes at the proxy (SECONDS=60, ARGS="-k answers")
 	@FUZZ_SECONDS=$(SECONDS) $(BIN)/python -m pytest -m fuzz tests/fuzz $(ARGS)
 
-test-clients: $(CLIENTS_ALL)/.installed $(NODE)/node_modules/.all ## run every client of proxy/clients.yaml (ARGS="-k hume")
+test-clients: $(CLIENTS_ALL)/.installed $(NODE)/node_modules/.all ## run every client of proxy/config/clients.yaml (ARGS="-k hume")
 	@$(ISOLATED) $(CLIENTS_ALL)/bin/python -m pytest -n auto -m clients tests/clients $(ARGS)
 
 test-clients-ci: $(CLIENTS)/.installed $(NODE)/node_modules/.ci ## run those that continuous integration runs
 	@$(ISOLATED) $(CLIENTS)/bin/python -m pytest -n auto -m "clients and not clients_all" tests/clients $(ARGS)
 
-client-pages: $(VENV)/.dev ## write docs/clients anew from proxy/clients.yaml
+client-pages: $(VENV)/.dev ## write docs/clients anew from proxy/config/clients.yaml
 	@$(BIN)/python -m tests.clients.pages
 
 docs: $(DOCS)/.installed ## build the documentation as a site in build/site, links checked
@@ -175,10 +175,10 @@ bench-inprocess: $(VENV)/.run ## measure a request without sockets (ARGS="--agai
 charts: $(CHARTS)/.installed ## draw the charts of docs/performance.md from its tables
 	@$(CHARTS)/bin/python -m benchmarks.charts
 
-schema: $(VENV)/.run ## write proxy/routes.schema.json anew from the settings
+schema: $(VENV)/.run ## write proxy/config/routes.schema.json anew from the settings
 	@$(BIN)/python -c 'import json; from proxy.config.loader import schema; \
-	print(json.dumps(schema(), indent=2))' > proxy/routes.schema.json.new
-	@mv proxy/routes.schema.json.new proxy/routes.schema.json
+	print(json.dumps(schema(), indent=2))' > proxy/config/routes.schema.json.new
+	@mv proxy/config/routes.schema.json.new proxy/config/routes.schema.json
 
 lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for newer versions)
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-dev.txt pyproject.toml --group dev

@@ -1,4 +1,4 @@
-"""The snippets of proxy/clients.yaml: what to write so that a package reaches its provider."""
+"""The snippets of proxy/config/clients.yaml: what to write so that a package reaches its provider."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Snippet:
 
 def snippets(preset: str) -> Iterator[Snippet]:
     """The programs that use the routes of ``preset``: a request and a WebSocket of each package."""
-    text = (resources.files("proxy") / "clients.yaml").read_text(encoding="utf-8")
+    text = (resources.files("proxy.config") / "clients.yaml").read_text(encoding="utf-8")
     # The C loader, where PyYAML has it, is ten times as fast.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     for entry in yaml.load(text, Loader=loader):  # noqa: S506 - both loaders are safe ones

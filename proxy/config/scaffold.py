@@ -40,7 +40,7 @@ def shipped_routes() -> Path:
     # A directory config/ beside an installed package is not keyrelay's.
     if checkout.is_file() and (package.parent / "pyproject.toml").is_file():
         return checkout
-    return package / "routes.yaml"
+    return package / "config" / "routes.yaml"
 
 
 def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:

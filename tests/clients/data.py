@@ -1,4 +1,4 @@
-"""proxy/clients.yaml, read and checked: what to write for each client, and what cannot work."""
+"""proxy/config/clients.yaml, read and checked: what to write for each client, and what cannot work."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import yaml
 from proxy.config.clients import join
 
 ROOT = Path(__file__).resolve().parents[2]
-FILE = ROOT / "proxy" / "clients.yaml"
+FILE = ROOT / "proxy" / "config" / "clients.yaml"
 
 Mode = Literal["prefix", "listen", "tls", "exec", "intercept"]
 MODES: tuple[Mode, ...] = ("prefix", "listen", "tls", "exec", "intercept")

@@ -1,4 +1,4 @@
-"""docs/clients/: a page for each client and the table of all, from proxy/clients.yaml.
+"""docs/clients/: a page for each client and the table of all, from proxy/config/clients.yaml.
 
 `make client-pages` writes them; a test holds them equal.
 """

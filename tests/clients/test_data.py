@@ -1,4 +1,4 @@
-"""proxy/clients.yaml agrees with what is pinned, with the presets and with docs/clients/."""
+"""proxy/config/clients.yaml agrees with what is pinned, with the presets and with docs/clients/."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every client of proxy/clients.yaml, on every way to keyrelay, as a program of its own."""
+"""Every client of proxy/config/clients.yaml, on every way to keyrelay, as a program of its own."""
 
 from __future__ import annotations
 

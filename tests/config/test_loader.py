@@ -54,7 +54,7 @@ def test_the_shipped_file_loads() -> None:
     }
     assert settings.routes["aigne"].listen == ("127.0.0.1:8082",)
     first = SHIPPED.read_text(encoding="utf-8").splitlines()[0]
-    assert first == "# yaml-language-server: $schema=../proxy/routes.schema.json"
+    assert first == "# yaml-language-server: $schema=../proxy/config/routes.schema.json"
 
 
 def test_the_examples_in_the_shipped_file_load() -> None:
@@ -420,11 +420,11 @@ def test_a_file_that_is_no_mapping_is_told_how_it_begins(text: str) -> None:
 
 def test_the_schema_that_ships_is_current() -> None:
     """Editors are told what the settings say today."""
-    path = Path(proxy.__file__).parent / "routes.schema.json"
+    path = Path(proxy.__file__).parent / "config" / "routes.schema.json"
     assert path.read_text(encoding="utf-8") == json.dumps(schema(), indent=2) + "\n", (
-        "proxy/routes.schema.json is old; run: make schema, or python -c 'import json; "
+        "proxy/config/routes.schema.json is old; run: make schema, or python -c 'import json; "
         "from proxy.config.loader import schema; print(json.dumps(schema(), indent=2))' "
-        "> proxy/routes.schema.json"
+        "> proxy/config/routes.schema.json"
     )
 
 

@@ -92,5 +92,5 @@ def test_the_demo_s_commands_survive_a_shell(url: str) -> None:
 def test_the_package_has_the_shipped_routes() -> None:
     """The copy that a wheel brings is the checkout's file, byte for byte."""
     package = Path(proxy.__file__).parent
-    copy = package / "routes.yaml"
+    copy = package / "config" / "routes.yaml"
     assert copy.read_bytes() == (package.parent / "config" / "routes.yaml").read_bytes()
