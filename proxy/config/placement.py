@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
-from typing import Annotated, Any, TypeAlias
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, ClassVar, TypeAlias
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -84,7 +86,25 @@ _Template = Annotated[str, AfterValidator(_template)]
 _NEEDED = "String with the names of secrets in braces, such as `Bearer {api_key}`."
 
 
-class HeaderPlacement(Node):
+class PlacementNode(Node, ABC):
+    """Base of the placements: what a credential sets, and the templates that it is made of."""
+
+    template_paths: ClassVar[tuple[tuple[str, ...], ...]] = (("value",),)
+    """Paths of the templates below the placement in the YAML."""
+
+    @property
+    @abstractmethod
+    def target(self) -> str:
+        """The part of the request that only one placement of a strategy may set."""
+
+    @property
+    def templates(self) -> dict[tuple[str, ...], str]:
+        """The templates by their path below the placement in the YAML."""
+        node: Any = self
+        return {path: functools.reduce(getattr, path, node) for path in self.template_paths}
+
+
+class HeaderPlacement(PlacementNode):
     """The credential is a header field: the usual placement, and the one least often logged."""
 
     header: Annotated[str, AfterValidator(_header_name)] = Field(
@@ -94,13 +114,7 @@ class HeaderPlacement(Node):
 
     @property
     def target(self) -> str:
-        """The part of the request that only one placement of a strategy may set."""
         return f"header {self.header.lower()}"
-
-    @property
-    def templates(self) -> dict[tuple[str, ...], str]:
-        """The templates by their path below the placement in the YAML."""
-        return {("value",): self.value}
 
 
 class BasicCredentials(Node):
@@ -114,11 +128,13 @@ class BasicCredentials(Node):
     )
 
 
-class BasicPlacement(Node):
+class BasicPlacement(PlacementNode):
     """The field `Authorization: Basic …`, encoded from a user name and a password.
 
     For a key that is Base64 already, use a header placement with `Basic {api_key}`.
     """
+
+    template_paths: ClassVar = (("basic", "username"), ("basic", "password"))
 
     basic: BasicCredentials = Field(
         description="User name and password, which are joined by a colon and Base64-encoded."
@@ -126,19 +142,10 @@ class BasicPlacement(Node):
 
     @property
     def target(self) -> str:
-        """The part of the request that only one placement of a strategy may set."""
         return "header authorization"
 
-    @property
-    def templates(self) -> dict[tuple[str, ...], str]:
-        """The templates by their path below the placement in the YAML."""
-        return {
-            ("basic", "username"): self.basic.username,
-            ("basic", "password"): self.basic.password,
-        }
 
-
-class QueryPlacement(Node):
+class QueryPlacement(PlacementNode):
     """The credential is a query parameter.
 
     Only for providers that accept nothing else: servers and proxies log URLs.
@@ -151,17 +158,13 @@ class QueryPlacement(Node):
 
     @property
     def target(self) -> str:
-        """The part of the request that only one placement of a strategy may set."""
         return f"query parameter {self.query}"
 
-    @property
-    def templates(self) -> dict[tuple[str, ...], str]:
-        """The templates by their path below the placement in the YAML."""
-        return {("value",): self.value}
 
-
-class PathPlacement(Node):
+class PathPlacement(PlacementNode):
     """The credential is part of the path, between the upstream's base path and the rest."""
+
+    template_paths: ClassVar = (("path",),)
 
     path: Annotated[str, AfterValidator(_template), AfterValidator(_path_template)] = Field(
         description="Segments with the names of secrets in braces, such as `/bot{key}`."
@@ -169,16 +172,10 @@ class PathPlacement(Node):
 
     @property
     def target(self) -> str:
-        """The part of the request that only one placement of a strategy may set."""
         return "path"
 
-    @property
-    def templates(self) -> dict[tuple[str, ...], str]:
-        """The templates by their path below the placement in the YAML."""
-        return {("path",): self.path}
 
-
-class CookiePlacement(Node):
+class CookiePlacement(PlacementNode):
     """The credential is a cookie. Only where the provider takes nothing else."""
 
     cookie: Annotated[str, AfterValidator(_cookie_name)] = Field(description="Name of the cookie.")
@@ -186,16 +183,10 @@ class CookiePlacement(Node):
 
     @property
     def target(self) -> str:
-        """The part of the request that only one placement of a strategy may set."""
         return f"cookie {self.cookie}"
 
-    @property
-    def templates(self) -> dict[tuple[str, ...], str]:
-        """The templates by their path below the placement in the YAML."""
-        return {("value",): self.value}
 
-
-PLACEMENTS: dict[str, type[Node]] = {
+PLACEMENTS: dict[str, type[PlacementNode]] = {
     "header": HeaderPlacement,
     "basic": BasicPlacement,
     "query": QueryPlacement,

@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    WithJsonSchema,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
 
 from proxy.config.fields import Flag, Line, Node, Seconds, checked_by, listed
 from proxy.errors import ConfigValueError
@@ -37,10 +45,52 @@ def _long_form(value: Any) -> Any:
     return {"references": references, **others}
 
 
+_REFERENCE_SCHEMA = {
+    "type": "string",
+    "pattern": r"^(env:[A-Z_][A-Z0-9_]*|file:/.+|credential:[A-Za-z0-9_.@-]+|keyring:.+/[^/]+"
+    r"|exec:.+|sealed:v1:[0-9a-f]{8}:[A-Za-z0-9_-]{16}:[A-Za-z0-9_-]+|builtin:demo"
+    r"|(?!(env|file|credential|keyring|exec|sealed|builtin):)[a-z][a-z0-9-]+:.+)$",
+}
+
+_SOURCE_SCHEMAS: dict[str, dict[str, Any]] = {
+    "env": {
+        "anyOf": [
+            {"type": "string"},
+            {"type": "array", "items": {"type": "string"}, "minItems": 1},
+        ],
+        "description": "Name of an environment variable, or a list of the names under which "
+        "clients know it; the first that is set is used.",
+    },
+    "file": {
+        "type": "string",
+        "description": "Absolute path of a file; one trailing line end is removed.",
+    },
+    "credential": {
+        "type": "string",
+        "description": "Name of a credential that systemd passes.",
+    },
+    "keyring": {
+        "type": "string",
+        "description": "Service and user of an entry of the system keyring: `service/user`.",
+    },
+    "exec": {
+        "type": "string",
+        "description": "A command, run without a shell, that prints the value. Never write a "
+        "secret into it: commands are visible to others.",
+    },
+    "sealed": {
+        "type": "string",
+        "description": "The output of `keyrelay seal`, without `sealed:`.",
+    },
+}
+
+
 class SecretSettings(Node):
     """Where the value of one secret comes from."""
 
-    references: tuple[Annotated[str, checked_by(parse_reference)], ...] = Field(
+    references: tuple[
+        Annotated[str, checked_by(parse_reference), WithJsonSchema(_REFERENCE_SCHEMA)], ...
+    ] = Field(
         min_length=1,
         description="One or more of `env:NAME`, `file:/absolute/path`, `credential:name`, "
         "`keyring:service/user`, `exec:command args`, `sealed:…`; the first available one is used. "
@@ -91,78 +141,27 @@ class SecretSettings(Node):
         """Whether a source is a program, a keyring or a plugin: it can be slow, and change."""
         return any(one.partition(":")[0] not in LOCAL_SOURCES for one in self.references)
 
-
-_REFERENCE_SCHEMA = {
-    "type": "string",
-    "pattern": r"^(env:[A-Z_][A-Z0-9_]*|file:/.+|credential:[A-Za-z0-9_.@-]+|keyring:.+/[^/]+"
-    r"|exec:.+|sealed:v1:[0-9a-f]{8}:[A-Za-z0-9_-]{16}:[A-Za-z0-9_-]+|builtin:demo"
-    r"|(?!(env|file|credential|keyring|exec|sealed|builtin):)[a-z][a-z0-9-]+:.+)$",
-}
-
-
-def _described(name: str, **schema: Any) -> dict[str, Any]:
-    return {**schema, "description": SecretSettings.model_fields[name].description}
-
-
-AnySecret = Annotated[
-    SecretSettings,
-    BeforeValidator(_long_form),
-    WithJsonSchema(
-        {
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        """Add the short forms, which ``_long_form`` accepts, to the schema of the fields."""
+        long = handler.resolve_ref_schema(handler(core_schema))
+        fields = {key: {**one} for key, one in long["properties"].items()}
+        for one in fields.values():
+            one.pop("title", None)
+        return {
             "description": "Where the value comes from; never the value itself.",
             "anyOf": [
                 _REFERENCE_SCHEMA,
                 {"type": "array", "items": _REFERENCE_SCHEMA, "minItems": 1},
                 {
                     "type": "object",
-                    "properties": {
-                        "env": {
-                            "anyOf": [
-                                {"type": "string"},
-                                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-                            ],
-                            "description": "Name of an environment variable, or a list of the "
-                            "names under which clients know it; the first that is set is used.",
-                        },
-                        "file": {
-                            "type": "string",
-                            "description": "Absolute path of a file; one trailing line end is "
-                            "removed.",
-                        },
-                        "credential": {
-                            "type": "string",
-                            "description": "Name of a credential that systemd passes.",
-                        },
-                        "keyring": {
-                            "type": "string",
-                            "description": "Service and user of an entry of the system keyring: "
-                            "`service/user`.",
-                        },
-                        "exec": {
-                            "type": "string",
-                            "description": "A command, run without a shell, that prints the "
-                            "value. Never write a secret into it: commands are visible to others.",
-                        },
-                        "sealed": {
-                            "type": "string",
-                            "description": "The output of `keyrelay seal`, without `sealed:`.",
-                        },
-                        "references": {
-                            "type": "array",
-                            "items": _REFERENCE_SCHEMA,
-                            "description": SecretSettings.model_fields["references"].description,
-                        },
-                        "optional": _described("optional", type="boolean"),
-                        "multiline": _described("multiline", type="boolean"),
-                        "placeholder": _described("placeholder", type=["string", "null"]),
-                        "ttl_seconds": _described("ttl_seconds", type="number", minimum=1),
-                        "timeout_seconds": _described(
-                            "timeout_seconds", type="number", exclusiveMinimum=0
-                        ),
-                    },
+                    "properties": {**_SOURCE_SCHEMAS, **fields},
                     "additionalProperties": False,
                 },
             ],
         }
-    ),
-]
+
+
+AnySecret = Annotated[SecretSettings, BeforeValidator(_long_form)]
