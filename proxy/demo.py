@@ -2,13 +2,13 @@
 
 An ordinary aiohttp application on a loopback port of its own: for the data path it is a provider
 like any other. It takes a request only if the request is authenticated exactly as its preset says,
-so that what it answers proves what keyrelay did:
+so that its response proves what keyrelay did:
 
 HTTP        header ``X-Demo-Key: <key>``, once
 WebSocket   query parameter ``demo_key=<key>``, once
 
-and no other credential beside it. Everything else is a 401 that says in words what was wrong. No
-answer ever holds a credential's value, neither the right one nor one that a client brought.
+and no other credential beside it. Everything else is a 401 that names the fault. No response
+ever holds a credential's value, neither the right one nor one that a client sent.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MASK: Final = "••••"
 CLOSE_CODE: Final = 4321  # in the range that RFC 6455 section 7.4.2 leaves to private use
 
 _FOREIGN_HEADERS: Final = ("Authorization", "Proxy-Authorization", "Cookie")
-_SHOWN_BODY_BYTES: Final = 4 * 1024  # a body that a person may want to read in a terminal
+_SHOWN_BODY_BYTES: Final = 4 * 1024  # a body that fits into a terminal
 _MESSAGE_BYTES: Final = 16 * 1024 * 1024  # as one message is held in memory before it is echoed
 _SHUTDOWN_SECONDS: Final = 0.2  # nothing in a demo is worth waiting for
 
@@ -102,7 +102,7 @@ async def start(key: bytes, warn: Callable[[str], object] = lambda _line: None) 
 
 
 async def _mark_answer(_request: web.Request, response: web.StreamResponse) -> None:
-    """Say of every answer whose it is and that it is worth no cache's room."""
+    """Mark every response as the demo's, and as not to be cached."""
     response.headers["Server"] = "keyrelay-demo"
     response.headers["Cache-Control"] = "no-store"
 
@@ -213,7 +213,7 @@ class _Endpoints:
         return _json({"provider": "keyrelay's demo", "try": _TO_TRY})
 
     async def echo(self, request: web.Request) -> web.StreamResponse:
-        """Tell what arrived. The body is shown if it is text and small, else only measured."""
+        """Report what arrived. A small text body is shown, any other only measured."""
         length, start, digest = 0, bytearray(), hashlib.sha256()
         async for chunk in request.content.iter_any():
             length += len(chunk)
@@ -254,7 +254,7 @@ class _Endpoints:
         return await _stream(request, "audio/wav", pieces, 100)
 
     async def status(self, request: web.Request) -> web.StreamResponse:
-        """Answer with the status that the path names."""
+        """Respond with the status that the path names."""
         code = int(request.match_info["code"][:4])
         if not 200 <= code <= 599:
             raise web.HTTPBadRequest(text="the status must be from 200 to 599")
@@ -266,13 +266,13 @@ class _Endpoints:
         return response
 
     async def slow(self, request: web.Request) -> web.StreamResponse:
-        """Answer after ``seconds``."""
+        """Respond after ``seconds``."""
         seconds = _number(request, "seconds", 2, 0, 60)
         await asyncio.sleep(seconds)
         return _json({"waited_seconds": seconds})
 
     async def websocket(self, request: web.Request) -> web.StreamResponse:
-        """Say what the handshake looked like, then echo until somebody closes."""
+        """Report the handshake, then echo until the client closes."""
         if not _is_websocket(request):
             raise web.HTTPBadRequest(text="/ws is a WebSocket; open it with ws://")
         socket = web.WebSocketResponse(max_msg_size=_MESSAGE_BYTES)
@@ -302,7 +302,7 @@ def _is_key_pair(pair: str) -> bool:
 
 
 def _number(request: web.Request, name: str, default: int, least: int, most: int) -> int:
-    """A whole number from the query; HTTPBadRequest, in words, if it is none or out of range."""
+    """A whole number from the query; HTTPBadRequest with the reason if it is not in range."""
     text = request.query.get(name, str(default))
     if re.fullmatch(r"[0-9]{1,6}", text) is None or not least <= int(text) <= most:
         raise web.HTTPBadRequest(text=f"{name} must be a whole number from {least} to {most}")
@@ -334,7 +334,7 @@ def _json(content: Mapping[str, object], status: int = 200) -> web.Response:
 async def _stream(
     request: web.Request, content_type: str, pieces: Iterator[bytes], interval_ms: int
 ) -> web.StreamResponse:
-    """Send ``pieces`` one by one, ``interval_ms`` apart (the query may say otherwise).
+    """Send ``pieces`` one by one, ``interval_ms`` apart (the query may set it).
 
     Ends as soon as the client leaves: aiohttp cancels the handler then.
     """
@@ -351,8 +351,8 @@ async def _stream(
 
 @functools.cache
 def _wav() -> bytes:
-    """One second of a sine tone, 16 bit, one channel, in a RIFF file of known length."""
-    loudness = 0.3 * 0x7FFF  # not to startle anybody
+    """One second of a sine tone, 16 bit, one channel, in a RIFF file with its length."""
+    loudness = 0.3 * 0x7FFF  # moderate volume
     samples = struct.pack(
         f"<{_SAMPLE_RATE}h",
         *(

@@ -1,9 +1,9 @@
-"""What can go wrong, and how it is said. Knows no other module.
+"""Exceptions and findings. Imports no other module of the package.
 
 KeyrelayError
 ├── ConfigError         the configuration cannot be used; carries every finding
 ├── SecretUnavailable   a secret's source gave no usable value
-├── Refusal             keyrelay answers this request itself, with that HTTP status
+├── Refusal             a response of keyrelay's own, with that HTTP status
 └── UpstreamFailure     the provider could not be reached or broke off
 
 An error carries data; the sentence is made from the data. None of them ever holds a secret.
@@ -63,8 +63,8 @@ class ConfigError(KeyrelayError):
 class SecretUnavailable(KeyrelayError):
     """A source gave no usable value.
 
-    ``name`` is the secret's name in the configuration, ``remedy`` says what to do in words that
-    may be shown to anybody (``set HUME_API_KEY``); never a value.
+    ``name`` is the secret's name in the configuration, ``remedy`` is what to do, in a text that
+    may be public (``set HUME_API_KEY``); never a value.
     """
 
     def __init__(self, name: str, remedy: str) -> None:
@@ -74,16 +74,16 @@ class SecretUnavailable(KeyrelayError):
 
 
 class Refusal(KeyrelayError):
-    """Keyrelay answers by itself; the provider is not involved, or was and failed.
+    """A response of keyrelay's own; the provider is not involved, or failed.
 
-    status        HTTP status of the answer
+    status        HTTP status of the response
     kind          short name of the problem, stable, for programs (``host-not-allowed``)
-    detail        one sentence for the person who sees the answer: constant text and names from
+    detail        one sentence for the reader of the response: constant text and names from
                   the configuration only, never anything from the request
     advice        what to do about it
     proxy_error   error type of RFC 9209 section 2.3
-    headers       further header fields of the answer
-    log_detail    what only the log may say (the offending value, escaped and cut)
+    headers       further header fields of the response
+    log_detail    what only the log may hold (the offending value, escaped and truncated)
     """
 
     def __init__(
@@ -110,8 +110,8 @@ class Refusal(KeyrelayError):
 class UpstreamFailure(KeyrelayError):
     """The provider's side failed.
 
-    ``proxy_error`` is an error type of RFC 9209 section 2.3; ``timed_out`` tells 504 from 502.
-    The text is ours: what a library said may hold a URL with a credential in it.
+    ``proxy_error`` is an error type of RFC 9209 section 2.3; ``timed_out`` selects 504 over 502.
+    The text is keyrelay's: a library's message may hold a URL with a credential in it.
     """
 
     def __init__(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:

@@ -120,7 +120,8 @@ def _rendered(asked: RuntimeFile, snapshot: Any) -> str:
 def reload(url: str | None, as_json: bool) -> None:
     """Let the running keyrelay read its configuration and secrets anew.
 
-    All of it is taken, or nothing and every finding is printed: exit 1. Says what is different.
+    All of it takes effect, or nothing does and every finding is printed: exit 1. Prints what is
+    different.
     """
     asked = _chosen(url)
     status, body = _ask(
@@ -160,7 +161,7 @@ def _chosen(url: str | None) -> RuntimeFile:
 
 
 def _document(asked: RuntimeFile, status: int, body: bytes, wanted: set[int]) -> Any:
-    """The JSON object of an answer with one of these statuses. Raises KeyrelayError."""
+    """The JSON object of a response with one of these statuses. Raises KeyrelayError."""
     if status not in wanted:
         raise KeyrelayError(f"{asked.url} answered {status}")
     with contextlib.suppress(ValueError):
@@ -170,7 +171,7 @@ def _document(asked: RuntimeFile, status: int, body: bytes, wanted: set[int]) ->
 
 
 def _ask(url: str, method: str, path: str, *, token: str = "", seconds: float) -> tuple[int, bytes]:
-    """Status and body of the answer. Raises KeyrelayError if there is none."""
+    """Status and body of the response. Raises KeyrelayError if there is none."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     try:
         with contextlib.closing(_connection(url, seconds)) as connection:
@@ -182,7 +183,7 @@ def _ask(url: str, method: str, path: str, *, token: str = "", seconds: float) -
 
 
 def _said(error: Exception) -> str:
-    """Why there was no answer. What the error itself says may be the other side's text."""
+    """Why there was no response. The text of the error itself may come from the peer."""
     for kind, words in _REASONS.items():
         if isinstance(error, kind):
             return words

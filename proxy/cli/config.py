@@ -31,7 +31,7 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
 
     FILE is the same as --config FILE.
 
-    Secrets are read as at a start, and what is wrong with one is said, never its value. A machine
+    Secrets are read as at a start; a fault of one is reported, never its value. A machine
     that only checks need not have them: without --strict that is no failure.
     """
     from proxy.routing.route_secrets import read_secrets
@@ -58,7 +58,7 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
 @click.argument("name", required=False, shell_complete=complete_providers)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def providers(name: str | None, as_json: bool) -> None:
-    """List the providers that keyrelay knows, or show one's preset.
+    """List the providers with a preset, or show one preset.
 
     Behind the preset, in comments, stands what to write with the packages that were tried.
     """

@@ -29,12 +29,12 @@ Examples:
 )
 @click.argument("routes", nargs=-1, metavar="[ROUTE]...", shell_complete=complete_routes)
 @CONFIG
-@click.option("--json", "as_json", is_flag=True, help="Print JSON, once everything is known.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, once all checks have run.")
 @DEBUGGABLE
 def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggable: bool) -> None:
     """Find out whether routes work, and if not, which part of them does not.
 
-    Reads each route's secrets, looks up its provider's name, connects, looks at certificate and
+    Reads each route's secrets, resolves its provider's name, connects, checks certificate and
     clock, obtains the token if there is one, and makes one cheap call with the real credential.
     Exit 1 if anything fails. Without names: every route; of those that ship with keyrelay, the
     ones without a secret are passed over.

@@ -17,7 +17,7 @@ from proxy.config.settings import Settings
 
 
 class _BeforeDashes(click.Command):
-    """Takes what stands before ``--``; the rest is a command, word for word, in ``ctx.obj``."""
+    """Parses what precedes ``--``; the rest is the command, unchanged, in ``ctx.obj``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         own, dashes, command = args, False, list[str]()
@@ -71,7 +71,7 @@ def execute(
     Starts keyrelay on a free port, sets the variables from which the providers' SDKs read their
     base URL, replaces those that hold the keys by placeholders, and ends with COMMAND, with its
     exit code. Replaced are the keys of every route of the file, whichever are named here.
-    KEYRELAY_URL is the address at which every route answers by its prefix.
+    KEYRELAY_URL is the address that serves every route below its prefix.
 
     Providers that are named have to be ready; without names, all routes of the file are served.
     """

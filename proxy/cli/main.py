@@ -1,6 +1,6 @@
-"""The command line: what can be said to keyrelay, and how it answers.
+"""The command line.
 
-Exit codes: 0 done, 1 failed, 2 usage or configuration. An error is one line for a person.
+Exit codes: 0 done, 1 failed, 2 usage or configuration. An error is one line.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from proxy.errors import ConfigError, KeyrelayError
 
 
 class Commands(click.Group):
-    """Says errors of ours in one line, with the exit code that fits."""
+    """Prints errors of keyrelay in one line, with the matching exit code."""
 
     def main(self, *args: Any, **extra: Any) -> Any:
         if isinstance(sys.stdout, io.TextIOWrapper):

@@ -54,7 +54,7 @@ def checked(parse: Callable[[str], object]) -> Callable[[Any, Any, Any], Any]:
 
 
 def one_line(message: str) -> str:
-    """What is wrong and what to write, which a check says in two lines."""
+    """Fault and remedy, two lines in a check's message, in one line."""
     return ": ".join(message.splitlines())
 
 
@@ -100,7 +100,7 @@ def complete_routes(
 ) -> list[CompletionItem]:
     """The names that ``choose`` takes and that begin so, for the shell.
 
-    None if the file cannot be used: while somebody types there is no place to say why.
+    None if the file cannot be used: completion has no place for an error.
     """
     config = ctx.params.get("config")
     try:

@@ -1,4 +1,4 @@
-"""Commands that serve until they are told to stop."""
+"""Commands that serve until a signal ends them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from proxy.http.address import parse_browser_origin, parse_listen
 def _admin(
     _ctx: click.Context, _parameter: click.Parameter, value: str | None
 ) -> AdminSettings | None:
-    """A click callback: the address as settings. A word behind ``--admin`` is taken for one."""
+    """A click callback: the address as settings. A word after ``--admin`` counts as an address."""
     if value is not None and value in presets():
         raise click.BadParameter(
             f"{value} is a provider, not an address; put --admin last, or write --admin=ADDRESS"
@@ -69,7 +69,7 @@ def _admin(
     "--workers",
     type=click.IntRange(1, 64),
     metavar="N",
-    help="Processes that serve, instead of what the file says; 1 if it says nothing.",
+    help="Processes that serve, in place of the file's `workers`; 1 if it has none.",
 )
 @click.option("--worker", type=click.IntRange(0), hidden=True)
 @DEBUGGABLE
@@ -87,7 +87,7 @@ def run(
     """Run the proxy.
 
     With names of providers and no file, their presets and the environment are all it needs. A
-    route whose secret is missing does not stop the others: it answers 503 and says what to set.
+    route whose secret is missing does not stop the others: it responds 503 and names the variable.
     """
     from proxy.process.serve import Source, serve, serve_as_worker
 

@@ -43,7 +43,7 @@ def keygen(file: Path | None, add: bool, public: bool) -> None:
     """Make a key for sealed values.
 
     Prints its id and its public part, which suffices to seal. The private part goes to a file that
-    only you can read; whoever has it, and the routes file, has the secrets. Keep a copy: without it
+    only you can read; it and the routes file together give the secrets. Keep a copy: without it
     nothing opens. An existing file is never overwritten.
     """
     from proxy.secrets import keyfile as keys
@@ -116,7 +116,7 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
 def _value(question: str) -> bytes:
     if sys.stdin.isatty():
         return str(click.prompt(question, hide_input=True, err=True)).encode()
-    # One byte more than a line end beyond the limit tells that it is too long.
+    # One byte more than a line end beyond the limit: enough to detect a value that is too long.
     return strip_line_end(sys.stdin.buffer.read(LIMIT_BYTES + 3))
 
 
@@ -139,7 +139,7 @@ def reseal(file: Path, to: str | None) -> None:
     """
     from proxy.config.reseal import reseal as reseal_file
 
-    load(file)  # what is wrong with the file is said first, whether there are keys or not
+    load(file)  # findings in the file come first, with or without keys
     keys = _own_keys()
     known = {one.key_id: one for one in keys.keys}
     if to is not None and to not in known:
@@ -158,7 +158,7 @@ def reseal(file: Path, to: str | None) -> None:
 def _own_keys(file: Path | None = None) -> Keys:
     """The keys of ``file``, or of where they usually are. Raises KeyrelayError.
 
-    Where there may be none yet it says how to make one.
+    Where none exists yet, the error names the command that makes one.
     """
     from proxy.secrets import keyfile as keys
     from proxy.secrets.sealing import UnsealError
@@ -180,7 +180,7 @@ def _own_keys(file: Path | None = None) -> Keys:
 
 
 def _is_absent(path: Path) -> bool:
-    """Whether nothing is there; what cannot be looked at is not known to be absent."""
+    """Whether nothing is there; a path that cannot be examined does not count as absent."""
     try:
         path.lstat()
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""A snapshot as a person reads it in a terminal: what needs attention first, then a table."""
+"""A snapshot rendered for a terminal: what needs attention first, then a table."""
 
 from __future__ import annotations
 
@@ -70,14 +70,14 @@ def _warnings(snapshot: Mapping[str, Any]) -> Iterator[str]:
 def _unused(
     secrets: Sequence[Mapping[str, Any]], snapshot: Mapping[str, Any]
 ) -> Iterator[tuple[str, float]]:
-    """Old values of secrets in rotation that nobody needs, and for how long (seconds).
+    """Old values of rotated secrets that are no longer in use, and for how long (seconds).
 
-    Only where the first value has served since: before that it is not known to work.
+    Only where the first value has served since: before that it is unproven.
     """
     counted = snapshot["started"]
     last = snapshot["reloads"]["last"]
     if last and not last["findings"]:
-        # A route that was changed counts anew, and which one that was is not said.
+        # A changed route starts counting again; the snapshot does not name it.
         counted = max(counted, last["at"])
     # Of each secret its values in their order, and when each served last in any strategy.
     served: dict[str, dict[str, float]] = {}
@@ -138,7 +138,7 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def _credentials(snapshot: Mapping[str, Any]) -> Iterator[str]:
-    """Tokens and rotated secrets, a line each; a key that never changes says nothing."""
+    """Tokens and rotated secrets, a line each; a static key has none."""
     for name, route in snapshot["routes"].items():
         for strategy in route["strategies"]:
             if credential := strategy["credential"]:

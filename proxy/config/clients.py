@@ -1,4 +1,4 @@
-"""The snippets of proxy/config/clients.yaml: what to write so that a package reaches its provider."""
+"""The snippets of config/clients.yaml: what to write so that a package reaches its provider."""
 
 from __future__ import annotations
 

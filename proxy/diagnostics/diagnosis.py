@@ -50,7 +50,7 @@ def of_plain_http(*, loopback: bool) -> Diagnosis:
 
 
 def of_clock(dates: list[bytes], wall: float) -> Diagnosis:
-    """Of the ``Date`` fields of an answer (RFC 9110 section 6.6.1) that came at ``wall``."""
+    """Of the ``Date`` fields of a response (RFC 9110 section 6.6.1) received at ``wall``."""
     try:
         date = parsedate_to_datetime(dates[0].decode("ascii")).timestamp()
     except (IndexError, ValueError, OverflowError):
@@ -66,7 +66,7 @@ def of_clock(dates: list[bytes], wall: float) -> Diagnosis:
 
 
 def of_answer(call: str, status: int, docs: str | None) -> Diagnosis:
-    """Of the answer to a call with the credential. ``docs`` is the provider's page about keys."""
+    """Of the response to a call with the credential. ``docs`` is the provider's page on keys."""
     answered = f"{call} was answered {status}"
     if 200 <= status < 300:
         return Diagnosis("ok", answered)

@@ -194,7 +194,7 @@ class _RouteCheck:
         return True
 
     async def _connects(self, route: Route, dialler: Dialler) -> bool:
-        """Dial, look at certificate and clock. No credential is sent."""
+        """Dial, check certificate and clock. No credential is sent."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:

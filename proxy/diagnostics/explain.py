@@ -2,7 +2,7 @@
 
 Nothing is sent. Secrets are replaced by their names in angle brackets before the routes are built,
 and so is a request id that would be a new one; the rest of what is shown is exactly what would
-leave. Only the secrets of the route that the request comes to are read, to know which are there.
+leave. Only the secrets of the matched route are read, to find out which are missing.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, is_preflight
 from proxy.upstream.dialer import tls_context
 
-# The example key of RFC 6455 section 1.3: valid, and recognisable as nobody's.
+# The example key of RFC 6455 section 1.3: valid, and recognisable as an example.
 _HANDSHAKE = [
     ("Connection", "Upgrade"),
     ("Upgrade", "websocket"),
@@ -81,7 +81,7 @@ def explain(
 
 
 def _parsed(method: str, target: str, fields: list[tuple[str, str]]) -> Request:
-    """The head as the door's parser reads it. Raises the Refusal that the door would answer."""
+    """The header section as the server's parser reads it. Raises the Refusal of the server."""
     lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields)]
     if any(control in line for line in lines for control in "\r\n"):
         raise Refusal(400, "bad-request", "The request holds a line break where none can be.")
@@ -136,7 +136,7 @@ def _follow(
 def _request_id(request: Request) -> bytes:
     """The line that names the request: with the client's id if that one will be used."""
     given = request.headers.get("X-Request-Id")
-    # A new one is another each time, so what is shown only says that there will be one.
+    # A new identifier differs each time: the output has a stand-in for it.
     shown = given if given is not None and request_id(given) == given else "<request id>"
     return b"X-Request-Id: %b\r\n" % shown.encode("ascii")
 
@@ -154,7 +154,7 @@ def _owner(settings: Settings, routes: list[Route], request: Request) -> Route |
 
 
 def _rules(route: Route, request: Request, rest: bytes) -> str:
-    """The patterns that decide, which an answer to a client does not name."""
+    """The deciding patterns, which a response to a client does not name."""
     path = rest.decode("ascii") or "/"
     served = f"{request.method} is served"
     if (denied := route.deny.find_catch(request.method, path)) is not None:
@@ -212,7 +212,7 @@ def _never(_coroutine: Coroutine[Any, Any, None]) -> NoReturn:
 
 
 def _readable(injection: Injection) -> Injection:
-    """The stand-ins without the encoding that their place gave them: people read names.
+    """The stand-ins without the encoding of their placement: the output has plain names.
 
     Done here and not to the whole request, in which the client may have written the same.
     """

@@ -12,7 +12,7 @@ from proxy.http.response import ResponseHead
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.dialer import Dialler
 
-# How long a provider may take to begin its answer (seconds). A person waits for it.
+# How long a provider may take to begin its response (seconds). The command waits for it.
 _ANSWER_SECONDS = 15.0
 
 
@@ -27,7 +27,7 @@ class _Nobody:
 
 
 class _Head:
-    """Takes the head of an answer and none of its body. A ``ResponseListener``."""
+    """Takes the header section of a response and none of its body. A ``ResponseListener``."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[ResponseHead | UpstreamFailure] = loop.create_future()
@@ -56,7 +56,7 @@ async def connect(dialler: Dialler) -> UpstreamConnection:
 
 
 async def ask(connection: UpstreamConnection, request: bytes, *, head_only: bool) -> ResponseHead:
-    """Send a whole request without a body; the head of its answer. The connection is closed.
+    """Send a request without a body and return the response head. The connection is closed.
 
     head_only  it is a HEAD
 
