@@ -2,6 +2,9 @@
 
 VENV := .venv
 CLIENTS := .venv-clients
+OAUTH := .venv-oauth
+# Programs of the authorization servers for make test-oauth.
+SERVERS := tests/oauth/servers
 DOCS := .venv-docs
 CHARTS := .venv-charts
 CLIENTS_ALL := .venv-clients-all
@@ -157,6 +160,9 @@ docs: $(DOCS)/.installed ## build the documentation as a site in build/site, lin
 	fi
 	@echo "Open build/site/index.html, or run: python3 -m http.server -d build/site"
 
+test-oauth: $(VENV)/.dev $(OAUTH)/.installed ## run keyrelay against six real authorization servers
+	@$(BIN)/python -m pytest -m oauth tests/oauth $(ARGS)
+
 bench: $(VENV)/.run ## measure keyrelay beside its peers (ARGS="--quick" or "--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
 
@@ -188,17 +194,19 @@ lock: $(LOCK)/.installed ## resolve the requirement files anew (UPGRADE=1 for ne
 	  pyproject.toml --group clients-all
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -c requirements.txt -o requirements-clients.txt \
 	  pyproject.toml --group clients
+	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -c requirements-dev.txt -o requirements-oauth.txt \
+	  --group oauth
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-docs.txt --group docs
 	$(UV_COMPILE) $(if $(UPGRADE),--upgrade) -o requirements-charts.txt --group charts
 
 clean: ## remove what make has made
-	rm -rf $(VENV) $(CLIENTS) $(CLIENTS_ALL) $(NODE)/node_modules $(DOCS) $(CHARTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
+	rm -rf $(OAUTH) $(SERVERS)/node_modules .oauth-debian $(VENV) $(CLIENTS) $(CLIENTS_ALL) $(NODE)/node_modules $(DOCS) $(CHARTS) $(PEERS) $(LOCK) benchmarks/node_modules build dist keyrelay.egg-info htmlcov
 	rm -rf examples/browser/node_modules examples/browser/dist .coverage .coverage.* .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
 	find proxy tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # An environment whose Python is gone (the system's was replaced) is made anew. Its stamps go first:
 # make looks at them before it gets to the interpreter.
-$(foreach made,$(VENV) $(CLIENTS) $(CLIENTS_ALL) $(DOCS) $(CHARTS) $(LOCK),$(shell \
+$(foreach made,$(VENV) $(OAUTH) $(CLIENTS) $(CLIENTS_ALL) $(DOCS) $(CHARTS) $(LOCK),$(shell \
   test -x $(made)/bin/python || rm -f $(made)/.run $(made)/.dev $(made)/.installed))
 
 $(VENV)/bin/python:
@@ -212,6 +220,9 @@ $(DOCS)/bin/python:
 
 $(CHARTS)/bin/python:
 	$(call new_venv,$(CHARTS))
+
+$(OAUTH)/bin/python:
+	$(call new_venv,$(OAUTH))
 
 $(PEERS)/bin/python:
 	$(call new_venv,$(PEERS))
@@ -259,6 +270,15 @@ $(NODE)/node_modules/.ci: $(NODE)/package-lock.json
 	$(need_npm)
 	@echo "Installing some clients of npm into $(NODE) (once)"
 	@$(NPM_CI) --omit=dev && touch $@
+
+$(OAUTH)/.installed: requirements-oauth.txt $(SERVERS)/package-lock.json \
+  $(SERVERS)/unpack_glewlwyd.sh $(OAUTH)/bin/python
+	$(need_npm)
+	@echo "Installing the authorization servers into $(OAUTH), $(SERVERS), .oauth-debian (once)"
+	$(call pip_install,$(OAUTH),--require-hashes -r requirements-oauth.txt)
+	@npm ci --prefix $(SERVERS) --ignore-scripts --no-audit --no-fund --loglevel=error
+	@sh $(SERVERS)/unpack_glewlwyd.sh .oauth-debian
+	@touch $@
 
 $(LOCK)/.installed: $(LOCK)/bin/python
 	@echo "Installing the resolver into $(LOCK) (once)"

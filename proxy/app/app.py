@@ -18,8 +18,8 @@ from proxy import demo
 from proxy.app.listeners import ListenerSet, check_who_may_connect
 from proxy.app.route_services import RouteServices, keep_last
 from proxy.app.status import Reloads, snapshot
-from proxy.auth.strategy import AuthContext
-from proxy.auth.token_cache import TokenSource
+from proxy.auth.strategy import AuthContext, Share
+from proxy.auth.token_cache import TokenCaches
 from proxy.clock import Clock, SystemClock
 from proxy.config.settings import Settings
 from proxy.errors import Refusal
@@ -77,7 +77,7 @@ class Supply:
     """
 
     read: Callable[[Settings], tuple[Mapping[str, ResolvedSecrets], Secret | None]] = read_all
-    share: Callable[[str, TokenSource], TokenSource] | None = None
+    share: Share | None = None
     places: Callable[
         [Callable[[ActiveConfig], RequestHandler], Callable[[RequestHandler], ClientConnection]],
         ListenerSet,
@@ -130,7 +130,12 @@ class App:
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._means = AuthContext(
-            clock or SystemClock(), tls_context(), self._spawn, self._warn, self._supply.share
+            clock or SystemClock(),
+            tls_context(),
+            self._spawn,
+            self._warn,
+            self._supply.share,
+            caches=TokenCaches(),
         )
         self.counters = Counters()
         self.reloads = Reloads()

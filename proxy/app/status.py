@@ -133,6 +133,8 @@ def _strategy(strategy: Strategy) -> dict[str, Any]:
         "fetches": token.fetches,
         "failures": token.failures,
         "last_failure": token.reason,
+        "advice": token.advice,
+        "remarks": list(token.remarks),
     }
     return {"name": strategy.name, "scope": strategy.scope, "credential": credential}
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Protocol
 from urllib.parse import quote_from_bytes
 
 from proxy.config.placement import (
@@ -110,6 +111,16 @@ def _quoted(value: bytes, safe: str) -> bytes:
     return quote_from_bytes(value, safe=safe).encode("ascii")
 
 
+class RequestProof(Protocol):
+    """What a request needs beside its credential, made anew for each (RFC 9449)."""
+
+    def fields(self, method: bytes, path: bytes) -> bytes:
+        """Field lines, each ended with CRLF, for a request with this raw path, without query."""
+
+    def take_challenge(self, nonces: Sequence[bytes], challenges: Sequence[bytes]) -> bool:
+        """Values of ``DPoP-Nonce`` and ``WWW-Authenticate``: whether only the proof was refused."""
+
+
 @dataclass(frozen=True, slots=True, repr=False)
 class Injection:
     """A credential in its placements, ready to be spliced in. Holds secret bytes: never printed.
@@ -118,12 +129,14 @@ class Injection:
     query    ``name=value`` pairs joined by ``&``
     path     goes between the upstream's base path and the rest, begins with ``/`` or is empty
     masker   finds the credential in what comes back
+    proof    makes what has to go with each request that carries the credential, if anything has to
     """
 
     headers: bytes = b""
     query: bytes = b""
     path: bytes = b""
     redactor: Redactor = field(default_factory=lambda: Redactor(()), compare=False)
+    proof: RequestProof | None = None
 
     def __repr__(self) -> str:
         return "<injection>"

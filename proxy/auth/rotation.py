@@ -92,8 +92,12 @@ class RotatingStrategy(Strategy):
     def ready(self, *, websocket: bool) -> Injection | None:
         return self._current.ready(websocket=websocket)
 
-    async def obtain(self, *, websocket: bool) -> Injection:
-        return await self._first(lambda one: one.obtain(websocket=websocket))
+    async def obtain(self, *, websocket: bool, certain: bool = False) -> Injection:
+        return await self._first(lambda one: one.obtain(websocket=websocket, certain=certain))
+
+    @property
+    def revocable(self) -> bool:
+        return self._current.revocable
 
     async def _first(self, ask: Callable[[Strategy], Awaitable[_Got]]) -> _Got:
         """What the current variant gives, or the first behind it that gives anything."""
@@ -123,6 +127,8 @@ class RotatingStrategy(Strategy):
         at = self._holder(injection)
         if not self._refuses(status):
             if at is not None:
+                if self._variants[at].strategy.renewable:
+                    self._variants[at].strategy.refused(injection, status)
                 self._uses[at].served += 1
                 self._uses[at].last_served = self._clock.wall()
             return False
@@ -167,6 +173,8 @@ class RotatingStrategy(Strategy):
 
     def reset(self) -> None:
         self._at = 0
+        for variant in self._variants:
+            variant.strategy.reset()
 
     def start(self) -> None:
         self._current.start()

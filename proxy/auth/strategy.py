@@ -14,11 +14,15 @@ from ssl import SSLContext
 from typing import Any
 
 from proxy.auth.injection import Injection
-from proxy.auth.token_cache import TokenSource, TokenState
+from proxy.auth.token import TokenSource, TokenState
+from proxy.auth.token_cache import TokenCaches
 from proxy.clock import Clock
 from proxy.http.path_patterns import PatternSet
 
 EVERY_PATH = "every path"
+
+
+Share = Callable[[str, TokenSource, Callable[[str], object]], TokenSource]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,17 +32,19 @@ class AuthContext:
     tls     for calls to token endpoints
     spawn   starts a task that the caller owns and ends
     warn    gets a line that the operator should read
-    share   makes of a mint, and of what identifies its tokens, one that shares them with other
-            processes; None if this process is alone
+    share   makes of a source, and of what identifies its tokens, one that shares them with other
+            processes; None if this process is alone. Lines about them go to the last argument
     hidden  variables that commands do not inherit, asked for when one is started
+    caches  those of this process, so that equal settings use one; None: each strategy has its own
     """
 
     clock: Clock
     tls: SSLContext
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     warn: Callable[[str], object] = lambda _line: None
-    share: Callable[[str, TokenSource], TokenSource] | None = None
+    share: Share | None = None
     hidden: Callable[[], Collection[str]] = frozenset
+    caches: TokenCaches | None = None
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
@@ -113,8 +119,10 @@ class Strategy(ABC):
         """The credential in its placements if it is at hand; None if ``obtain`` must be awaited."""
 
     @abstractmethod
-    async def obtain(self, *, websocket: bool) -> Injection:
+    async def obtain(self, *, websocket: bool, certain: bool = False) -> Injection:
         """The credential in its placements, waited for.
+
+        certain  for a request that cannot be sent again: see ``revocable``
 
         Raises Refusal if there is none to be had. Cancelling harms no other waiter.
         """
@@ -122,6 +130,14 @@ class Strategy(ABC):
     @property
     def renewable(self) -> bool:
         """Whether a refusal by the provider may be mended by another credential."""
+        return False
+
+    @property
+    def revocable(self) -> bool:
+        """Whether what ``ready`` gives may be replaced elsewhere at any time, and is then refused.
+
+        A request that cannot be sent again has to ``obtain`` a certain credential.
+        """
         return False
 
     @property
@@ -147,7 +163,7 @@ class Strategy(ABC):
         return False
 
     def reset(self) -> None:  # noqa: B027  most have one credential
-        """Try the first credential again, if another one has been serving in its place."""
+        """Try again what was refused, the first credential first: its cause may be repaired."""
 
     def active_injections(self) -> tuple[Injection, ...]:
         """Every credential that may be in use now, to find it in what comes back."""
@@ -204,7 +220,7 @@ class StaticStrategy(Strategy):
     def active_injections(self) -> tuple[Injection, ...]:
         return tuple(one for one in (self._http, self._websocket) if one is not None)
 
-    async def obtain(self, *, websocket: bool) -> Injection:
+    async def obtain(self, *, websocket: bool, certain: bool = False) -> Injection:
         injection = self.ready(websocket=websocket)
         assert injection is not None, "asked of a strategy that does not serve the request"
         return injection

@@ -12,12 +12,13 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import weakref
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
+from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource, TokenState, format_span
 from proxy.clock import Clock
-from proxy.errors import KeyrelayError, Refusal
+from proxy.errors import Refusal
 
 # Renewal begins when this share of the lifetime is left, but no more than five minutes (seconds),
 # so that a day's token is not thrown away hours early. Up to a fifth of that is random: many
@@ -30,135 +31,73 @@ _RENEW_LEAST = 1.0
 # A token is not used for its last moments: it must still be valid when it arrives.
 _LAST_SHARE = 0.05
 _LAST_MOST = 10.0
-# A refused token causes a call at most this often (seconds): if the provider refuses every token,
-# another one will not help (no storms).
+# A token that has served and is then refused is replaced at once: it was revoked. A successor that
+# is refused before it has served shows that another one does not help; then refusals cause a call
+# at most this often (seconds), and first a little more often if the token serves other requests.
 _REFUSAL_PAUSE = 30.0
+_REFUSAL_PAUSE_FIRST = 1.0
+# Where a token serves some requests and is refused for others, so many replacements happen at once
+# and then one in this time (seconds) or a quarter of a lifetime, if that is shorter (no storms).
+_REPLACEMENTS = 3.0
+_REPLACEMENT_SECONDS = 10.0
 # Spacing of calls that fail (seconds): full jitter below a doubling bound.
 _BACKOFF_LEAST = 0.1
 _BACKOFF_FIRST = 1.0
 _BACKOFF_MOST = 60.0
+# After a refusal by the token endpoint that will last, calls are far apart. A request that comes
+# may cause one sooner, this long after the last (seconds, doubled each time): the cause may have
+# been repaired.
+_PROBE_FIRST = 5.0
 # A token that nobody has asked for in this time (seconds), or in a lifetime if that is longer, is
 # not renewed any more; the next request fetches one.
 _QUIET = 600.0
 
 
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class FetchedToken:
-    """What a mint gives: the token, and for how many seconds from now it is valid.
-
-    renew_seconds  when to ask for the next one, if the mint knows better than the lifetime says
-    refused        called when the provider refuses this very token
-    counts         calls that came to an end for it, and how many of them gave no token
-    """
-
-    value: bytes
-    lifetime_seconds: float
-    renew_seconds: float | None = None
-    refused: Callable[[], object] = lambda: None
-    counts: tuple[int, int] = (1, 0)
-
-
-class TokenError(KeyrelayError):
-    """No token could be had. The text is ours and may be shown.
-
-    bad_answer     the mint answered, but with nothing that can be used (502 instead of 503)
-    pause_seconds  do not try again sooner, if the mint's answer lets us know
-    spaced         and then do: somebody else spaces the calls
-    counts         as of ``FetchedToken``
-    """
-
-    def __init__(
-        self,
-        reason: str,
-        *,
-        bad_answer: bool = False,
-        pause_seconds: float = 0.0,
-        spaced: bool = False,
-        counts: tuple[int, int] = (1, 1),
-    ) -> None:
-        self.reason = reason
-        self.bad_answer = bad_answer
-        self.pause_seconds = pause_seconds
-        self.spaced = spaced
-        self.counts = counts
-        super().__init__(reason)
-
-
-class TokenSource(Protocol):
-    """Where tokens come from."""
-
-    async def token_source(self) -> FetchedToken:
-        """A new token. Raises TokenError. May be cancelled."""
-
-
-@dataclass(frozen=True, slots=True, repr=False, eq=False)
-class Token:
-    """A token in use. Compared by identity; holds secret bytes: never printed.
-
-    Times are readings of the clock: ``…_at`` monotonic, ``wall_end`` since the epoch. The wall
-    clock counts too, because the monotonic one stands still while a laptop sleeps.
-    """
-
-    value: bytes
-    obtained_at: float
-    renew_at: float
-    unusable_at: float
-    wall_end: float
-    refused: Callable[[], object]
-
-    def usable(self, clock: Clock) -> bool:
-        return clock.monotonic() < self.unusable_at and clock.wall() < self.wall_end
-
-
-@dataclass(frozen=True, slots=True)
-class TokenState:
-    """How a token is, without the token.
-
-    age_seconds        None if there is no usable token; so is ``renews_in_seconds``
-    fetches, failures  calls that came to an end, and how many of them gave no token
-    reason             why the last call gave none, "" if it gave one
-    """
-
-    age_seconds: float | None
-    renews_in_seconds: float | None
-    fetches: int
-    failures: int
-    reason: str
-
-    def __str__(self) -> str:
-        if self.age_seconds is None or self.renews_in_seconds is None:
-            return f"no token: {self.reason}" if self.reason else "no token yet"
-        return f"token {_span(self.age_seconds)} old, renewed in {_span(self.renews_in_seconds)}"
-
-
 class TokenCache:
     """One credential's token.
 
-    spawn    starts a task that somebody owns
+    spawn    starts a task that its owner awaits or cancels
     jitter   a number from 0 to 1, random by default
+    warn     gets a line once for each remark about a token
+    trouble  gets a line when there is no token any more, and when there is one again; None where
+             another token may take its place
 
     fetches, failures  as in ``TokenState``
     """
 
     def __init__(
         self,
-        token_source: TokenSource,
+        source: TokenSource,
         clock: Clock,
         spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
         jitter: Callable[[], float] = random.random,
+        warn: Callable[[str], object] = lambda _line: None,
+        trouble: Callable[[str], object] | None = None,
     ) -> None:
-        self._mint = token_source
+        self._source = source
         self._clock = clock
         self._spawn = spawn
         self._jitter = jitter
+        self._warn = warn
+        self._trouble = trouble or (lambda _line: None)
         self._token: Token | None = None
         self._flight: asyncio.Task[None] | None = None
         self._renewal: asyncio.Task[None] | None = None
         self._failure: TokenError | None = None
         self._failures_in_row = 0
+        self._failed_at = -math.inf
         self._not_before = -math.inf
         self._refused_at = -math.inf
+        # Successors in a row that were refused before they had served.
+        self._futile = 0
+        # The last token that served, and the last that was refused before it had.
+        self._served: Token | None = None
+        self._useless: Token | None = None
+        self._replacements = _REPLACEMENTS
         self._asked_at = clock.monotonic()
+        self._remarks: set[str] = set()
+        self._trouble_since: float | None = None
+        self._users = 1
         self._closed = False
         self.fetches = 0
         self.failures = 0
@@ -175,18 +114,42 @@ class TokenCache:
             self.start()  # it may have been quiet
         return token
 
-    async def obtain(self) -> Token:
-        """The token, waited for. Raises Refusal. Cancelling harms no other waiter."""
-        if (token := self.ready()) is not None:
+    async def obtain(self, *, certain: bool = False) -> Token:
+        """The token, waited for. Raises Refusal. Cancelling harms no other waiter.
+
+        certain  for a request that cannot be sent again: not a token that is being replaced, or
+                 that another process has replaced, where replacing revokes
+        """
+        token = self.ready()
+        if token is not None and certain:
+            await self._confirm(token)
+            token = self.ready()
+        if token is not None:
             return token
         self._asked_at = self._clock.monotonic()
         self.start()
-        if self._closed or (not self._flying() and self._asked_at < self._not_before):
-            raise self._refusal()
+        if self._closed or (not self._flying() and self._asked_at < self._retry_at()):
+            raise self.refusal()
         # Not asked whether it is usable: one that ends at once is still the best there is.
         if await self._fly() and self._failure is None and self._token is not None:
             return self._token
-        raise self._refusal()
+        raise self.refusal()
+
+    async def _confirm(self, token: Token) -> None:
+        """Wait for a token that replaces ``token``, if one is on its way or elsewhere already.
+
+        If it cannot be had, ``token`` is the best there is.
+        """
+        superseded = token.fetched.superseded
+        if superseded is not None and (self._flying() or await superseded()):
+            await self._fly()
+
+    def serve(self, token: Token) -> None:
+        """The provider took ``token``. To be called often, so it does next to nothing."""
+        if self._served is not token:
+            self._served = token
+            if self._useless is not token:
+                self._futile = 0
 
     def refuse(self, token: Token) -> bool:
         """The provider refused ``token``. Whether another one is there or worth a call."""
@@ -194,16 +157,33 @@ class TokenCache:
             return False
         if token is not self._token:
             return True
-        now = self._clock.monotonic()
-        if now - self._refused_at < _REFUSAL_PAUSE:
+        served = self._served is token
+        if not served and self._useless is not token:
+            self._useless = token
+            self._futile += 1
+        if not self._flying() and not self._may_replace(token, served=served):
             return False
-        self._refused_at = now
+        self._refused_at = self._clock.monotonic()
         self._token = None
-        token.refused()
+        token.fetched.refused(served)
         if self._renewal is not None:
             self._renewal.cancel()  # it waits for this token's time to come
             self._renewal = None
         self.start()
+        return True
+
+    def _may_replace(self, token: Token, *, served: bool) -> bool:
+        """Whether a refused token is worth a call now."""
+        since = self._clock.monotonic() - self._refused_at
+        if not served:
+            return since >= _REFUSAL_PAUSE
+        if self._futile and since < min(_REFUSAL_PAUSE_FIRST * 2.0**self._futile, _REFUSAL_PAUSE):
+            return False
+        each = min(_REPLACEMENT_SECONDS, token.fetched.lifetime_seconds / 4)
+        self._replacements = min(self._replacements + since / each, _REPLACEMENTS)
+        if self._replacements < 1:
+            return False
+        self._replacements -= 1
         return True
 
     # -- for the owner -------------------------------------------------------------------------
@@ -218,8 +198,30 @@ class TokenCache:
         if self._token is None and self._failure is None:
             await self._fly()
 
+    def reset(self) -> None:
+        """Try again at once, whatever was refused: its cause may have been repaired."""
+        self._refused_at = -math.inf
+        self._futile = 0
+        self._replacements = _REPLACEMENTS
+        if self._failure is None or self._closed:
+            return
+        self._not_before = self._failed_at = -math.inf
+        self._failures_in_row = 0
+        if self._renewal is not None:
+            self._renewal.cancel()  # it waits for a pause to end
+            self._renewal = None
+        self.start()
+
+    def retain(self) -> bool:
+        """Have it closed once more often, as it has one more user. False if it is closed."""
+        self._users += 1
+        return not self._closed
+
     def close(self) -> None:
-        """Stop renewing and forget the token. Whoever waits for one gets a Refusal."""
+        """Stop renewing and forget the token, if this was the last user. Waiters get a Refusal."""
+        self._users -= 1
+        if self._users > 0:
+            return
         self._closed = True
         self._token = self._failure = None
         for task in (self._renewal, self._flight):
@@ -241,7 +243,10 @@ class TokenCache:
             renews_in_seconds=None if token is None else max(token.renew_at - now, 0),
             fetches=self.fetches,
             failures=self.failures,
-            reason="" if self._failure is None else self._failure.reason,
+            reason="" if self._failure is None else self._failure.details,
+            advice="" if self._failure is None else self._failure.advice,
+            remarks=() if token is None else token.fetched.remarks,
+            notes=() if token is None else token.fetched.notes,
         )
 
     def describe(self) -> str:
@@ -266,7 +271,7 @@ class TokenCache:
 
     async def _fetch(self) -> None:
         try:
-            fetched = await self._mint.token_source()
+            fetched = await self._source.fetch()
         except TokenError as failure:
             self._fail(failure)
         except Exception as error:  # noqa: BLE001  calls must be spaced whatever went wrong
@@ -281,8 +286,15 @@ class TokenCache:
         pause = max(backoff, _BACKOFF_LEAST, failure.pause_seconds)
         self._count(failure.counts)
         self._failures_in_row += 1
+        self._failed_at = self._clock.monotonic()
+        self._not_before = self._failed_at + pause
+        again = self._failure is not None and self._failure.details == failure.details
         self._failure = failure
-        self._not_before = self._clock.monotonic() + pause
+        if not (again or failure.spaced):
+            advice = f" ({failure.advice.removesuffix('.')})" if failure.advice else ""
+            self._trouble(f"no token: {failure.details}{advice}")
+        if self._trouble_since is None:
+            self._trouble_since = self._failed_at
 
     def _take(self, fetched: FetchedToken) -> None:
         now, lifetime = self._clock.monotonic(), fetched.lifetime_seconds
@@ -290,17 +302,33 @@ class TokenCache:
         last = min(lifetime * _LAST_SHARE, _LAST_MOST)
         renew = lifetime - margin if fetched.renew_seconds is None else fetched.renew_seconds
         self._count(fetched.counts)
+        if self._failure is not None and not self._failure.spaced:
+            assert self._trouble_since is not None
+            self._trouble(f"a token again, after {format_span(now - self._trouble_since)}")
         self._failure = None
+        self._trouble_since = None
         self._failures_in_row = 0
         self._not_before = -math.inf
+        for remark in fetched.remarks:
+            if remark not in self._remarks:
+                self._remarks.add(remark)
+                self._warn(remark)
         self._token = Token(
             fetched.value,
             obtained_at=now,
             renew_at=now + max(renew, _RENEW_LEAST),
             unusable_at=now + lifetime - last,
             wall_end=self._clock.wall() + lifetime - last,
-            refused=fetched.refused,
+            fetched=fetched,
         )
+
+    def _retry_at(self) -> float:
+        """When a request may cause the next call, on the monotonic clock."""
+        failure = self._failure
+        if failure is None or not failure.probes:
+            return self._not_before
+        pause = _PROBE_FIRST * 2.0 ** min(self._failures_in_row - 1, 10)
+        return min(self._not_before, self._failed_at + pause)
 
     def _count(self, counts: tuple[int, int]) -> None:
         self.fetches += counts[0]
@@ -325,20 +353,43 @@ class TokenCache:
             quiet = max(quiet, token.unusable_at - token.obtained_at)
         return self._clock.monotonic() - self._asked_at <= quiet
 
-    def _refusal(self) -> Refusal:
+    def refusal(self) -> Refusal:
+        """The answer to a request while there is no token."""
         failure = self._failure or TokenError("the route is being closed")
-        wait = math.ceil(max(self._not_before - self._clock.monotonic(), 1))
+        wait = math.ceil(max(self._retry_at() - self._clock.monotonic(), 1))
+        again = "" if failure.lasting else f"It tries again by itself; come back in {wait} s."
         return Refusal(
             502 if failure.bad_answer else 503,
             "no-token",
             f"Keyrelay has no token for the provider: {failure.reason}.",
-            f"It tries again by itself; come back in {wait} s.",
+            " ".join(filter(None, (failure.advice, again))),
             proxy_error="proxy_internal_response",
-            headers=(("Retry-After", str(wait)),),
+            # Without it a client would wait for what does not come.
+            headers=() if failure.lasting and not failure.probes else (("Retry-After", str(wait)),),
+            log_detail=f"no-token: {failure.details}",
         )
 
+    @property
+    def failure(self) -> TokenError | None:
+        """Why there is no token, and None while there is one or no call has ended."""
+        return self._failure
 
-def _span(seconds: float) -> str:
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    @property
+    def retry_seconds(self) -> float:
+        """Seconds until a request may cause the next call after one that failed."""
+        return max(self._retry_at() - self._clock.monotonic(), 0.0)
+
+
+class TokenCaches:
+    """The caches of a process, by the identity of what their tokens are obtained with."""
+
+    def __init__(self) -> None:
+        self._caches: weakref.WeakValueDictionary[str, TokenCache] = weakref.WeakValueDictionary()
+
+    def cache(self, identity: str, make: Callable[[], TokenCache]) -> TokenCache:
+        """The one that is in use, else a new one. Each user closes it once."""
+        found = self._caches.get(identity)
+        if found is not None and found.retain():
+            return found
+        made = self._caches[identity] = make()
+        return made

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import replace
 
-from proxy.auth.injection import Injection, inject
+from proxy.auth.injection import Injection, RequestProof, inject
 from proxy.auth.strategy import CredentialState, IssuedToken, Strategy
-from proxy.auth.token_cache import Token, TokenCache
+from proxy.auth.token import Token
+from proxy.auth.token_cache import TokenCache
 from proxy.config.placement import Placement
+from proxy.errors import Refusal
 from proxy.http.path_patterns import PatternSet
 
 # Any token, to see whether all the rest can be placed.
@@ -16,21 +19,23 @@ _EXAMPLE = b"token"
 
 
 class TokenStrategy(Strategy):
-    """Puts the keeper's token into the placements, under the name ``token``.
+    """Puts the cache's token into the placements, under the name ``token``.
 
     values   what the placements name beside it
     refused  statuses by which the provider says that it does not take the token
     others   what ``values`` are for the other variants of the strategy
     recent   the last tokens, shared with these; all of them are masked, as a provider that does not
              take one may tell of it in its answer to the next
+    prove    makes the proof for a token, where tokens are bound to a key
 
     Raises ValueError, without the value, if one of ``values`` cannot be where a placement puts it.
     """
 
     __slots__ = (
+        "_cache",
         "_http",
-        "_keeper",
         "_others",
+        "_prove",
         "_recent",
         "_refused",
         "_rendered",
@@ -42,7 +47,7 @@ class TokenStrategy(Strategy):
         self,
         name: str,
         paths: PatternSet | None,
-        token_cache: TokenCache,
+        cache: TokenCache,
         *,
         http: Iterable[Placement] | None,
         websocket: Iterable[Placement] | None,
@@ -50,14 +55,16 @@ class TokenStrategy(Strategy):
         refused: frozenset[int],
         others: Collection[Mapping[str, bytes]] = (),
         recent: deque[bytes] | None = None,
+        prove: Callable[[bytes], RequestProof] | None = None,
     ) -> None:
         super().__init__(name, paths)
-        self._keeper = token_cache
+        self._cache = cache
         self._http = None if http is None else tuple(http)
         self._websocket = None if websocket is None else tuple(websocket)
         self._values = dict(values)
         self._refused = refused
         self._others = tuple(others)
+        self._prove = prove
         self._recent: deque[bytes] = deque(maxlen=2) if recent is None else recent
         # The last token in its placements: nothing is encoded per request.
         self._rendered: tuple[Token, Injection | None, Injection | None] | None = None
@@ -68,15 +75,33 @@ class TokenStrategy(Strategy):
         return (self._websocket if websocket else self._http) is not None
 
     def ready(self, *, websocket: bool) -> Injection | None:
-        token = self._keeper.ready()
-        return None if token is None else self._injection(token, websocket=websocket)
+        token = self._cache.ready()
+        if token is None:
+            return None
+        rendered = self._rendered
+        if rendered is None or rendered[0] is not token:
+            return None if self._unplaceable(token) else self._injection(token, websocket=websocket)
+        return rendered[2] if websocket else rendered[1]
 
-    async def obtain(self, *, websocket: bool) -> Injection:
-        return self._injection(await self._keeper.obtain(), websocket=websocket)
+    async def obtain(self, *, websocket: bool, certain: bool = False) -> Injection:
+        token = await self._cache.obtain(certain=certain)
+        if (reason := self._unplaceable(token)) is not None:
+            raise reason
+        return self._injection(token, websocket=websocket)
 
     @property
     def renewable(self) -> bool:
         return True
+
+    @property
+    def revocable(self) -> bool:
+        token = self._cache.ready()
+        return token is not None and token.fetched.superseded is not None
+
+    @property
+    def replays(self) -> int:
+        # A server may ask for its nonce first, and then refuse the token.
+        return 1 if self._prove is None else 2
 
     @property
     def vends(self) -> bool:
@@ -87,36 +112,44 @@ class TokenStrategy(Strategy):
 
     def refused(self, injection: Injection, status: int) -> bool:
         rendered = self._rendered
-        if not self.refuses(status) or rendered is None:
+        if rendered is None:
             return False
-        if injection is rendered[1] or injection is rendered[2]:
-            return self._keeper.refuse(rendered[0])
+        current = injection is rendered[1] or injection is rendered[2]
+        if not self.refuses(status):
+            if current:
+                self._cache.serve(rendered[0])
+            return False
+        if current:
+            return self._cache.refuse(rendered[0])
         return True  # of an older token: its successor has been used since
+
+    def reset(self) -> None:
+        self._cache.reset()
 
     def active_injections(self) -> tuple[Injection, ...]:
         rendered = () if self._rendered is None else self._rendered[1:]
         return tuple(one for one in rendered if one is not None)
 
     def start(self) -> None:
-        self._keeper.start()
+        self._cache.start()
 
     async def wait_ready(self) -> None:
-        await self._keeper.wait_ready()
+        await self._cache.wait_ready()
 
     def close(self) -> None:
-        self._keeper.close()
+        self._cache.close()
         self._rendered = None
         self._recent.clear()
 
     async def vend(self) -> IssuedToken:
-        token = await self._keeper.obtain()
-        return IssuedToken(token.value, self._keeper.seconds_left(token))
+        token = await self._cache.obtain()
+        return IssuedToken(token.value, self._cache.seconds_left(token))
 
     def state(self) -> CredentialState:
-        return CredentialState(self._keeper.state())
+        return CredentialState(self._cache.state())
 
     def describe(self) -> str:
-        return self._keeper.describe()
+        return self._cache.describe()
 
     def _injection(self, token: Token, *, websocket: bool) -> Injection:
         rendered = self._rendered
@@ -132,9 +165,27 @@ class TokenStrategy(Strategy):
         assert injection is not None, "asked of a strategy that does not serve the request"
         return injection
 
+    def _unplaceable(self, token: Token) -> Refusal | None:
+        """Why a token cannot be in these placements: a cookie holds less than a header."""
+        if self._rendered is not None and self._rendered[0] is token:
+            return None
+        try:
+            for placements in (self._http, self._websocket):
+                self._inject(placements, token.value)
+        except ValueError as error:
+            return Refusal(
+                502,
+                "no-token",
+                f"Keyrelay cannot place the provider's token: {error}.",
+                "Use another placement, such as header: Authorization.",
+                proxy_error="proxy_internal_response",
+            )
+        return None
+
     def _inject(self, placements: Iterable[Placement] | None, token: bytes) -> Injection | None:
         if placements is None:
             return None
         others = [{**one, "token": token} for one in self._others]
         others += [{**self._values, "token": one} for one in self._recent if one != token]
-        return inject(placements, {**self._values, "token": token}, others)
+        injection = inject(placements, {**self._values, "token": token}, others)
+        return injection if self._prove is None else replace(injection, proof=self._prove(token))

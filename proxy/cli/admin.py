@@ -139,6 +139,20 @@ def reload(url: str | None, as_json: bool) -> None:
         click.echo("\n".join(report["changed"]) or "nothing is different")
 
 
+def running_routes() -> dict[str, Any]:
+    """The routes of every keyrelay of this user that has an admin listener, by name.
+
+    For doctor: one that does not answer counts as one that does not run.
+    """
+    from proxy.admin.runtime_file import running
+
+    routes: dict[str, Any] = {}
+    for one in running():
+        with contextlib.suppress(KeyrelayError):
+            routes |= _status(one).get("routes", {})
+    return routes
+
+
 def _chosen(url: str | None) -> RuntimeFile:
     """The one that runs, or that of several which listens at ``url``. Raises KeyrelayError."""
     from proxy.admin.runtime_file import running

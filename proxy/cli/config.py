@@ -34,6 +34,7 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
     Secrets are read as at a start; a fault of one is reported, never its value. A machine
     that only checks need not have them: without --strict that is no failure.
     """
+    from proxy.config.validation import unshared_refresh_tokens
     from proxy.routing.route_secrets import read_secrets
 
     if file is not None and named_on_command_line(config):
@@ -50,6 +51,8 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
             if not optional:
                 lacking = True
                 click.echo(f"{route}: not ready: {remedy}", err=True)
+    for line in unshared_refresh_tokens(settings.routes):
+        click.echo(line, err=True)
     if strict and lacking:
         sys.exit(1)
 

@@ -13,6 +13,7 @@ import click
 from proxy.cli.options import CONFIG, DEBUGGABLE, choose, complete_routes
 
 if TYPE_CHECKING:
+    from proxy.diagnostics.diagnosis import Mark
     from proxy.diagnostics.doctor import Result
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
@@ -36,11 +37,13 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggab
 
     Reads each route's secrets, resolves its provider's name, connects, checks certificate and
     clock, obtains the token if there is one, and makes one cheap call with the real credential.
+    A refresh token without store: is not spent: its successor would be lost.
     Exit 1 if anything fails. Without names: every route; of those that ship with keyrelay, the
     ones without a secret are passed over.
     """
     import asyncio
 
+    from proxy.cli.admin import running_routes
     from proxy.diagnostics.doctor import run_checks
     from proxy.process import hardening
 
@@ -55,7 +58,8 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggab
             click.echo(_shown(result, new=new))
 
     demanded = bool(routes) or config is not None
-    asyncio.run(run_checks(settings, report, missing="fail" if demanded else "skip"))
+    missing: Mark = "fail" if demanded else "skip"
+    asyncio.run(run_checks(settings, report, missing=missing, running=running_routes))
     failed = any(one.mark == "fail" for one in results)
     if as_json:
         document = {"failed": failed, "results": [asdict(one) for one in results]}

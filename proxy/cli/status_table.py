@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from proxy.auth.rotation import UNUSED_SECONDS
-from proxy.auth.token_cache import TokenState
+from proxy.auth.token import TokenState
 
 _GAP = "  "
 _HEADINGS = ("ROUTE", "REQUESTS", "FAILED", "NOW", "WEBSOCKETS", "FIRST BYTE", "CONNECTIONS")
@@ -47,11 +47,15 @@ def _warnings(snapshot: Mapping[str, Any]) -> Iterator[str]:
         for strategy in route["strategies"]:
             credential = strategy["credential"]
             if credential and credential["last_failure"]:
-                yield f"{name}, {strategy['name']}: {_state(credential)}" + (
+                renewal = (
                     ""
                     if credential["age_seconds"] is None
                     else f"; renewing it failed: {credential['last_failure']}"
                 )
+                advice = f". {credential['advice']}" if credential["advice"] else ""
+                yield f"{name}, {strategy['name']}: {_state(credential)}{renewal}{advice}"
+            for remark in credential["remarks"] if credential else ():
+                yield f"{name}, {strategy['name']}: {remark}"
         for secret in route["secrets"]:
             if secret["refused"]:
                 at = _clock(secret["last_refused"])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from proxy.config.document import Document
 from proxy.config.document import Path as Place
 from proxy.config.messages import suggest
+from proxy.config.oauth2 import RefreshToken
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
@@ -246,3 +247,34 @@ def _unknown_names(
             f'"{{{name}}}" names no secret',
             suggest(name, secrets) if secrets else f"add secrets: {{{name}: env:NAME}}",
         )
+
+
+def unshared_refresh_tokens(routes: Mapping[str, RouteSettings]) -> Iterator[str]:
+    """A line for each refresh token that is named several times and not kept in one store.
+
+    Each use would replace it for the others, which may cost the whole grant.
+    """
+    uses: dict[tuple[str, ...], list[tuple[str, str | None]]] = {}
+    for name, route in routes.items():
+        for strategy in route.auth:
+            token = strategy.token
+            if not isinstance(token, RefreshToken):
+                continue
+            template = parse_template(token.refresh_token)
+            references = [
+                "\0".join(route.secrets[one].references)
+                for one in sorted(template.names)
+                if one in route.secrets
+            ]
+            uses.setdefault((*map(str, template.pieces[1:]), *references), []).append(
+                (name, token.store)
+            )
+    for used in uses.values():
+        stores = {store for _, store in used}
+        if len(used) > 1 and (len(stores) > 1 or None in stores):
+            names = ", ".join(dict.fromkeys(name for name, _ in used))
+            yield (
+                f"{names}: one refresh token is used {len(used)} times without a common store:; "
+                "where the server replaces it, one use costs the others the grant; "
+                "write the same store: /var/lib/keyrelay/NAME.json in token: of each"
+            )

@@ -10,16 +10,18 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from proxy import __version__, demo
+from proxy.auth.factory import name_of
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import AuthContext, Strategy
 from proxy.clock import SystemClock
+from proxy.config.oauth2 import RefreshToken
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
@@ -41,6 +43,9 @@ from proxy.upstream.dialer import Dialler, tls_context
 _FIELDS = [("Accept", "*/*"), ("User-Agent", f"keyrelay/{__version__}")]
 
 
+Running = Callable[[], Mapping[str, Any]]
+
+
 @dataclass(frozen=True, slots=True)
 class Result:
     """How one step ended.
@@ -60,11 +65,17 @@ class Result:
 
 
 async def run_checks(
-    settings: Settings, report: Callable[[Result], None], *, missing: Mark = "fail"
+    settings: Settings,
+    report: Callable[[Result], None],
+    *,
+    missing: Mark = "fail",
+    running: Running = dict,
 ) -> None:
     """Examine every route; ``report`` gets each result as soon as all before it are there.
 
     missing  the mark of a secret without which a route is not ready
+    running  the routes of the keyrelay that runs, as its status has them; blocking, for tokens
+             that are not to be obtained a second time
 
     Cancelling closes what is open.
     """
@@ -81,7 +92,7 @@ async def run_checks(
     patients = []
     for name, one in settings.routes.items():
         means = AuthContext(clock, tls, spawn, hidden=partial(hidden_from, one, variables))
-        patients.append(_RouteCheck(name, one, means, missing, asyncio.Queue()))
+        patients.append(_RouteCheck(name, one, means, missing, running, asyncio.Queue()))
     try:
         if settings.inbound_token is not None:
             report(await _inbound_token(settings.inbound_token))
@@ -117,6 +128,7 @@ class _RouteCheck:
     settings: RouteSettings
     means: AuthContext
     missing: Mark
+    running: Running
     results: asyncio.Queue[Result | None]
 
     async def run_checks(self) -> None:
@@ -234,16 +246,56 @@ class _RouteCheck:
     # -- the credential ------------------------------------------------------------------------
 
     async def _obtains(self, strategy: Strategy) -> bool:
+        """Whether there is a token to verify with. Spends nothing that cannot be replaced."""
+        if self._spends_for_good(strategy):
+            await self._ask_running(strategy)
+            return False
         try:
             issued = await strategy.vend()
         except Refusal as refusal:
+            state = strategy.state()
+            token = None if state is None else state.token
+            reason = refusal.detail if token is None else f"no token: {token.reason}"
             advice = "Check the secrets that it is made from, and token: of the strategy."
-            self._note("token", "fail", f"{strategy.name}: {refusal.detail}", advice)
+            if token is not None and token.advice:
+                advice = token.advice
+            self._note("token", "fail", f"{strategy.name}: {reason}", advice)
             return False
         self._note(
             "token", "ok", f"{strategy.name}: obtained, good for {issued.seconds_left:.0f} s"
         )
+        state = strategy.state()
+        if state is not None and state.token is not None:
+            for line in (*state.token.remarks, *state.token.notes):
+                self._note("token", "warn", f"{strategy.name}: {line}")
         return True
+
+    def _spends_for_good(self, strategy: Strategy) -> bool:
+        """Whether the token is had for a refresh token whose successor would be lost."""
+        settings = {
+            name_of(one, position): one.token for position, one in enumerate(self.settings.auth, 1)
+        }
+        token = settings.get(strategy.name)
+        return isinstance(token, RefreshToken) and token.store is None
+
+    async def _ask_running(self, strategy: Strategy) -> None:
+        """What the keyrelay that runs has, in place of an exchange of our own."""
+        routes = await asyncio.to_thread(self.running)
+        states = {one["name"]: one for one in routes.get(self.name, {}).get("strategies", ())}
+        credential = states.get(strategy.name, {}).get("credential") or {}
+        age = credential.get("age_seconds")
+        lost = "an exchange here would lose the successor, as token: has no store:"
+        if age is not None:
+            self._note("token", "ok", f"{strategy.name}: keyrelay runs with one; {lost}")
+            return
+        reason = credential.get("last_failure", "")
+        self._note(
+            "token",
+            "skip",
+            f"{strategy.name}: not tried: {lost}"
+            + (f"; the keyrelay that runs has none: {reason}" if reason else ""),
+            "Write store: /var/lib/keyrelay/NAME.json in token:; doctor and run share it then.",
+        )
 
     async def _verifies(self, route: Route, dialler: Dialler) -> None:
         call = self.settings.verify

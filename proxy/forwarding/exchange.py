@@ -114,7 +114,11 @@ class ProxyExchange:
         self._request_ended = ended
         if ended or self._strategy.renewable:
             self._keep(self._unsent)
-        injection = self._strategy.ready(websocket=self._request.websocket)
+        strategy = self._strategy
+        injection = strategy.ready(websocket=self._request.websocket)
+        if not ended and strategy.revocable:
+            # It cannot be sent again once it has grown: the credential has to be certain.
+            injection = None
         connection = self._route_service.pool.take() if injection is not None else None
         if injection is not None and connection is not None:
             self._send(connection, injection)
@@ -155,7 +159,9 @@ class ProxyExchange:
     async def _connect(self, *, fresh: bool) -> None:
         """Wait for credential and connection, then send. ``fresh`` requires a new connection."""
         try:
-            injection = await self._strategy.obtain(websocket=self._request.websocket)
+            injection = await self._strategy.obtain(
+                websocket=self._request.websocket, certain=not self._request_ended
+            )
             connection = None if fresh else self._route_service.pool.take()
             if connection is None:
                 connection = await self._route_service.pool.dial()
@@ -205,7 +211,7 @@ class ProxyExchange:
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """Forward the head of the response and the part of the body that arrived with it."""
-        if self._strategy.renewable and self._should_replay(head.code):
+        if self._strategy.renewable and self._should_replay(head):
             if not ended:
                 self._drop_connection()
             self._replays += 1
@@ -272,11 +278,21 @@ class ProxyExchange:
         self._end("")
         self._client.done(close=not self._request_ended)
 
-    def _should_replay(self, status: int) -> bool:
+    def _should_replay(self, head: ResponseHead) -> bool:
         """Whether a new credential may change this response, and the request can be repeated."""
-        assert self._injection is not None
+        injection = self._injection
+        assert injection is not None
+        proof = injection.proof
         return (
-            self._strategy.refused(self._injection, status)
+            (
+                (
+                    proof is not None
+                    and proof.take_challenge(
+                        head.values(b"dpop-nonce"), head.values(b"www-authenticate")
+                    )
+                )
+                or self._strategy.refused(injection, head.code)
+            )
             and self._request_ended
             and self._copy is not None
             and self._replays < self._strategy.replays
@@ -368,7 +384,9 @@ class ProxyExchange:
     def _refuse(self, refusal: Refusal) -> None:
         self._drop_connection()
         self._record.response_started(refusal.status)
-        self._end(refusal.proxy_error)
+        if refusal.log_detail:
+            self._record.log_detail = refusal.log_detail
+        self._end(refusal.kind if refusal.kind == "no-token" else refusal.proxy_error)
         self._client.refuse(refusal, origin=self._page, head_only=self._request.method == "HEAD")
 
     def _too_large(self) -> None:

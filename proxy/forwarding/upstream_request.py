@@ -65,11 +65,14 @@ class UpstreamRequest:
         query = self._query
         if injection.query:
             query = b"%b&%b" % (query, injection.query) if query else injection.query
+        credential = injection.headers
+        if injection.proof is not None:
+            credential += injection.proof.fields(self._method, path or b"/")
         return b"%b %b%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (
             self._method,
             path or b"/",
             b"" if query is None else b"?" + query,
             self._host,
             self._fields,
-            injection.headers,
+            credential,
         )

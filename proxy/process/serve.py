@@ -18,7 +18,7 @@ from proxy import __version__
 from proxy.admin.server import Operating
 from proxy.app.app import App
 from proxy.app.reload import Reloader
-from proxy.auth.strategy import EVERY_PATH
+from proxy.auth.strategy import EVERY_PATH, Strategy
 from proxy.config.settings import Settings
 from proxy.process import hardening
 from proxy.process.output import StandardStreams
@@ -221,9 +221,17 @@ def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
         else:
             where = "built-in" if route.origin.builtin else str(route.origin)
             state = click.style("ready    ", fg="green")
+            if any(map(_lacks_token, route.strategies)):
+                state = click.style("no token ", fg="yellow")
             lines.append(f"  {route.name:<{width}}  {state}  {places} → {where}")
             lines += [" " * (width + 15) + line for line in _strategy_lines(route)]
     return "\n".join([*lines, ""])
+
+
+def _lacks_token(strategy: Strategy) -> bool:
+    state = strategy.state()
+    token = None if state is None else state.token
+    return token is not None and token.age_seconds is None and bool(token.reason)
 
 
 def _strategy_lines(route: Route) -> list[str]:

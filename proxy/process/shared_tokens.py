@@ -12,10 +12,10 @@ import base64
 import weakref
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
-from proxy.auth.token_cache import FetchedToken, Token, TokenCache, TokenError, TokenSource
+from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource
+from proxy.auth.token_cache import TokenCache
 from proxy.clock import Clock
 from proxy.errors import KeyrelayError, Refusal
 
@@ -25,7 +25,7 @@ _FORGET_SECONDS = 600.0
 _AGAIN_SECONDS = 1.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
-TokenRequest = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
+Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
 """Takes a question to the supervisor and brings its answer. Raises KeyrelayError."""
 
 
@@ -36,6 +36,7 @@ class Shared:
     serial         tells it from its predecessors and successors
     seconds_left   how long it can be used
     renew_seconds  when the next one will be there
+    revocable      it may be replaced, and then refused, at any time
     counts         as of ``FetchedToken``: calls that were made since somebody was told of them
     """
 
@@ -44,10 +45,27 @@ class Shared:
     seconds_left: float
     renew_seconds: float
     counts: tuple[int, int] = (0, 0)
+    revocable: bool = False
 
 
-Ask = Callable[[str, int | None], Awaitable[Shared]]
-"""Asks for the token of an identity, saying the serial of one that was refused. TokenError."""
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A token that the provider refused: its serial, and whether it had served before."""
+
+    serial: int
+    served: bool
+
+
+class Ask(Protocol):
+    """Asks for the token of an identity. Raises TokenError.
+
+    refused  the last one that was refused
+    certain  as of ``TokenCache.obtain``
+    """
+
+    async def __call__(
+        self, identity: str, refused: Refused | None, *, certain: bool = False
+    ) -> Shared: ...
 
 
 class SharedTokenSource:
@@ -56,33 +74,50 @@ class SharedTokenSource:
     def __init__(self, ask: Ask, identity: str) -> None:
         self._ask = ask
         self._identity = identity
-        self._refused: int | None = None
+        self._refused: Refused | None = None
 
-    async def token_source(self) -> FetchedToken:
+    async def fetch(self) -> FetchedToken:
         while True:
-            said = self._refused
-            shared = await self._ask(self._identity, said)
+            known = self._refused
+            shared = await self._ask(self._identity, known)
             # It may have been refused while the answer was on its way.
-            if shared.serial != self._refused or said == self._refused:
+            if known is self._refused or self._refused is None:
                 break
+            if shared.serial != self._refused.serial:
+                break
+        serial = shared.serial
         return FetchedToken(
             shared.value,
             shared.seconds_left,
             renew_seconds=shared.renew_seconds,
-            refused=partial(self._note, shared.serial),
+            refused=lambda served: self._note(serial, served=served),
+            superseded=(lambda: self._superseded(serial)) if shared.revocable else None,
             counts=shared.counts,
         )
 
-    def _note(self, serial: int) -> None:
-        self._refused = serial
+    async def _superseded(self, serial: int) -> bool:
+        try:
+            shared = await self._ask(self._identity, None, certain=True)
+        except TokenError:
+            return False
+        return shared.serial != serial
+
+    def _note(self, serial: int, *, served: bool) -> None:
+        self._refused = Refused(serial, served)
 
 
-def remote(call: TokenRequest) -> Ask:
+def remote(call: Call) -> Ask:
     """Asks the supervisor."""
 
-    async def ask(identity: str, refused: int | None) -> Shared:
+    async def ask(identity: str, refused: Refused | None, *, certain: bool = False) -> Shared:
+        question = {
+            "identity": identity,
+            "refused": None if refused is None else refused.serial,
+            "served": refused is not None and refused.served,
+            "certain": certain,
+        }
         try:
-            answer = await call({"identity": identity, "refused": refused})
+            answer = await call(question)
         except KeyrelayError:
             raise _failure("keyrelay's own processes do not reach each other") from None
         answer["counts"] = tuple(answer["counts"])
@@ -97,7 +132,7 @@ def remote(call: TokenRequest) -> Ask:
 class _Entry:
     """A token that is shared; ``owner`` is the supervisor's own mint, while its route is there."""
 
-    token_cache: TokenCache
+    cache: TokenCache
     owner: weakref.ref[SharedTokenSource]
     asked_at: float
     serial: int = 0
@@ -106,7 +141,7 @@ class _Entry:
 
     def untold(self) -> tuple[int, int]:
         """What the keeper has counted since this was asked last."""
-        before, self.told = self.told, (self.token_cache.fetches, self.token_cache.failures)
+        before, self.told = self.told, (self.cache.fetches, self.cache.failures)
         return self.told[0] - before[0], self.told[1] - before[1]
 
 
@@ -121,54 +156,68 @@ class TokenBroker:
         self._spawn = spawn
         self._entries: dict[str, _Entry] = {}
 
-    def share(self, identity: str, token_source: TokenSource) -> TokenSource:
-        """A mint for the supervisor's own strategy; ``mint`` is used for a token not kept yet."""
+    def share(
+        self,
+        identity: str,
+        source: TokenSource,
+        warn: Callable[[str], object] = lambda _line: None,
+    ) -> TokenSource:
+        """A source for the supervisor's own strategy; ``source`` is for a token not kept yet."""
         shared = SharedTokenSource(self.ask, identity)
         owner, now = weakref.ref(shared), self._clock.monotonic()
         if (entry := self._entries.get(identity)) is None:
-            token_cache = TokenCache(token_source, self._clock, self._spawn)
-            self._entries[identity] = _Entry(token_cache, owner, now)
+            cache = TokenCache(source, self._clock, self._spawn, warn=warn, trouble=warn)
+            self._entries[identity] = _Entry(cache, owner, now)
         else:
             entry.owner, entry.asked_at = owner, now
         return shared
 
-    async def ask(self, identity: str, refused: int | None = None) -> Shared:
+    async def ask(
+        self, identity: str, refused: Refused | None = None, *, certain: bool = False
+    ) -> Shared:
         """The token. Raises TokenError. Cancelling harms nobody else who asks."""
         self._forget()
         if (entry := self._entries.get(identity)) is None:
             raise _failure("keyrelay's processes have different configurations for a moment")
         entry.asked_at = self._clock.monotonic()
-        if entry.token is not None and entry.serial == refused:
-            # Whether that is worth a call is the keeper's decision, for everybody.
-            entry.token_cache.refuse(entry.token)
+        if refused is not None and entry.token is not None and entry.serial == refused.serial:
+            # Whether that is worth a call is the cache's decision, for everybody.
+            if refused.served:
+                entry.cache.serve(entry.token)
+            entry.cache.refuse(entry.token)
         try:
-            token = await entry.token_cache.obtain()
-        except Refusal as refusal:
-            raise TokenError(
-                entry.token_cache.state().reason or "the route is being closed",
-                bad_answer=refusal.status == 502,
-                pause_seconds=float(dict(refusal.headers)["Retry-After"]),
-                spaced=True,
-            ) from None
+            token = await entry.cache.obtain(certain=certain)
+        except Refusal:
+            raise _passed_on(entry.cache) from None
         if token is not entry.token:
             entry.token = token
             entry.serial += 1
-        # A while after the keeper has begun to renew, so that the next one is there.
+        # A while after the cache has begun to renew, so that the next one is there.
         later = (token.unusable_at - token.renew_at) / 4
         renews = max(token.renew_at - self._clock.monotonic(), 0.0) + later
-        return Shared(entry.serial, token.value, entry.token_cache.seconds_left(token), renews)
+        return Shared(
+            entry.serial,
+            token.value,
+            entry.cache.seconds_left(token),
+            renews,
+            revocable=token.fetched.superseded is not None,
+        )
 
     async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
         """What ``remote`` asks, as JSON. Every call is counted by one of those who ask."""
-        identity = question["identity"]
+        identity, serial = question["identity"], question["refused"]
+        refused = None if serial is None else Refused(serial, question["served"])
         try:
-            shared = await self.ask(identity, question["refused"])
+            shared = await self.ask(identity, refused, certain=question["certain"])
         except TokenError as failure:
             return {
                 "counts": self._untold(identity),
                 "reason": failure.reason,
+                "details": failure.details,
+                "advice": failure.advice,
                 "bad_answer": failure.bad_answer,
                 "pause_seconds": failure.pause_seconds,
+                "lasting": failure.lasting,
                 "spaced": failure.spaced,
             }
         return {
@@ -177,12 +226,18 @@ class TokenBroker:
             "value": base64.b64encode(shared.value).decode("ascii"),
             "seconds_left": shared.seconds_left,
             "renew_seconds": shared.renew_seconds,
+            "revocable": shared.revocable,
         }
+
+    def reset(self) -> None:
+        """Try again what was refused: its cause may be repaired."""
+        for entry in self._entries.values():
+            entry.cache.reset()
 
     def close(self) -> None:
         """Forget every token."""
         for entry in self._entries.values():
-            entry.token_cache.close()
+            entry.cache.close()
         self._entries = {}
 
     def _untold(self, identity: str) -> tuple[int, int]:
@@ -194,8 +249,22 @@ class TokenBroker:
         old = self._clock.monotonic() - _FORGET_SECONDS
         for identity, entry in list(self._entries.items()):
             if entry.owner() is None and entry.asked_at < old:
-                entry.token_cache.close()
+                entry.cache.close()
                 del self._entries[identity]
+
+
+def _passed_on(cache: TokenCache) -> TokenError:
+    """Why the cache has no token, for another process, which does not space calls itself."""
+    failure = cache.failure or TokenError("the route is being closed")
+    return TokenError(
+        failure.reason,
+        details=failure.details,
+        advice=failure.advice,
+        bad_answer=failure.bad_answer,
+        pause_seconds=max(cache.retry_seconds, _AGAIN_SECONDS),
+        lasting=failure.lasting and not failure.probes,
+        spaced=True,
+    )
 
 
 def _failure(reason: str) -> TokenError:

@@ -156,9 +156,10 @@ class Supervisor(App):
             self._spawn(worker.retire(self._settings.drain_seconds))
 
     def reset(self) -> None:
+        self._tokens.reset()
         super().reset()
         for worker in self._workers.values():
-            worker.tell("reconsider", {})
+            worker.tell("reset", {})
 
     async def snapshots(self) -> list[dict[str, Any]]:
         """How every worker is; what one does not tell in time is missing. For ``merged``."""

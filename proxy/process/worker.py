@@ -103,7 +103,7 @@ class _Worker:
             case "configuration":
                 async with self._taking:
                     return await self._take(message)
-            case "reconsider" if self._app is not None:
+            case "reset" if self._app is not None:
                 self._app.reset()
             case "end":
                 self._ends.put_nowait(message["seconds"])
@@ -139,7 +139,7 @@ class _Worker:
             warn=self._tell,
             supply=Supply(
                 read=self._read,
-                share=lambda identity, _: SharedTokenSource(
+                share=lambda identity, _source, _warn: SharedTokenSource(
                     remote(partial(self._channel.ask, "token")), identity
                 ),
                 places=lambda make, accept: GivenPlaces(make, accept, self._arrivals),

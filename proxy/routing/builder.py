@@ -47,6 +47,8 @@ def compile_route(
     placements = tuple(_placements(settings))
     carriers = {one.header for one in placements if isinstance(one, HeaderPlacement)}
     carriers.update(settings.strip.headers)
+    if any(getattr(one.token, "dpop", None) is not None for one in settings.auth):
+        carriers.add("DPoP")
     return Route(
         name=name,
         prefix=(settings.path or f"/{name}").encode("ascii"),

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
+from proxy.config.oauth2 import OAuth2
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
-from proxy.config.token import ClientCredentials, JwtBearer, RefreshToken, Request, TokenSettings
+from proxy.config.token import Request, TokenSettings
 from proxy.errors import SecretUnavailable
 from proxy.http.address import Origin, parse_upstream
 from proxy.secrets import resolver
@@ -81,7 +82,7 @@ def _names_elsewhere(settings: RouteSettings) -> frozenset[str]:
 
 def _stays(token: TokenSettings, origin: Origin) -> bool:
     """Whether the credentials of the token source are sent to that origin alone, or nowhere."""
-    if not isinstance(token, ClientCredentials | RefreshToken | JwtBearer | Request):
+    if not isinstance(token, OAuth2 | Request):
         return True
     if token.url.startswith("/"):
         return True

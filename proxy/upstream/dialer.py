@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -31,6 +32,31 @@ def tls_context() -> ssl.SSLContext:
     context.load_default_certs()
     context.set_alpn_protocols(["http/1.1"])
     return context
+
+
+def client_tls_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
+    """``tls_context`` with a certificate of this side, in PEM (RFC 8446 section 4.4.2).
+
+    OpenSSL reads it from a file that has no name and is gone afterwards. Raises ValueError, without
+    the values, if certificate and key do not go together.
+    """
+    context = tls_context()
+    with tempfile.TemporaryFile() as file:
+        file.write(certificate.replace(b"\\n", b"\n") + b"\n" + key.replace(b"\\n", b"\n") + b"\n")
+        file.flush()
+        try:
+            context.load_cert_chain(f"/dev/fd/{file.fileno()}", password=_no_password)
+        except (ssl.SSLError, OSError, ValueError):
+            raise ValueError(
+                "client_certificate and client_key are no certificate in PEM with its key, or the "
+                "key is encrypted"
+            ) from None
+    return context
+
+
+def _no_password() -> str:
+    """Without this OpenSSL asks on the terminal for the password of an encrypted key."""
+    raise ValueError("no password can be given")
 
 
 class Dialler:

@@ -14,7 +14,8 @@ from proxy import __version__
 from proxy.app.status import Reload, Reloads, _secrets, merged, snapshot
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import CredentialState, SecretState, StaticStrategy
-from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError, TokenState
+from proxy.auth.token import FetchedToken, TokenError, TokenState
+from proxy.auth.token_cache import TokenCache
 from proxy.observability.exchange_log import ExchangeRecord
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import (
@@ -149,7 +150,13 @@ async def test_what_is_said_of_a_token(dummy_key: bytes) -> None:
             said = credential()
             assert 0 <= said.pop("age_seconds") < 10
             assert 500 < said.pop("renews_in_seconds") < 900
-            assert said == {"fetches": 1, "failures": 0, "last_failure": ""}
+            assert said == {
+                "fetches": 1,
+                "failures": 0,
+                "last_failure": "",
+                "advice": "",
+                "remarks": [],
+            }
             assert "dummy-token" not in json.dumps(snapshot(app))
 
 
@@ -159,7 +166,7 @@ class Flaky:
     def __init__(self) -> None:
         self.failing = False
 
-    async def token_source(self) -> FetchedToken:
+    async def fetch(self) -> FetchedToken:
         if self.failing:
             raise TokenError("it is down")
         return FetchedToken(b"dummy-token", 1000)

@@ -16,7 +16,8 @@ from websockets.exceptions import InvalidStatus
 from proxy.auth.injection import Injection
 from proxy.auth.rotation import RotatingStrategy, Variant
 from proxy.auth.strategy import CredentialState, StaticStrategy, Strategy
-from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError
+from proxy.auth.token import FetchedToken, TokenError
+from proxy.auth.token_cache import TokenCache
 from proxy.auth.token_strategy import TokenStrategy
 from proxy.config.placement import HeaderPlacement
 from proxy.diagnostics.doctor import Result, run_checks
@@ -373,14 +374,14 @@ def key(value: str) -> Variant:
     return Variant(StaticStrategy("key", None, http=one, websocket=None), (secret(value, value),))
 
 
-class ScriptedMint:
+class ScriptedTokenSource:
     """Gives ``token-1``, ``token-2`` …, or fails as told."""
 
     def __init__(self) -> None:
         self.failure: TokenError | None = None
         self.calls = 0
 
-    async def token_source(self) -> FetchedToken:
+    async def fetch(self) -> FetchedToken:
         self.calls += 1
         if self.failure is not None:
             raise self.failure
@@ -394,12 +395,12 @@ class Rotating:
         self.clock = ManualClock()
         self.said: list[str] = []
         self.tasks: set[asyncio.Task[None]] = set()
-        self.token_sources = [ScriptedMint() for _ in values]
+        self.mints = [ScriptedTokenSource() for _ in values]
         variants = [key(value) for value in values]
         if tokens:
             variants = [
-                Variant(self._token(token_source), (secret(value, value),))
-                for token_source, value in zip(self.token_sources, values, strict=True)
+                Variant(self._token(mint), (secret(value, value),))
+                for mint, value in zip(self.mints, values, strict=True)
             ]
         self.strategy = RotatingStrategy(
             "key",
@@ -410,12 +411,12 @@ class Rotating:
             warn=self.said.append,
         )
 
-    def _token(self, token_source: ScriptedMint) -> Strategy:
+    def _token(self, mint: ScriptedTokenSource) -> Strategy:
         placement = HeaderPlacement(header="Authorization", value="Bearer {token}")
         return TokenStrategy(
             "token",
             None,
-            TokenCache(token_source, self.clock, self._spawn, lambda: 1.0),
+            TokenCache(mint, self.clock, self._spawn, lambda: 1.0),
             http=[placement],
             websocket=None,
             values={},
@@ -563,21 +564,21 @@ async def test_a_token_of_another_secret_is_not_taken_for_the_current_one() -> N
     old = await one.obtain()
     assert one.strategy.refused(old, 401)
     newer = await one.obtain()
-    assert one.token_sources[0].calls == 2
+    assert one.mints[0].calls == 2
     assert one.strategy.refused(newer, 401)
     assert len(one.said) == 1
     for late in (newer, old):
         assert one.strategy.refused(late, 403)
     assert len(one.said) == 1
     assert (await one.obtain()).headers == b"Authorization: Bearer token-1\r\n"
-    assert one.token_sources[1].calls == 1
+    assert one.mints[1].calls == 1
     await one.close()
 
 
 async def test_counts_of_calls_never_go_back() -> None:
     """Calls and failures of all values are added up; age and reason are those of the one in use."""
     one = Rotating("a", "b", tokens=True)
-    one.token_sources[0].failure = TokenError("dummy reason", pause_seconds=60)
+    one.mints[0].failure = TokenError("dummy reason", pause_seconds=60)
     await one.obtain()
     token = one.state.token
     assert token is not None
@@ -594,10 +595,10 @@ async def test_counts_of_calls_never_go_back() -> None:
 async def test_waiters_move_on_together() -> None:
     """However many wait for the token that fails, the turn is taken once."""
     one = Rotating("a", "b", "c", tokens=True)
-    one.token_sources[0].failure = TokenError("dummy reason", pause_seconds=60)
+    one.mints[0].failure = TokenError("dummy reason", pause_seconds=60)
     got = await asyncio.gather(*(one.obtain() for _ in range(50)))
     assert {injection.headers for injection in got} == {b"Authorization: Bearer token-1\r\n"}
-    assert [token_source.calls for token_source in one.token_sources] == [1, 1, 0]
+    assert [mint.calls for mint in one.mints] == [1, 1, 0]
     assert len(one.said) == 1
     await one.close()
 
@@ -609,7 +610,7 @@ async def test_after_the_end_there_is_nothing() -> None:
     await one.close()
     with pytest.raises(Refusal, match="no token"):
         await one.obtain()
-    assert [token_source.calls for token_source in one.token_sources] == [1, 0]
+    assert [mint.calls for mint in one.mints] == [1, 0]
     assert one.strategy.active_injections() == ()
     await one.close()
 

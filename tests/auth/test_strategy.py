@@ -20,7 +20,7 @@ class Least(Strategy):
     def ready(self, *, websocket: bool) -> Injection | None:
         return INJECTION
 
-    async def obtain(self, *, websocket: bool) -> Injection:
+    async def obtain(self, *, websocket: bool, certain: bool = False) -> Injection:
         return INJECTION
 
 

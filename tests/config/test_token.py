@@ -9,7 +9,8 @@ from pydantic import ValidationError
 
 from proxy.config.loader import load_text
 from proxy.config.route import StrategySettings
-from proxy.config.token import TOKENS, Algorithm, Jwt, Request, texts_in
+from proxy.config.token import TOKENS, Jwt, Request
+from proxy.config.token_base import Algorithm, texts_in
 
 PLACEMENT = {"header": "Authorization", "value": "Bearer {token}"}
 JWT = {"type": "jwt", "algorithm": "HS256", "key": "{key}"}

@@ -5,15 +5,17 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import pytest
 
 from proxy.auth.strategy import AuthContext
-from proxy.auth.token_cache import FetchedToken, TokenCache, TokenError, TokenSource
-from proxy.auth.tokens.factory import make_mint
-from proxy.config.token import ClientCredentials
+from proxy.auth.token import FetchedToken, TokenError, TokenSource
+from proxy.auth.token_cache import TokenCache
+from proxy.auth.tokens.factory import make_source
+from proxy.auth.tokens.inputs import SourceInputs
+from proxy.config.oauth2 import ClientCredentials
 from proxy.errors import Refusal
 from proxy.process.ipc import ChannelClosed
 from proxy.process.shared_tokens import SharedTokenSource, TokenBroker, remote
@@ -25,7 +27,7 @@ from tests.support.clock import ManualClock
 CANARY = "CANARY_dummy_token"
 
 
-class ScriptedMint:
+class ScriptedTokenSource:
     """Gives ``…-1``, ``…-2``, or fails as told."""
 
     def __init__(self, lifetime: float = 1000.0) -> None:
@@ -33,7 +35,7 @@ class ScriptedMint:
         self.failure: TokenError | None = None
         self.calls = 0
 
-    async def token_source(self) -> FetchedToken:
+    async def fetch(self) -> FetchedToken:
         self.calls += 1
         await asyncio.sleep(0)
         if self.failure is not None:
@@ -48,8 +50,8 @@ class Host:
         self.clock = ManualClock()
         self.tasks: set[asyncio.Task[None]] = set()
         self.tokens = TokenBroker(self.clock, self.spawn)
-        self.token_source = ScriptedMint()
-        self.own: TokenSource | None = self.tokens.share("identity", self.token_source)
+        self.mint = ScriptedTokenSource()
+        self.own: TokenSource | None = self.tokens.share("identity", self.mint)
         self.asked = 0
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -85,7 +87,7 @@ async def test_all_get_one_token(host: Host) -> None:
     workers = [host.worker() for _ in range(4)]
     got = await asyncio.gather(*(one.obtain() for one in workers for _ in range(50)))
     assert {token.value for token in got} == {f"{CANARY}-1".encode()}
-    assert host.token_source.calls == 1
+    assert host.mint.calls == 1
     assert sum(one.fetches for one in workers) == 1
     assert sum(one.failures for one in workers) == 0
 
@@ -98,8 +100,8 @@ async def test_workers_have_the_next_token_before_the_old_one_ends(host: Host) -
     for _ in range(1000):
         await host.clock.advance(10)
         assert all(one.ready() for one in workers)
-    assert 10 <= host.token_source.calls <= 14
-    assert host.asked <= 3 * (host.token_source.calls + 2)
+    assert 10 <= host.mint.calls <= 14
+    assert host.asked <= 3 * (host.mint.calls + 2)
 
 
 async def test_a_token_that_all_see_refused_is_fetched_once(host: Host) -> None:
@@ -113,7 +115,7 @@ async def test_a_token_that_all_see_refused_is_fetched_once(host: Host) -> None:
     await host.clock.advance(100)
     assert workers[3].refuse(old[3])
     assert (await workers[3].obtain()).value == f"{CANARY}-2".encode()
-    assert host.token_source.calls == 2
+    assert host.mint.calls == 2
 
 
 async def test_a_provider_that_refuses_every_token_causes_no_storm(host: Host) -> None:
@@ -130,7 +132,7 @@ async def test_a_provider_that_refuses_every_token_causes_no_storm(host: Host) -
     late = host.worker()
     assert late.refuse(await late.obtain())
     assert not late.refuse(await late.obtain())
-    assert host.token_source.calls == 2
+    assert host.mint.calls == 2
 
 
 async def test_a_token_refused_while_it_is_asked_for_is_asked_for_again(host: Host) -> None:
@@ -143,27 +145,27 @@ async def test_a_token_refused_while_it_is_asked_for_is_asked_for_again(host: Ho
         return answer
 
     gate.set()
-    token_source = SharedTokenSource(remote(held), "identity")
-    first = await token_source.token_source()
+    mint = SharedTokenSource(remote(held), "identity")
+    first = await mint.fetch()
     gate.clear()
     got: list[FetchedToken] = []
-    again = host.spawn(_taken(token_source, got))
+    again = host.spawn(_taken(mint, got))
     await host.clock.settle()
-    first.refused()
+    first.refused(True)
     gate.set()
     await again
     assert [one.value for one in got] == [f"{CANARY}-2".encode()]
 
 
-async def _taken(token_source: SharedTokenSource, got: list[FetchedToken]) -> None:
-    got.append(await token_source.token_source())
+async def _taken(mint: SharedTokenSource, got: list[FetchedToken]) -> None:
+    got.append(await mint.fetch())
 
 
 async def test_the_reason_is_that_of_the_call(host: Host) -> None:
     """A worker says why there is no token as the supervisor would, and when to come back; it does
     not space calls that are spaced already.
     """
-    host.token_source.failure = TokenError("the token endpoint is out of order", bad_answer=True)
+    host.mint.failure = TokenError("the token endpoint is out of order", bad_answer=True)
     one = host.worker()
     for _ in range(5):
         with pytest.raises(Refusal) as caught:
@@ -171,13 +173,13 @@ async def test_the_reason_is_that_of_the_call(host: Host) -> None:
         assert (caught.value.status, caught.value.kind) == (502, "no-token")
         assert "the token endpoint is out of order." in caught.value.detail
         await host.clock.advance(61)
-    failed = host.token_source.calls
+    failed = host.mint.calls
     assert failed > 1
-    host.token_source.failure = None
+    host.mint.failure = None
     # The supervisor's next try is at most a minute away, and the worker's a second.
     await host.clock.advance(62)
     assert (await one.obtain()).value.startswith(CANARY.encode())
-    assert (one.fetches, one.failures) == (host.token_source.calls, failed)
+    assert (one.fetches, one.failures) == (host.mint.calls, failed)
 
 
 async def test_a_token_of_another_configuration_is_never_given(host: Host) -> None:
@@ -185,8 +187,8 @@ async def test_a_token_of_another_configuration_is_never_given(host: Host) -> No
     one = host.worker("another identity")
     with pytest.raises(Refusal, match="different configurations"):
         await one.obtain()
-    assert host.token_source.calls == 0
-    host.tokens.share("another identity", ScriptedMint())
+    assert host.mint.calls == 0
+    host.tokens.share("another identity", ScriptedTokenSource())
     await host.clock.advance(1.5)
     assert (await one.obtain()).value == f"{CANARY}-1".encode()
 
@@ -196,20 +198,20 @@ async def test_what_no_route_needs_is_forgotten(host: Host) -> None:
     mine = SharedTokenSource(remote(host.call), "identity")
     host.own = None
     gc.collect()
-    await mine.token_source()
+    await mine.fetch()
     await host.clock.advance(599)
-    await mine.token_source()
+    await mine.fetch()
     await host.clock.advance(601)
     with pytest.raises(TokenError, match="different configurations"):
-        await mine.token_source()
+        await mine.fetch()
 
 
 async def test_a_route_that_comes_back_finds_its_token(host: Host) -> None:
     """A reload that changes something else about a route costs no call."""
     await host.worker().obtain()
-    fresh = ScriptedMint()
+    fresh = ScriptedTokenSource()
     host.own = host.tokens.share("identity", fresh)
-    assert (await host.own.token_source()).value == f"{CANARY}-1".encode()
+    assert (await host.own.fetch()).value == f"{CANARY}-1".encode()
     assert fresh.calls == 0
 
 
@@ -247,9 +249,9 @@ def identity(base: str = "https://api.test", key: bytes = b"dummy", **more: Any)
     """Under which name the token of these settings is shared."""
     found: list[str] = []
 
-    def share(name: str, token_source: TokenSource) -> TokenSource:
+    def share(name: str, mint: TokenSource, _warn: Callable[[str], object]) -> TokenSource:
         found.append(name)
-        return token_source
+        return mint
 
     def spawn(_work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         raise NotImplementedError
@@ -264,7 +266,7 @@ def identity(base: str = "https://api.test", key: bytes = b"dummy", **more: Any)
         }
     )
     means = AuthContext(ManualClock(), tls_context(), spawn, share=share)
-    make_mint(settings, {"id": b"dummy-id", "key": key}, base, means, allow_private=False)
+    make_source(settings, SourceInputs({"id": b"dummy-id", "key": key}, base), means)
     (name,) = found
     return name
 

@@ -139,7 +139,7 @@ class Closable(Strategy):
     def ready(self, *, websocket: bool) -> Injection:
         return Injection()
 
-    async def obtain(self, *, websocket: bool) -> Injection:
+    async def obtain(self, *, websocket: bool, certain: bool = False) -> Injection:
         return Injection()
 
     def close(self) -> None:

@@ -5,17 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from proxy.auth.token_cache import FetchedToken, TokenError
+from proxy.auth.token import FetchedToken, TokenError
 from proxy.auth.tokens.response import TokenFields, read_token
 from proxy.clock import Clock
 from proxy.secrets.resolver import environment_without
 
+# What is printed without JSON: one word, and neither a text in quotes nor the beginning of JSON.
+_ALONE = re.compile(r'[^"\[{\s][\x21-\x7e]*')
 _OUTPUT_LIMIT = 64 * 1024
 # A killed process is waited for, but not one that cannot be killed (seconds).
 _KILL_SECONDS = 1.0
@@ -43,7 +46,7 @@ class CommandTokenSource:
         self._timeout_seconds = timeout_seconds
         self._hidden = hidden
 
-    async def token_source(self) -> FetchedToken:
+    async def fetch(self) -> FetchedToken:
         output = await self._run()
         text = output.decode("utf-8", "replace").strip()
         document: Any
@@ -53,6 +56,8 @@ class CommandTokenSource:
             document = text
         if isinstance(document, dict):
             return read_token(document, self._fields, self._clock.wall())
+        if _ALONE.fullmatch(text) is None:
+            raise TokenError("the answer holds no usable token", bad_answer=True)
         alone = replace(self._fields, token="token")  # noqa: S106  a name
         return read_token({"token": text}, alone, self._clock.wall())
 

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from proxy.auth.token_cache import TokenError
+from proxy.auth.token import TokenError
 from proxy.auth.tokens.client import TokenRequest
 
 # The first hex digits of a nonce; the sample application takes eleven.

@@ -1,128 +1,42 @@
-"""The file in which the newest refresh token is kept, shared by processes."""
+"""Access tokens for a refresh token, which the server may replace each time (RFC 6749 section 6).
+
+A server that replaces refresh tokens refuses the old one and, if it comes again, may refuse the
+whole family; many revoke the old access token as well. So nothing is spent that cannot be
+replaced: processes that share a store take turns, the one that gets the lock takes what another
+has just put there, room for the successor is made before the call, what has begun is brought to
+its end, and the successor is kept before its access token is used.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import fcntl
-import hashlib
-import json
-import os
 import re
 from collections.abc import Callable, Coroutine
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
-from proxy.auth.token_cache import FetchedToken, TokenError
-from proxy.auth.tokens.client import Ask, TokenRequest
+from proxy.auth.token import FetchedToken, TokenError
+from proxy.auth.token_store import StoredToken, StoredTokens, TokenStore
+from proxy.auth.tokens.client import Ask, TokenEndpointFailure, TokenRequest
 from proxy.auth.tokens.response import TokenFields, read_token
-
-# Another process holds the lock for one call at most; whoever holds it longer is stuck (seconds).
-_LOCK_SECONDS = 30.0
-_LOCK_AGAIN_SECONDS = 0.02
-
-
-class RefreshTokenStore:
-    """One refresh token in a file of mode 0600, beside it a lock. Its directory is the user's own.
-
-    first  the refresh token of the configuration, from which the kept one must descend
-
-    All methods raise TokenError.
-    """
-
-    def __init__(self, path: Path, first: bytes) -> None:
-        self._path = path
-        self._first = first
-        self._began = hashlib.sha256(b"keyrelay refresh token\0" + first).hexdigest()
-
-    async def lock(self) -> int:
-        """A descriptor that holds the lock until it is closed. Cancelling is safe.
-
-        Asks again and again, because a thread that blocks in ``flock`` cannot be called back.
-        """
-        try:
-            descriptor = os.open(
-                f"{self._path}.lock",
-                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
-                0o600,
-            )
-        except OSError as error:
-            raise TokenError(f"the store cannot be used: {error.strerror}") from None
-        with ExitStack() as undo:
-            undo.callback(os.close, descriptor)
-            try:
-                async with asyncio.timeout(_LOCK_SECONDS):
-                    while not _locked(descriptor):  # noqa: ASYNC110  other processes set no event
-                        await asyncio.sleep(_LOCK_AGAIN_SECONDS)
-            except TimeoutError:
-                raise TokenError("another process holds the lock of the store") from None
-            except OSError as error:
-                raise TokenError(f"the store cannot be locked: {error.strerror}") from None
-            undo.pop_all()
-        return descriptor
-
-    def read(self) -> bytes:
-        """The newest refresh token that came from ``first``, or ``first`` itself.
-
-        A store that began with another refresh token is out of date: somebody has signed in anew.
-        """
-        try:
-            document: Any = json.loads(self._path.read_bytes())
-        except FileNotFoundError:
-            return self._first
-        except (OSError, ValueError) as error:
-            raise TokenError(f"the store cannot be read ({type(error).__name__})") from None
-        if not isinstance(document, dict) or document.get("began") != self._began:
-            return self._first
-        kept = document.get("refresh_token")
-        if not isinstance(kept, str) or not kept.isascii():
-            raise TokenError("the store holds no refresh token")
-        return kept.encode("ascii")
-
-    def write(self, newest: bytes) -> None:
-        """Replace what is kept, in one step and durably."""
-        text = json.dumps({"began": self._began, "refresh_token": newest.decode("ascii")})
-        new = Path(f"{self._path}.new")
-        try:
-            # Nothing that lies there already decides who may read it.
-            new.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            with open(os.open(new, flags, 0o600), "wb") as file:  # noqa: PTH123  a descriptor
-                file.write(text.encode("ascii"))
-                file.flush()
-                os.fsync(file.fileno())
-            new.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
-        except OSError as error:
-            raise TokenError(f"the store cannot be written: {error.strerror}") from None
-
-
-def _locked(descriptor: int) -> bool:
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
-
 
 # RFC 6749 appendix A.17.
 _REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")
+# An access token that another process left is taken if it is good for this long (seconds).
+_LEAST_SECONDS = 1.0
+# What servers call a refresh token that is spent or revoked: the standard's word, and those of
+# servers that have none for it.
+_SPENT = frozenset({"invalid_grant", "invalid_request", "invalid_token", ""})
 
 
 class RefreshTokenSource:
-    """Access tokens for a refresh token, which the server may replace with each answer.
+    """Access tokens for a refresh token.
 
-    make    the call for a refresh token
-    first   the refresh token of the configuration
-    store   where the newest one is kept; None: in memory only
-
-    A server that replaces refresh tokens refuses the old one and, seeing it again, may refuse the
-    whole family. So processes that share a store take turns, each reading what the last has left,
-    and what has begun is brought to its end: cancelling waits for that, ten seconds at most.
+    make      the request for a refresh token
+    first     the refresh token of the configuration
+    store     where tokens are kept, for every process that uses it; None: in memory only
+    identity  of the settings: what an access token in the store has to have been obtained with
+    wall      reads the time in seconds since the epoch
+    warn      gets a line if a successor came that will be lost
     """
 
     def __init__(
@@ -132,7 +46,10 @@ class RefreshTokenSource:
         fields: TokenFields,
         *,
         first: bytes,
-        store: Path | None,
+        store: TokenStore | None,
+        identity: str,
+        wall: Callable[[], float],
+        warn: Callable[[str], object] = lambda _line: None,
     ) -> None:
         self._ask = ask
         self._make = make
@@ -140,30 +57,132 @@ class RefreshTokenSource:
         self._newest = first
         # What the store had when a newer one came: spent, should writing that have failed.
         self._outdated: bytes | None = None
-        self._store = None if store is None else RefreshTokenStore(store, first)
+        self._first = first
+        self._store = store
+        self._identity = identity
+        self._wall = wall
+        self._warn = warn
+        self._warned = False
+        # The access tokens that were given out last, and refused last.
+        self._current: bytes | None = None
+        self._refused: bytes | None = None
 
-    async def token_source(self) -> FetchedToken:
+    async def fetch(self) -> FetchedToken:
+        """A token that is not the last one. Cancelling waits for an exchange that has begun."""
         if self._store is None:
-            return await _to_its_end(self._exchange(None))
-        lock = await self._store.lock()
-        try:
-            return await _to_its_end(self._exchange(self._store))
-        finally:
-            os.close(lock)
+            return self._given(await _to_its_end(self._exchange(StoredTokens())))
+        async with self._store.lock():
+            kept = await self._store.read()
+            if (token := self._usable(kept)) is not None:
+                return self._given(token)
+            return self._given(await _to_its_end(self._exchange(kept)))
 
-    async def _exchange(self, store: RefreshTokenStore | None) -> FetchedToken:
-        kept = self._newest if store is None else await asyncio.to_thread(store.read)
-        if kept != self._outdated:
-            self._newest = kept
-        answer, now = await self._ask(self._make(self._newest))
+    def _usable(self, kept: StoredTokens) -> FetchedToken | None:
+        """What another process has put there, or this one before it was started anew."""
+        stored = kept.access_tokens.get(self._identity)
+        if stored is None or stored.value in {self._current, self._refused}:
+            return None
+        left = stored.expires_at - self._wall()
+        if left < _LEAST_SECONDS:
+            return None
+        return FetchedToken(stored.value, left, counts=(0, 0))
+
+    def _given(self, token: FetchedToken) -> FetchedToken:
+        self._current = value = token.value
+        return FetchedToken(
+            value,
+            token.lifetime_seconds,
+            refused=lambda _served: self._note_refused(value),
+            superseded=lambda: self._superseded(value),
+            counts=token.counts,
+            remarks=token.remarks,
+            notes=token.notes,
+        )
+
+    def _note_refused(self, value: bytes) -> None:
+        self._refused = value
+
+    async def _superseded(self, value: bytes) -> bool:
+        """Whether another process has replaced the token ``value``, or is about to."""
+        if self._store is None or not await self._store.changed():
+            return False
+        try:
+            async with self._store.lock():
+                kept = await self._store.read()
+        except TokenError:
+            return False
+        stored = kept.access_tokens.get(self._identity)
+        return stored is not None and stored.value != value
+
+    async def _exchange(self, kept: StoredTokens) -> FetchedToken:
+        store = self._store
+        if store is not None:
+            spendable = kept.refresh_token or self._first
+            if spendable != self._outdated:
+                self._newest = spendable
+            await store.reserve()
+        try:
+            answer, now = await self._ask(self._make(self._newest))
+        except TokenEndpointFailure as failure:
+            raise self._explained(failure) from None
         newer = answer.get("refresh_token") if isinstance(answer, dict) else None
         if isinstance(newer, str) and _REFRESH_TOKEN.fullmatch(newer):
-            self._newest = newer.encode()
-        if store is not None and self._newest != kept:
-            self._outdated = kept
-            await asyncio.to_thread(store.write, self._newest)
-        # Last: the refresh token counts even if the access token beside it cannot be used.
-        return read_token(answer, self._fields, now)
+            successor = newer.encode()
+            if store is None and successor != self._newest:
+                self._warn_of_loss()
+            self._newest = successor
+        fetched: FetchedToken | None = None
+        failed: TokenError | None = None
+        try:
+            fetched = read_token(answer, self._fields, now)
+        except TokenError as error:
+            # The refresh token counts even if the access token beside it cannot be used.
+            failed = error
+        if store is not None:
+            self._outdated = kept.refresh_token or self._first
+            await store.write(self._stored(kept, fetched, now))
+            self._outdated = None
+        if fetched is None:
+            assert failed is not None
+            raise failed
+        return fetched
+
+    def _stored(self, kept: StoredTokens, fetched: FetchedToken | None, now: float) -> StoredTokens:
+        others = {
+            identity: one
+            for identity, one in kept.access_tokens.items()
+            if identity != self._identity and one.expires_at > now
+        }
+        if fetched is not None:
+            end = now + fetched.lifetime_seconds
+            others[self._identity] = StoredToken(fetched.value, end)
+        return StoredTokens(self._newest, others)
+
+    def _warn_of_loss(self) -> None:
+        if self._warned:
+            return
+        self._warned = True
+        self._warn(
+            "the server replaced the refresh token, and its successor is kept in memory alone: the "
+            "next start, a second process and doctor cannot sign in; "
+            "write store: /var/lib/keyrelay/NAME.json in token: to keep it"
+        )
+
+    def _explained(self, failure: TokenEndpointFailure) -> TokenError:
+        """A refused refresh token does not become good by waiting."""
+        if failure.status != 400 or failure.code not in _SPENT:
+            return failure
+        store = "" if self._store is not None else " and set store:, which keeps successors"
+        advice = f"The refresh token is spent, expired or revoked: sign in anew{store}."
+        return TokenEndpointFailure(
+            failure.status,
+            failure.code,
+            failure.reason,
+            details=failure.details,
+            advice=advice if not failure.advice else f"{advice} {failure.advice}",
+            pause_seconds=failure.pause_seconds,
+            lasting=True,
+        )
 
 
 async def _to_its_end(work: Coroutine[Any, Any, FetchedToken]) -> FetchedToken:

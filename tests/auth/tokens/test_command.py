@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from proxy.auth.token_cache import FetchedToken, TokenError
+from proxy.auth.token import FetchedToken, TokenError
 from proxy.auth.tokens.command import CommandTokenSource
 from proxy.auth.tokens.response import TokenFields
 from tests.support.clock import ManualClock
@@ -18,31 +18,27 @@ from tests.support.keyrelay import both_loops, until
 
 CANARY = "CANARY-dummy"
 NOW = 1_800_000_000.0
-FIELDS = TokenFields("token", ("expires_in",), 300, bearer=False)
+FIELDS = TokenFields("token", ("expires_in",), 300)
 
 
-def token_source(
-    *command: str, seconds: float = 30, fields: TokenFields = FIELDS
-) -> CommandTokenSource:
+def mint(*command: str, seconds: float = 30, fields: TokenFields = FIELDS) -> CommandTokenSource:
     return CommandTokenSource(command, fields, ManualClock(wall=NOW), timeout_seconds=seconds)
 
 
 def python(
     code: str, *arguments: str, seconds: float = 30, fields: TokenFields = FIELDS
 ) -> CommandTokenSource:
-    return token_source(
-        sys.executable, "-IS", "-c", code, *arguments, seconds=seconds, fields=fields
-    )
+    return mint(sys.executable, "-IS", "-c", code, *arguments, seconds=seconds, fields=fields)
 
 
 async def printed(text: str, fields: TokenFields = FIELDS) -> tuple[bytes, float]:
-    fetched = await token_source("/usr/bin/printf", "%s", text, fields=fields).token_source()
-    return fetched.value, fetched.lifetime_seconds
+    minted = await mint("/usr/bin/printf", "%s", text, fields=fields).fetch()
+    return minted.value, minted.lifetime_seconds
 
 
 async def failure_of(one: CommandTokenSource) -> TokenError:
     with pytest.raises(TokenError) as caught:
-        await one.token_source()
+        await one.fetch()
     assert CANARY not in f"{caught.value!r}{caught.value}"
     assert caught.value.__cause__ is None
     gc.collect()  # nothing is left open
@@ -57,7 +53,7 @@ async def test_a_token_in_json() -> None:
         b"dummy",
         60,
     )
-    nested = TokenFields("status.token", ("status.expirationTimestamp",), 300, bearer=False)
+    nested = TokenFields("status.token", ("status.expirationTimestamp",), 300)
     text = '{"status": {"token": "dummy", "expirationTimestamp": "2027-01-15T08:01:00Z"}}'
     assert await printed(text, nested) == (b"dummy", 60)
     gc.collect()
@@ -107,7 +103,7 @@ async def test_arguments_are_not_expanded(tmp_path: Path) -> None:
     """There is no shell: what would be one's business arrives as it is."""
     odd = "$(touch x)`id`;*'\"{key}"
     code = "import sys; print(sys.argv[1].encode().hex())"
-    assert (await python(code, odd).token_source()).value == odd.encode().hex().encode()
+    assert (await python(code, odd).fetch()).value == odd.encode().hex().encode()
 
 
 async def test_the_command_has_nothing_to_read_and_our_environment(
@@ -116,7 +112,7 @@ async def test_the_command_has_nothing_to_read_and_our_environment(
     """Standard input is empty, so that nothing waits for a person."""
     monkeypatch.setenv("DUMMY_VARIABLE", "dummy-value")
     code = "import os, sys; print(sys.stdin.read() + os.environ['DUMMY_VARIABLE'])"
-    assert (await python(code).token_source()).value == b"dummy-value"
+    assert (await python(code).fetch()).value == b"dummy-value"
 
 
 @both_loops
@@ -134,11 +130,11 @@ async def test_a_command_that_fails(capfd: pytest.CaptureFixture[str]) -> None:
 @both_loops
 async def test_a_command_that_is_missing(tmp_path: Path) -> None:
     """Its name is said; so it is for one that may not be run, or is no program."""
-    missing = await failure_of(token_source("/nowhere/dummy"))
+    missing = await failure_of(mint("/nowhere/dummy"))
     assert missing.reason == "there is no command /nowhere/dummy"
     file = tmp_path / "file"
     file.write_text("dummy")
-    assert "cannot be run (PermissionError)" in (await failure_of(token_source(str(file)))).reason
+    assert "cannot be run (PermissionError)" in (await failure_of(mint(str(file)))).reason
 
 
 @both_loops
@@ -210,7 +206,7 @@ async def test_cancelling_ends_the_command(code: str, tmp_path: Path) -> None:
     """With all that it has started; nothing is left running or open."""
     file = tmp_path / "pid"
     task: asyncio.Task[FetchedToken] = asyncio.ensure_future(  # noqa: TID251
-        python(code, str(file), SLEEPY).token_source()
+        python(code, str(file), SLEEPY).fetch()
     )
     await until(file.exists)
     assert alive(file)
@@ -235,9 +231,9 @@ async def test_output_that_is_held_open_by_others(tmp_path: Path) -> None:
 
 async def test_commands_are_never_printed() -> None:
     """Arguments may hold what is not for everybody."""
-    one = token_source("/usr/bin/printf", CANARY)
+    one = mint("/usr/bin/printf", CANARY)
     assert CANARY not in f"{one!r}{one}"
-    assert (await one.token_source()).value == CANARY.encode()
+    assert (await one.fetch()).value == CANARY.encode()
 
 
 @both_loops
@@ -254,6 +250,6 @@ async def test_variables_that_are_hidden(monkeypatch: pytest.MonkeyPatch) -> Non
         timeout_seconds=10,
         hidden=lambda: hidden,
     )
-    assert (await one.token_source()).value == b"dummy-of-another-route-dummy-session"
+    assert (await one.fetch()).value == b"dummy-of-another-route-dummy-session"
     hidden.add("DUMMY_KEY")
-    assert (await one.token_source()).value == b"none-dummy-session"
+    assert (await one.fetch()).value == b"none-dummy-session"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.token_cache import TokenError
+from proxy.auth.token import TokenError
 from proxy.auth.tokens.inworld import (
     VARIANTS,
     authorization,

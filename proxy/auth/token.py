@@ -1,0 +1,132 @@
+"""Tokens: what a source gives, what is in use, and why there is none."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from proxy.clock import Clock
+from proxy.errors import KeyrelayError
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class FetchedToken:
+    """What a mint gives: the token, and for how many seconds from now it is valid.
+
+    renew_seconds  when to ask for the next one, if the source knows better than the lifetime says
+    refused        called when the provider refuses this very token, with whether it had served
+    superseded     for tokens that may be revoked while they are in use, as another process can
+                   replace them: whether that has happened. Never raises
+    counts         calls that came to an end for it, and how many of them gave no token
+    remarks        what the operator should know of it, such as scopes that were not granted
+    notes          what is worth a line where somebody examines the token, and nowhere else
+    """
+
+    value: bytes
+    lifetime_seconds: float
+    renew_seconds: float | None = None
+    refused: Callable[[bool], object] = lambda _served: None
+    superseded: Callable[[], Awaitable[bool]] | None = None
+    counts: tuple[int, int] = (1, 0)
+    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+class TokenError(KeyrelayError):
+    """No token could be had.
+
+    reason         why, in a text of ours that may be shown to clients
+    details        the same with what the token endpoint wrote, cut and redacted: for the operator
+    advice         what to do about it, "" if it is only to be waited for
+    bad_answer     there was a response, but with nothing that can be used (502 instead of 503)
+    pause_seconds  do not try again sooner, if the response lets us know
+    lasting        the cause lasts until something is changed, so that waiting does not help
+    probes         whether a request may cause a call within the pause, in case it was changed
+    spaced         the calls are spaced elsewhere
+    counts         as of ``FetchedToken``
+    """
+
+    def __init__(
+        self,
+        reason: str,
+        *,
+        details: str = "",
+        advice: str = "",
+        bad_answer: bool = False,
+        pause_seconds: float = 0.0,
+        lasting: bool = False,
+        probes: bool = False,
+        spaced: bool = False,
+        counts: tuple[int, int] = (1, 1),
+    ) -> None:
+        self.reason = reason
+        self.details = details or reason
+        self.advice = advice
+        self.bad_answer = bad_answer
+        self.pause_seconds = pause_seconds
+        self.lasting = lasting
+        self.probes = probes
+        self.spaced = spaced
+        self.counts = counts
+        super().__init__(reason)
+
+
+class TokenSource(Protocol):
+    """Where tokens come from."""
+
+    async def fetch(self) -> FetchedToken:
+        """A new token. Raises TokenError. May be cancelled."""
+
+
+@dataclass(frozen=True, slots=True, repr=False, eq=False)
+class Token:
+    """A token in use. Compared by identity; holds secret bytes: never printed.
+
+    Times are readings of the clock: ``…_at`` monotonic, ``wall_end`` since the epoch. The wall
+    clock counts too, because the monotonic one stands still while a laptop sleeps.
+    """
+
+    value: bytes
+    obtained_at: float
+    renew_at: float
+    unusable_at: float
+    wall_end: float
+    fetched: FetchedToken
+
+    def usable(self, clock: Clock) -> bool:
+        return clock.monotonic() < self.unusable_at and clock.wall() < self.wall_end
+
+
+@dataclass(frozen=True, slots=True)
+class TokenState:
+    """How a token is, without the token.
+
+    age_seconds        None if there is no usable token; so is ``renews_in_seconds``
+    fetches, failures  calls that came to an end, and how many of them gave no token
+    reason             why the last call gave none, in the endpoint's words; "" if it gave one
+    advice             what to do about it
+    remarks, notes     as of ``FetchedToken``
+    """
+
+    age_seconds: float | None
+    renews_in_seconds: float | None
+    fetches: int
+    failures: int
+    reason: str
+    advice: str = ""
+    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        if self.age_seconds is None or self.renews_in_seconds is None:
+            return f"no token: {self.reason}" if self.reason else "no token yet"
+        age, renewal = format_span(self.age_seconds), format_span(self.renews_in_seconds)
+        return "; ".join((f"token {age} old, renewed in {renewal}", *self.remarks))
+
+
+def format_span(seconds: float) -> str:
+    """A time in the unit that suits it: ``45 s``, ``3 min``, ``2.5 h``."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

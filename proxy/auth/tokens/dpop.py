@@ -1,0 +1,115 @@
+"""Proofs of possession for requests: DPoP (RFC 9449)."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import secrets
+from collections.abc import Sequence
+from typing import Any
+from urllib.parse import urlsplit
+
+import jwt
+from jwt.algorithms import get_default_algorithms
+
+from proxy.auth.injection import RequestProof
+from proxy.auth.tokens.jwt import private_key
+from proxy.clock import Clock
+
+# Members of a public key in a header, by its type (RFC 7638 section 3.2).
+_PUBLIC = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
+# RFC 9449 section 8.1.
+_NONCE = re.compile(rb"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")
+# Nonces are kept for so many origins; a provider has one or two.
+_ORIGINS = 16
+
+
+class DPoPProver:
+    """Signs proofs with one key, with the nonces that servers ask for.
+
+    Raises ValueError, without the key, if the key does not fit the algorithm.
+    """
+
+    def __init__(self, clock: Clock, *, algorithm: str, key: bytes) -> None:
+        self._clock = clock
+        self._algorithm = algorithm
+        self._key = private_key(algorithm, key)
+        self._public = _public(algorithm, self._key)
+        self._headers = {"typ": "dpop+jwt", "jwk": self._public}
+        self._nonces: dict[str, str] = {}
+
+    def proof(self, method: str, url: str, token: bytes | None = None) -> str:
+        """The value of the field ``DPoP`` for one request (RFC 9449 section 4.2).
+
+        url    without query and fragment
+        token  the access token that goes with it, None at a token endpoint
+        """
+        claims: dict[str, Any] = {
+            "jti": secrets.token_urlsafe(16),
+            "htm": method,
+            "htu": url,
+            "iat": int(self._clock.wall()),
+        }
+        if token is not None:
+            claims["ath"] = _digest(token)
+        if (nonce := self._nonces.get(_origin(url))) is not None:
+            claims["nonce"] = nonce
+        return jwt.encode(claims, self._key, algorithm=self._algorithm, headers=self._headers)
+
+    def bound_to(self, origin: str, token: bytes) -> RequestProof:
+        """Proofs for requests that carry ``token`` to ``origin``, such as ``https://host``."""
+        return _TokenProof(self, origin, token)
+
+    def take_nonce(self, url: str, nonce: str) -> None:
+        """The server at ``url`` wants this nonce in proofs from now on (RFC 9449 section 8)."""
+        if len(self._nonces) >= _ORIGINS:
+            self._nonces.pop(next(iter(self._nonces)))
+        self._nonces[_origin(url)] = nonce
+
+    @property
+    def thumbprint(self) -> str:
+        """Identifies the key (RFC 7638)."""
+        members = dict(sorted(self._public.items()))
+        return _digest(json.dumps(members, separators=(",", ":")).encode())
+
+
+class _TokenProof:
+    """Proofs for one token at one origin. A ``RequestProof``."""
+
+    __slots__ = ("_origin", "_prover", "_token")
+
+    def __init__(self, prover: DPoPProver, origin: str, token: bytes) -> None:
+        self._prover = prover
+        self._origin = origin
+        self._token = token
+
+    def __repr__(self) -> str:
+        return "<proof>"
+
+    def fields(self, method: bytes, path: bytes) -> bytes:
+        url = self._origin + path.decode("latin-1")
+        proof = self._prover.proof(method.decode("ascii"), url, self._token)
+        return b"DPoP: %b\r\n" % proof.encode("ascii")
+
+    def take_challenge(self, nonces: Sequence[bytes], challenges: Sequence[bytes]) -> bool:
+        """RFC 9449 section 9."""
+        if len(nonces) != 1 or _NONCE.fullmatch(nonces[0]) is None:
+            return False
+        self._prover.take_nonce(self._origin, nonces[0].decode("ascii"))
+        return any(b"use_dpop_nonce" in one for one in challenges)
+
+
+def _public(algorithm: str, key: Any) -> dict[str, str]:
+    document: Any = get_default_algorithms()[algorithm].to_jwk(key.public_key(), as_dict=True)
+    return {name: document[name] for name in _PUBLIC[document["kty"]]}
+
+
+def _origin(url: str) -> str:
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _digest(data: bytes) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode("ascii")
