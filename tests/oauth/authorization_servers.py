@@ -267,6 +267,17 @@ def keyrelay(
     assert "Traceback" not in relay.log, relay.log
 
 
+def faketime(skew: str) -> dict[str, str]:
+    """Variables that move the wall clock of a process by so many seconds, such as ``+60``."""
+    (library,) = _DEBIAN.glob("usr/lib/*/faketime/libfaketime.so.1")
+    return {
+        "LD_PRELOAD": str(library),
+        "FAKETIME": f"{skew}s",
+        "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+        "FAKETIME_DONT_RESET": "1",
+    }
+
+
 def doctor(file: Path, variables: Mapping[str, str], *arguments: str) -> str:
     """What ``keyrelay doctor`` prints."""
     done = subprocess.run(
