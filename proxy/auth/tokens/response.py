@@ -101,7 +101,7 @@ class TokenEndpointError:
 def _clean(text: str, redactor: Redactor, longest: int = _LONGEST_TEXT) -> str:
     """One line of visible characters, redacted before it is cut."""
     line = " ".join("".join(one if one.isprintable() else " " for one in text[:4096]).split())
-    line = redactor.mask(line.encode()).decode("utf-8", "replace")
+    line = redactor.redact(line.encode()).decode("utf-8", "replace")
     line = _OPAQUE.sub("***", line)
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
