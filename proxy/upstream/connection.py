@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import select
+import ssl
 from typing import Protocol, cast
 
 from proxy.errors import UpstreamFailure
@@ -20,6 +21,12 @@ from proxy.upstream.unread import unread_poll
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
 _VERSIONS = frozenset({(1, 0), (1, 1)})
+# A reused connection that the provider had closed before it received the request shows it within a
+# round trip. Later than this (seconds), the provider may have processed the request.
+_UNREAD_WITHIN = 5.0
+# How a connection ends that the provider closed or reset; with any other error, such as ETIMEDOUT,
+# the fate of the request is unknown.
+_CLOSED_BY_PROVIDER = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 
 
 class ResponseListener(Protocol):
@@ -31,9 +38,9 @@ class ResponseListener(Protocol):
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
     def on_response_body(self, body: bytes, *, ended: bool) -> None: ...
     def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
-        """The connection failed. ``unread``: a reused one, before any byte of a response.
+        """The connection failed. ``unread``: a reused one, closed at once, without a response.
 
-        The provider may have closed it without reading the request.
+        The provider had closed it without reading the request.
         """
 
     def on_upstream_blocked(self) -> None: ...
@@ -79,6 +86,7 @@ class UpstreamConnection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_clean_end",
         "_close_after",
         "_framing",
         "_head_only",
@@ -91,6 +99,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_reading_paused",
         "_remaining",
         "_request_ended",
+        "_sent_at",
         "_silence",
         "_upgrading",
         "deadline",
@@ -112,11 +121,13 @@ class UpstreamConnection(asyncio.Protocol):
         self._remaining = 0
         # Of the response body that is being received; NONE outside a body.
         self._framing = NONE
+        self._clean_end = False
         self._head_only = False
         self._upgrading = False
         self._close_after = False
         self._request_ended = True
         self._reading_paused = False
+        self._sent_at = 0.0
         self.state = _IDLE
         self.fresh = True
         self.deadline = _NEVER
@@ -143,7 +154,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_only = head_only
         self._upgrading = upgrading
         self.state = _AWAITING
-        self.deadline = self._loop.time() + self._silence
+        self._sent_at = self._loop.time()
+        self.deadline = self._sent_at + self._silence
         self.transport.write(data)
 
     def send_more(self, data: bytes, *, ended: bool) -> None:
@@ -194,20 +206,29 @@ class UpstreamConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
 
+    def eof_received(self) -> None:
+        """Note how the provider ended its side; the transport closes itself."""
+        tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
+        self._clean_end = tls is None or _has_close_notify(tls)
+
     def connection_lost(self, exc: Exception | None) -> None:
         state, self.state = self.state, CLOSED
         self._owner.forget(self)
         if self._listener is None:
             return
-        if self._framing is UNTIL_CLOSE and exc is None:
+        if self._framing is UNTIL_CLOSE and exc is None and self._clean_end:
             self._end(b"", exact=False)
         elif state is _RECEIVING:
             self._fail("http_response_incomplete", "The provider's response is incomplete.")
+        elif isinstance(exc, TimeoutError):
+            self._fail("connection_timeout", "The provider cannot be reached.", timed_out=True)
         else:
             self._fail(
                 "connection_terminated",
                 "The provider closed the connection without a response.",
-                unread=not self.fresh,
+                unread=not self.fresh
+                and (exc is None or isinstance(exc, _CLOSED_BY_PROVIDER))
+                and self._loop.time() - self._sent_at < _UNREAD_WITHIN,
             )
 
     def pause_writing(self) -> None:
@@ -383,9 +404,19 @@ class UpstreamConnection(asyncio.Protocol):
         elif self.state is _RECEIVING:
             self._fail("connection_read_timeout", "The provider stopped sending.", timed_out=True)
         else:
-            self._fail(
-                "http_response_timeout",
-                "The provider did not respond.",
-                timed_out=True,
-                unread=not self.fresh,
-            )
+            # Never as ``unread``: the provider may be processing the request.
+            self._fail("http_response_timeout", "The provider did not respond.", timed_out=True)
+
+
+def _has_close_notify(tls: ssl.SSLObject) -> bool:
+    """Whether TLS was ended by its closing alert.
+
+    Without the alert anyone on the path may have cut the stream off, and a body that ends with the
+    connection is incomplete (RFC 9112 section 9.8).
+    """
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False

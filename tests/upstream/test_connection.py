@@ -135,6 +135,7 @@ class Counted(asyncio.Protocol):
 
     def __init__(self, connection: UpstreamConnection) -> None:
         self.received = 0
+        self.eof_received = connection.eof_received  # type: ignore[method-assign]
         self.connection_lost = connection.connection_lost  # type: ignore[method-assign]
         self.pause_writing = connection.pause_writing  # type: ignore[method-assign]
         self.resume_writing = connection.resume_writing  # type: ignore[method-assign]
