@@ -178,7 +178,13 @@ class App:
             self._stack.push_async_callback(tracer.close)
         self._stack.callback(self.exchange_log.flush)
         self._around = ProxyContext(
-            loop, self.exchange_log, set(), self._spawn, self.inspector_hub, tracer
+            loop,
+            self.exchange_log,
+            set(),
+            self._spawn,
+            self.inspector_hub,
+            tracer,
+            own_ports=lambda: {port for _, port in self._own_addresses()},
         )
         withheld = frozenset() if tracer is None else tracing.FIELDS
         self._services = RouteServices(self._means, loop, self._own_addresses, withheld)

@@ -112,7 +112,7 @@ class ListenerSet:
         origins = frozenset(settings.browsers.origins)
         for place in places.values():
             only = place.listener.route
-            table = Router(routes, None if only is None else route_services[only].route)
+            table = Router(routes, None if only is None else route_services[only].route, hosts)
             guard = Guard(hosts | table.hosts, origins, token, table.shares)
             place.handler.active = ActiveConfig(guard, table, route_services)
 

@@ -237,6 +237,12 @@ class RouteSettings(Node):
         description="Further headers, parameters and subprotocols from which client credentials "
         "are removed. Added to the preset's. None by default.",
     )
+    url_fields: tuple[Annotated[str, checked_by(check_header_field_name)], ...] = Field(
+        default=(),
+        description="Further response headers whose value is a URL of the provider that clients "
+        "request next. Like Location, Link, Operation-Location and the other well-known ones, they "
+        "are rewritten to the route. None by default.",
+    )
     concurrency: int | None = Field(
         default=None,
         ge=1,

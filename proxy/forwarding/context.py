@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +22,7 @@ class ProxyContext:
     spawn          starts a task that the application owns and cancels on shutdown
     inspector_hub  notified of events while the inspector has subscribers
     tracer         creates spans; None without tracing
+    own_ports      the ports on which this process listens
     """
 
     loop: asyncio.AbstractEventLoop
@@ -30,3 +31,4 @@ class ProxyContext:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     inspector_hub: InspectorHub
     tracer: Tracer | None = None
+    own_ports: Callable[[], Collection[int]] = tuple

@@ -11,7 +11,12 @@ from collections.abc import Callable
 
 from proxy.http.content_coding import decoder
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, BodyFraming
-from proxy.http.headers import DROPPED_FOR_BROWSERS, DROPPED_FROM_RESPONSES, response_fields
+from proxy.http.headers import (
+    DROPPED_FOR_BROWSERS,
+    DROPPED_FROM_RESPONSES,
+    URL_FIELDS,
+    response_fields,
+)
 from proxy.http.problem import page_fields
 from proxy.http.request import Request
 from proxy.http.response import ResponseHead
@@ -33,7 +38,8 @@ class ResponseRewriter:
     """Rewrites one response for its client.
 
     page              origin of the requesting page, None for a program
-    rewrite_location  maps a ``Location`` to one that the client may follow
+    rewrite_url       maps name and value of a field with URLs to a value for the client
+    url_fields        lower-case names of these fields
     redactor          redacts the credential of the request
     mask_all          whether every body is redacted, not only those that are not 2xx
 
@@ -49,9 +55,10 @@ class ResponseRewriter:
         request: Request,
         *,
         page: str | None,
-        rewrite_location: Callable[[bytes], bytes],
+        rewrite_url: Callable[[bytes, bytes], bytes],
         redactor: Redactor,
         mask_all: bool,
+        url_fields: frozenset[bytes] = URL_FIELDS,
     ) -> None:
         dropped = DROPPED_FROM_RESPONSES if page is None else DROPPED_FOR_BROWSERS
         bodiless = request.method == "HEAD" or head.code in {101, 204, 304}
@@ -71,11 +78,16 @@ class ResponseRewriter:
                 # The body is forwarded decoded, so its coding and length change.
                 dropped = dropped | _DECODED_FIELDS
                 length_known = False
-        lines = b"%b\r\n%b" % (head.reason, response_fields(head.fields, dropped, rewrite_location))
+        lines = b"%b\r\n%b" % (
+            head.reason,
+            response_fields(head.fields, dropped, rewrite_url, url_fields),
+        )
         redacted = redactor.redact(lines)
         if redacted is not lines and length_known and head.length is not None:
             # A credential of digits must not be redacted within the length.
-            fields = response_fields(head.fields, dropped | {b"content-length"}, rewrite_location)
+            fields = response_fields(
+                head.fields, dropped | {b"content-length"}, rewrite_url, url_fields
+            )
             redacted = redactor.redact(b"%b\r\n%b" % (head.reason, fields))
             redacted += b"Content-Length: %d\r\n" % head.length
         self.framing = _framing(request, bodiless=bodiless, length_known=length_known)

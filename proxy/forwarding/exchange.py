@@ -222,9 +222,13 @@ class ProxyExchange:
             return
         if ended:
             self._connection = None
-        rewriter = self._rewriter_for(head)
-        rewritten = None if rewriter is None else self._rewrite(rewriter, body, ended=ended)
-        if rewriter is None or rewritten is None:
+        try:
+            rewriter = self._rewriter_for(head)
+        except UpstreamFailure as failure:
+            self._fail(failure)
+            return
+        rewritten = self._rewrite(rewriter, body, ended=ended)
+        if rewritten is None:
             self._fail(failures.invalid_head())
             return
         self._rewriter = rewriter
@@ -298,30 +302,36 @@ class ProxyExchange:
             and self._replays < self._strategy.replays
         )
 
-    def _rewriter_for(self, head: ResponseHead) -> ResponseRewriter | None:
-        """The rewriter for a response; None if its head cannot be forwarded."""
+    def _rewriter_for(self, head: ResponseHead) -> ResponseRewriter:
+        """The rewriter for a response. Raises UpstreamFailure if its head cannot be forwarded."""
         assert self._injection is not None
         try:
             return ResponseRewriter(
                 head,
                 self._request,
                 page=self._page,
-                rewrite_location=self._match.rewrite_location,
+                rewrite_url=self._match.url_rewriter(
+                    self._request, head.code, self._context.own_ports
+                ),
+                url_fields=self._match.route.rules.url_fields,
                 redactor=self._injection.redactor,
                 mask_all=self._route_service.limits.mask_bodies,
             )
         except ValueError:
-            return None
+            raise failures.invalid_head() from None
 
     def _open_session(self, head: ResponseHead, early: bytes) -> None:
         """Forward the 101 response, then relay bytes."""
         connection, self._connection = self._connection, None
         assert connection is not None
         assert self._injection is not None
-        rewriter = self._rewriter_for(head)
-        if rewriter is None or not accepts(self._request, head):
+        try:
+            rewriter = self._rewriter_for(head)
+            if not accepts(self._request, head):
+                raise failures.invalid_handshake()
+        except UpstreamFailure as failure:
             connection.abort()
-            self._fail(failures.invalid_handshake())
+            self._fail(failure)
             return
         self._record.response_started(101)
         self._client.write(

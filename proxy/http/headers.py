@@ -159,6 +159,21 @@ _EXACT_NAMES = _FRAMING | {
     b"sec-websocket-version",
 }
 
+# Fields whose values are URLs of the provider that clients request next: redirects, pages of a
+# collection, long-running operations, uploads. A route can name further ones.
+URL_FIELDS = frozenset(
+    {
+        b"azure-asyncoperation",
+        b"content-location",
+        b"link",
+        b"location",
+        b"operation-location",
+        b"refresh",
+        b"x-goog-upload-control-url",
+        b"x-goog-upload-url",
+    }
+)
+
 
 def named_by_connection(value: bytes) -> set[bytes]:
     """Lower-case field names that a ``Connection`` value declares hop-by-hop."""
@@ -202,29 +217,32 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
 
 
 def response_fields(
-    fields: bytes, dropped: frozenset[bytes], rewrite_location: Callable[[bytes], bytes]
+    fields: bytes,
+    dropped: frozenset[bytes],
+    rewrite_url: Callable[[bytes, bytes], bytes],
+    url_fields: frozenset[bytes] = URL_FIELDS,
 ) -> bytes:
     """The field lines to return to the client, as one block of CRLF-terminated lines.
 
-    ``fields`` is in the format of ``ResponseHead``; ``dropped`` holds lower-case names.
-    ``rewrite_location`` maps the value of ``Location`` to one that the client may follow. Raises
-    ValueError if the new value contains CR, LF or NUL.
+    ``fields`` is in the format of ``ResponseHead``; ``dropped`` and ``url_fields`` hold lower-case
+    names. ``rewrite_url`` maps such a name, and the value of a field that holds URLs, to a value
+    whose URLs the client may follow. Raises ValueError if that contains CR, LF or NUL.
     """
     parts: list[bytes] = []
     at = 1
-    for found in _special(dropped).finditer(fields):
+    for found in _special(dropped, url_fields).finditer(fields):
         begin, end = found.span()
         parts.append(fields[at : begin + 1])
         at = end + 2
-        if found.lastgroup == "location":
-            location = rewrite_location(found["location"])
-            if any(one in location for one in b"\r\n\0"):
-                raise ValueError("a Location holds CR, LF or NUL")
-            parts += (fields[begin + 1 : found.start("location")], location, b"\r\n")
+        if found.lastgroup == "value":
+            value = rewrite_url(found["url"].lower(), found["value"])
+            if any(one in value for one in b"\r\n\0"):
+                raise ValueError("a rewritten URL holds CR, LF or NUL")
+            parts += (fields[begin + 1 : found.start("value")], value, b"\r\n")
         elif found.lastgroup == "connection" and found["connection"].strip() not in _ORDINARY:
             named = named_by_connection(found["connection"]) - dropped
             if not named <= _CONNECTION_OPTIONS:
-                return response_fields(_without_named(fields), dropped, rewrite_location)
+                return response_fields(_without_named(fields), dropped, rewrite_url, url_fields)
     parts.append(fields[at:])
     return b"".join(parts)
 
@@ -245,12 +263,13 @@ def _without_named(fields: bytes) -> bytes:
 
 
 @functools.cache
-def _special(dropped: frozenset[bytes]) -> re.Pattern[bytes]:
+def _special(dropped: frozenset[bytes], url_fields: frozenset[bytes]) -> re.Pattern[bytes]:
     """Matches fields that are dropped or rewritten, from the LF before the name to the CR."""
-    names = b"|".join(map(re.escape, sorted(dropped - {b"connection", b"location", b""})))
+    names = b"|".join(map(re.escape, sorted(dropped - {b"connection", b""})))
+    urls = b"|".join(map(re.escape, sorted(url_fields - dropped)))
     return re.compile(
-        rb"\n(?:location:[\t ]*(?P<location>[^\r]*)|connection:(?P<connection>[^\r]*)"
-        rb"|(?:" + names + rb"):[^\r]*)",
+        rb"\n(?:(?P<url>" + urls + rb"):[\t ]*(?P<value>[^\r]*)"
+        rb"|connection:(?P<connection>[^\r]*)|(?:" + names + rb"):[^\r]*)",
         re.IGNORECASE,
     )
 

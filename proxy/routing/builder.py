@@ -12,7 +12,7 @@ from proxy.config.route import RouteSettings
 from proxy.config.template import parse_template
 from proxy.errors import SecretUnavailable
 from proxy.http.address import parse_upstream
-from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
+from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS, URL_FIELDS
 from proxy.http.path_patterns import PatternSet
 from proxy.routing.route import RewriteRules, Route
 from proxy.routing.route_secrets import ResolvedSecrets
@@ -69,6 +69,7 @@ def compile_route(
             | {parameter.encode() for parameter in settings.strip.query},
             subprotocols=CREDENTIAL_SUBPROTOCOLS
             + tuple(prefix.lower().encode() for prefix in settings.strip.subprotocols),
+            url_fields=URL_FIELDS | {field.lower().encode() for field in settings.url_fields},
         ),
         strategies=strategies,
         methods=frozenset(settings.methods),

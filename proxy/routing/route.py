@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal
 from proxy.http.address import Origin
+from proxy.http.headers import URL_FIELDS
 from proxy.http.path_patterns import PatternSet
 from proxy.http.request import Request
 
@@ -114,6 +115,7 @@ class RewriteRules:
     dropped_headers   lower-case names of fields that are not forwarded
     dropped_query     decoded names of query parameters that are not forwarded
     subprotocols      lower-case prefixes of WebSocket subprotocols that may contain a key
+    url_fields        lower-case names of response fields that hold URLs of the provider
     """
 
     host: bytes
@@ -121,3 +123,4 @@ class RewriteRules:
     dropped_headers: frozenset[bytes]
     dropped_query: frozenset[bytes]
     subprotocols: tuple[bytes, ...]
+    url_fields: frozenset[bytes] = URL_FIELDS

@@ -1,21 +1,14 @@
-"""Find the route of a request by host and path prefix, and rewrite ``Location`` back to it."""
+"""Find the route of a request by host and path prefix."""
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from proxy.errors import Refusal
-from proxy.http.abnf import AUTHORITY
-from proxy.http.headers import strip_query
 from proxy.http.request import Request
+from proxy.routing.provider_urls import UrlRewriter
 from proxy.routing.route import Route
-
-# RFC 3986 appendix B: scheme, authority, path, query, and the fragment with its ``#``.
-_URI = re.compile(
-    rf"(?:([^:/?#]+):)?(?://({AUTHORITY}))?([^?#]*)(?:\?([^#]*))?(#.*)?".encode(), re.DOTALL
-)
 
 
 @dataclass(slots=True)  # not frozen: created per request, and freezing doubles the cost
@@ -25,63 +18,42 @@ class Match:
     mount  raw path before the provider's path: the prefix, or empty where the route has its own
            origin
     rest   the raw path behind it
+    hosts  host names, in lower case, under which this process serves
     """
 
     route: Route
     mount: bytes
     rest: bytes
+    hosts: frozenset[str] = frozenset()
 
-    def rewrite_location(self, location: bytes) -> bytes:
-        """A ``Location`` that the client can follow without leaving the route.
-
-        A reference to the provider's origin is rewritten, and credentials that the provider
-        repeated in it are removed; any other is returned unchanged.
-        """
-        parts = _URI.fullmatch(location)
-        assert parts is not None, "the regular expression matches every string"
-        scheme, authority, path, query, fragment = parts.groups()
-        if authority is None and scheme is not None:
-            return location
-        if authority is not None and not self._is_provider(scheme, authority):
-            return location
-        if authority is not None or path.startswith(b"/"):
-            path = self._mounted(path)
-        if query:
-            # An empty reference would denote the query of the request.
-            query = strip_query(query, self.route.rules.dropped_query) or (None if path else b"")
-        return path + (b"" if query is None else b"?" + query) + (fragment or b"")
-
-    def _is_provider(self, scheme: bytes | None, authority: bytes) -> bool:
-        origin = self.route.origin
-        own, port = origin.authority.encode(), b":%d" % origin.port
-        return (scheme is None or scheme.lower() == origin.scheme.encode()) and (
-            authority.lower().removesuffix(b":") in {own, own.removesuffix(port) + port}
+    def url_rewriter(
+        self, request: Request, status: int, own_ports: Callable[[], Collection[int]]
+    ) -> UrlRewriter:
+        """The rewriter for the fields of the response with this status."""
+        redirects = 300 <= status < 400
+        return UrlRewriter(
+            self.route, self.mount, self.rest, self.hosts, request, own_ports, redirects
         )
-
-    def _mounted(self, path: bytes) -> bytes:
-        """Map a path at the provider's origin to one at this proxy's."""
-        base = self.route.rules.base_path
-        if path == base or path.startswith(base + b"/"):
-            path = path[len(base) :]
-        for credential in self.route.path_credentials:
-            if found := credential.match(path):
-                path = path[found.end() :]
-                break
-        # Never "//…" or a form that browsers treat as such: it would denote another host.
-        return (self.mount + b"/" + path.lstrip(b"/\\")) if path else self.mount or b"/"
 
 
 class Router:
     """Finds the route of a request.
 
-    ``only``: the route of a listener that belongs to a single one, else None.
+    only   the route of a listener that belongs to a single one, else None
+    hosts  further host names, in lower case, under which this process serves
     """
 
-    def __init__(self, routes: Iterable[Route], only: Route | None = None) -> None:
+    def __init__(
+        self,
+        routes: Iterable[Route],
+        only: Route | None = None,
+        hosts: frozenset[str] = frozenset(),
+    ) -> None:
         self.routes = tuple(routes)
         self._only = only
         self._by_prefix = {route.prefix: route for route in self.routes}
         self._by_host = {f"{route.name}.localhost": route for route in self.routes}
+        self._served = hosts | self.hosts
         depths = {prefix.count(b"/") for prefix in self._by_prefix}
         self._depths = tuple(sorted(depths, reverse=True))
 
@@ -99,7 +71,7 @@ class Router:
         route = self._only or self._by_host.get(host)
         path = request.path
         if route is not None:
-            return Match(route, b"", path)
+            return Match(route, b"", path, self._served)
         for depth in self._depths:
             # Longest prefix first, cut at segment boundaries: "/hume" is not "/humex".
             end = 0
@@ -111,6 +83,6 @@ class Router:
             prefix = path[:end]
             route = self._by_prefix.get(prefix)
             if route is not None:
-                return Match(route, prefix, path[end:])
+                return Match(route, prefix, path[end:], self._served)
         names = ", ".join(sorted(prefix.decode() for prefix in self._by_prefix))
         raise Refusal(404, "no-route", "No route has this path.", f"The routes are: {names}.")

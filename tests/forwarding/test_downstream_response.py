@@ -38,7 +38,7 @@ def rewriter(
         http_parser.response_head(messages[0][0]),
         request,
         page=page,
-        rewrite_location=lambda location: b"/mounted" + location,
+        rewrite_url=lambda _name, value: b"/mounted" + value,
         redactor=Redactor([SECRET]),
         mask_all=mask_all,
     )

@@ -29,7 +29,7 @@ def sent(one: ResponseHead, *kept: bytes) -> bytes:
         one,
         Request.of("GET", "/chat", [("Host", "localhost")], websocket=True),
         page=None,
-        rewrite_location=lambda location: location,
+        rewrite_url=lambda _name, value: value,
         redactor=Redactor(()),
         mask_all=False,
     )

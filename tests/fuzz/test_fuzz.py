@@ -382,7 +382,9 @@ class Told:
         self.begun += 1
         self._more(body, ended=ended)
         try:
-            block = headers.response_fields(head.fields, headers.DROPPED_FROM_RESPONSES, bytes)
+            block = headers.response_fields(
+                head.fields, headers.DROPPED_FROM_RESPONSES, lambda _name, value: value
+            )
         except ValueError:
             return
         for line in block.removesuffix(b"\r\n").split(b"\r\n") if block else []:

@@ -15,6 +15,7 @@ from proxy.http.headers import (
     DROPPED_FOR_BROWSERS,
     DROPPED_FROM_REQUESTS,
     DROPPED_FROM_RESPONSES,
+    URL_FIELDS,
     _special,
     request_fields,
     response_fields,
@@ -48,8 +49,8 @@ def sent(*fields: tuple[bytes, bytes], dropped: frozenset[bytes] = DROPPED_FROM_
     return request_fields(fields, dropped)
 
 
-def unchanged(location: bytes) -> bytes:
-    return location
+def unchanged(_name: bytes, value: bytes) -> bytes:
+    return value
 
 
 @st.composite
@@ -299,7 +300,9 @@ def test_pages_get_nothing_that_rules_over_localhost(name: bytes) -> None:
 def test_a_location_cannot_smuggle_a_field(value: bytes) -> None:
     """T24: a value that would end its line makes the whole answer invalid."""
     with pytest.raises(ValueError, match="CR, LF or NUL"):
-        response_fields(block([(b"Location", b"/")]), DROPPED_FROM_RESPONSES, lambda _: value)
+        response_fields(
+            block([(b"Location", b"/")]), DROPPED_FROM_RESPONSES, lambda _name, _value: value
+        )
 
 
 def test_names_of_a_provider_become_no_expression() -> None:
@@ -313,11 +316,24 @@ def test_names_of_a_provider_become_no_expression() -> None:
     assert _special.cache_info().currsize <= max(known, 1)
 
 
-def test_location_is_what_relocate_says() -> None:
-    """Each Location, in whatever case, and no other field is rewritten."""
-    fields: RawHeaders = ((b"LOCATION", b"/x"), (b"Content-Location", b"/x"))
-    got = response_fields(block(fields), DROPPED_FROM_RESPONSES, lambda location: b"/r" + location)
-    assert got == b"LOCATION: /r/x\r\nContent-Location: /x\r\n"
+def test_fields_with_urls_are_rewritten() -> None:
+    """Each of them, in whatever case, and those that the route names; no other field."""
+    fields: RawHeaders = (
+        (b"LOCATION", b"/x"),
+        (b"Content-Location", b"/x"),
+        (b"X-Next", b"/x"),
+        (b"X-Location", b"/x"),
+    )
+    got = response_fields(
+        block(fields),
+        DROPPED_FROM_RESPONSES,
+        lambda name, value: b"/%b%b" % (name, value),
+        URL_FIELDS | {b"x-next"},
+    )
+    assert got == (
+        b"LOCATION: /location/x\r\nContent-Location: /content-location/x\r\n"
+        b"X-Next: /x-next/x\r\nX-Location: /x\r\n"
+    )
 
 
 # -- queries ---------------------------------------------------------------------------------------

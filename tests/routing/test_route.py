@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -10,12 +11,13 @@ from hypothesis import strategies as st
 
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
-from proxy.errors import Refusal, SecretUnavailable
+from proxy.errors import Refusal, SecretUnavailable, UpstreamFailure
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
+from proxy.routing.provider_urls import UrlRewriter
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import find_secrets
-from proxy.routing.router import Match, Router
+from proxy.routing.router import Router
 from proxy.secrets.secret import Secret
 
 HEADER = {"name": "key", "header": "X-Acme-Key", "value": "{key}"}
@@ -246,7 +248,7 @@ def test_a_request_that_no_strategy_serves_leaves_without_none(websocket: bool) 
 
 def rewrite_location(location: str, one: Route | None = None, mount: str = "/acme") -> str:
     one = route() if one is None else one
-    return Match(one, mount.encode(), b"").rewrite_location(location.encode()).decode()
+    return UrlRewriter(one, mount.encode(), b"/here/now")(b"location", location.encode()).decode()
 
 
 @pytest.mark.parametrize(
@@ -264,6 +266,20 @@ def rewrite_location(location: str, one: Route | None = None, mount: str = "/acm
         ("/v1/x?a=%2F+&b#c?d", "/acme/v1/x?a=%2F+&b#c?d"),
         ("/", "/acme/"),
         ("/x?", "/acme/x?"),
+        ("http://api.acme.test/x", "/acme/x"),
+        ("http://api.acme.test:80/x", "/acme/x"),
+        ("http://api.acme.test:443/x", "/acme/x"),
+        ("wss://api.acme.test/x", "/acme/x"),
+        ("x", "/acme/here/x"),
+        ("x/y?a=1#b", "/acme/here/x/y?a=1#b"),
+        ("../x", "/acme/x"),
+        ("../../bank/x", "/acme/bank/x"),
+        ("%2e%2E/.%2e/bank/x", "/acme/bank/x"),
+        ("..\\..\\bank", "/acme/bank"),
+        ("/../../bank/.", "/acme/bank/"),
+        ("https://api.acme.test/a/../../bank", "/acme/bank"),
+        (".", "/acme/here/"),
+        ("a..b/...", "/acme/here/a..b/..."),
     ],
 )
 def test_the_provider_s_own_origin_becomes_the_route(location: str, expected: str) -> None:
@@ -278,28 +294,22 @@ def test_the_provider_s_own_origin_becomes_the_route(location: str, expected: st
         "https://api.acme.test.evil.test/x",
         "https://evil-api.acme.test/x",
         "https://acme.test/x",
-        "http://api.acme.test/x",
-        "http://api.acme.test:443/x",
+        "http://api.acme.test:8080/x",
         "https://api.acme.test:8443/x",
         "https://api.acme.test:4430/x",
         "https://user@api.acme.test/x",
         "https://user:pw@api.acme.test/x",
         "https://api.acme.test@evil.test/x",
         "//evil.test/x",
-        "//",
         "ftp://api.acme.test/x",
         "mailto:a@api.acme.test?x=1",
-        "https:/x",
-        "x",
-        "x/y?a=1#b",
-        "../x",
         "?page=2",
         "#x",
         "",
     ],
 )
 def test_what_is_not_the_provider_s_stays_as_it_is(location: str) -> None:
-    """T27: another place is the client's decision, without a credential; relative ones fit."""
+    """T27: another place is the client's decision, without a credential."""
     assert rewrite_location(location) == location
 
 
@@ -377,8 +387,8 @@ KEYED: dict[str, Any] = {
         ("https://api.acme.test/x?a=1&k%65y=dummy-key&b=%20", "/acme/x?a=1&b=%20"),
         ("/x?token=dummy-key#f", "/acme/x#f"),
         ("//api.acme.test?key=dummy-key", "/acme"),
-        ("x?page=2&key=dummy-key", "x?page=2"),
-        ("../x?key=dummy-key", "../x"),
+        ("x?page=2&key=dummy-key", "/acme/here/x?page=2"),
+        ("../x?key=dummy-key", "/acme/x"),
         # An empty reference would mean the query of the request itself.
         ("?key=dummy-key", "?"),
         ("?key=dummy-key&page=2", "?page=2"),
@@ -427,6 +437,7 @@ def test_no_location_of_the_provider_s_leads_to_another_host(tail: str) -> None:
 
 @given(st.binary(max_size=60))
 def test_any_location_is_dealt_with(location: bytes) -> None:
-    """Whatever bytes a provider sends, there is an answer and no exception."""
+    """Whatever bytes a provider sends, there is a value or the one exception."""
     for mount in (b"/acme", b""):
-        Match(route(**KEYED), mount, b"").rewrite_location(location)
+        with suppress(UpstreamFailure):
+            UrlRewriter(route(**KEYED), mount, b"")(b"location", location)
