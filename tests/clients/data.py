@@ -1,4 +1,4 @@
-"""proxy/config/clients.yaml, read and checked: what to write for each client, and what cannot work."""
+"""proxy/config/clients.yaml, read and checked: what to write, and what cannot work."""
 
 from __future__ import annotations
 
