@@ -1,4 +1,4 @@
-"""A command that gets base URLs instead of keys, and a keyrelay that lives as long as it does.
+"""Run a command with base URLs instead of keys, beside a keyrelay with the command's lifetime.
 
 The command stays in the terminal's foreground group, with the same input and output, so that job
 control, pagers and prompts work as without keyrelay.
@@ -26,13 +26,13 @@ from proxy.server.listener import Listener
 from proxy.server.peer_credentials import lookup_supported
 
 URL_VARIABLE = "KEYRELAY_URL"
-"""What the command is told of keyrelay itself: where all routes answer by their prefix."""
+"""Variable with the base URL of keyrelay itself, where each route is served under its prefix."""
 
 NOT_EXECUTABLE = 126
-"""Exit code, as of shells, for a command that is there but cannot be run."""
+"""Exit code, as in shells, for a command that exists but cannot be executed."""
 
 NOT_FOUND = 127
-"""Exit code, as of shells, for a command that is not there."""
+"""Exit code, as in shells, for a command that does not exist."""
 
 _LISTEN = ("127.0.0.1:0",)
 # A terminal sends these to the whole foreground group.
@@ -51,17 +51,17 @@ def run(
     log: Path | None = None,
     debuggable: bool = False,
 ) -> int:
-    """Run ``command`` beside a keyrelay on free ports, until it ends; its exit code.
+    """Run ``command`` beside a keyrelay on free ports. Returns the command's exit code.
 
-    128 and the signal's number if a signal ended it.
+    The code is 128 plus the signal's number if a signal ended the command.
 
-    warn        gets what the operator should know, a line each
-    demanded    routes that have to be ready
+    warn        receives messages for the operator, one line each
+    demanded    routes that must be ready
     hidden      further variables with keys, beside those of its own routes, as ``key_variables``
                 returns them
-    needed      variables without which the command's SDKs may not start: they get their placeholder
-                although they were not set
-    log         file to which the access log is appended; None for none
+    needed      variables without which the command's SDKs may not start: set to their placeholder
+                even if they are unset in the inherited environment
+    log         file to which the access log is appended; None for no access log
     debuggable  leave the process open to debuggers and core dumps
 
     Raises ConfigError if a demanded route is not ready, KeyrelayError if keyrelay cannot start.
@@ -77,21 +77,21 @@ def run(
             except OSError as error:
                 raise KeyrelayError(f"cannot write {log}: {error.strerror}") from None
             write_log = file.write
-        # Not uvloop's loop: it starts programs with every ignored signal set back to its default.
+        # Not uvloop's loop: it resets ignored signals to their defaults in child processes.
         runner = stack.enter_context(asyncio.Runner(debug=False))
         return runner.run(_run(settings, command, warn, demanded, hidden, needed, write_log))
 
 
 def _private(path: str, flags: int) -> int:
-    """Opens a file that is its owner's alone if it is new."""
+    """Open a file; a new one has mode 0600."""
     return os.open(path, flags, 0o600)
 
 
 def beside_child(settings: Settings) -> Settings:
-    """The settings with every listener on a free port of loopback, so that nothing is in the way.
+    """Return the settings with every listener on a free loopback port, to avoid conflicts.
 
-    The inbound token is not asked for, since the command knows no more of it than of the keys;
-    other users of the machine are kept out instead, where the system can tell who they are.
+    The inbound token is not required, since the command receives neither the token nor the keys.
+    Connections of other local users are refused instead, where the system supports the lookup.
     """
     routes = {
         name: one.model_copy(update={"listen": _LISTEN if one.listen else ()})
@@ -111,9 +111,9 @@ def environment_of(
     hidden: Mapping[str, str | None] = MappingProxyType({}),
     needed: Collection[str] = (),
 ) -> dict[str, str]:
-    """The command's variables: addresses of routes, placeholders for keys, the inherited rest.
+    """Return the command's environment: base URLs, placeholders for keys, the inherited rest.
 
-    Variables with keys, and those for keyrelay alone, are removed; a key's variable that was set,
+    Variables with keys, and those for keyrelay alone, are removed. A key's variable that was set,
     or is ``needed``, gets the placeholder of its secret, since many SDKs refuse to start without.
     """
     shared = next(one.url for one in listeners if one.route is None)
@@ -127,7 +127,7 @@ def environment_of(
         if placeholder is not None and (name in inherited or name in needed)
     }
     environment[URL_VARIABLE] = shared
-    # Of two routes that set the same variable the first does.
+    # If two routes set the same variable, the first route takes precedence.
     for name, route in reversed([*settings.routes.items()]):
         base = own.get(name, f"{shared}{route.path or f'/{name}'}").encode("ascii")
         addresses = {"base": base, "ws_base": base.replace(b"http", b"ws", 1)}
@@ -139,10 +139,12 @@ def environment_of(
 def key_variables(
     settings: Settings, presets: Iterable[RouteSettings] = ()
 ) -> dict[str, str | None]:
-    """Every variable that a secret may come from, whether another source was first or not, with
-    the placeholder that a command gets instead; and those of ``withhold``, with None.
+    """Map every variable from which a secret may come to the placeholder for a command.
 
-    presets  on which routes are built: the providers' own SDKs read the variables that these name,
+    Variables of sources that another source preceded are included. The variables of ``withhold``
+    map to None.
+
+    presets  presets of the routes: the providers' own SDKs read the variables that these name,
              also where the route takes its key from elsewhere
     """
     found: dict[str, str | None] = {}
@@ -159,7 +161,7 @@ def key_variables(
 
 
 def needed_variables(routes: Iterable[RouteSettings]) -> frozenset[str]:
-    """Variables of the secrets that are not optional: an SDK may require any of them."""
+    """Return the variables of the required secrets: an SDK may require any of them."""
     secrets = [one for route in routes for one in route.secrets.values() if not one.optional]
     return variables_of(secrets)
 
@@ -179,7 +181,7 @@ async def _run(
         environment = environment_of(settings, app.listeners, os.environ, hidden, needed)
         with _Signals() as signals:
             try:
-                # Neither pipes nor a session of its own: it is as if the shell had started it.
+                # Neither pipes nor a new session: as if the shell had started the command.
                 process = await asyncio.create_subprocess_exec(*command, env=environment)
             except (FileNotFoundError, NotADirectoryError):
                 warn(f"keyrelay: {command[0]}: command not found")
@@ -189,7 +191,7 @@ async def _run(
                 return NOT_EXECUTABLE
             signals.go_to(process)
             code = await process.wait()
-        # What the command has left behind gets no answers any more.
+        # Processes that the command left behind receive no more responses.
         await app.close(drain_seconds=0)
     return code if code >= 0 else 128 - code
 
@@ -206,7 +208,7 @@ def _check_ready(app: App, demanded: Collection[str], warn: Callable[[str], obje
 
 
 class _Signals:
-    """Passes on to the command what keyrelay alone was told. A context manager."""
+    """Forwards to the command the signals that keyrelay alone received. A context manager."""
 
     def __init__(self) -> None:
         self._loop = asyncio.get_running_loop()
@@ -216,8 +218,8 @@ class _Signals:
 
     def __enter__(self) -> _Signals:
         for number in (*_OF_TERMINALS, *_FORWARDED):
-            # Whoever has started keyrelay with a signal ignored, as nohup does, means the command
-            # too; a handler here would give it back its default there.
+            # A signal that was ignored at the start, as by nohup, must be ignored in the command
+            # too; a handler here would reset it to its default there.
             if signal.getsignal(number) is not signal.SIG_IGN:
                 self._loop.add_signal_handler(number, self._came, number)
                 self._caught.append(number)
@@ -228,14 +230,14 @@ class _Signals:
             self._loop.remove_signal_handler(number)
 
     def go_to(self, process: asyncio.subprocess.Process) -> None:
-        """Pass on to this one whatever came and will come."""
+        """Forward past and future signals to this process."""
         self._process = process
         for number in self._early:
             self._send(process, number)
 
     def _came(self, number: int) -> None:
         if number in _OF_TERMINALS and _in_foreground():
-            return  # the command has had it from the terminal
+            return  # the terminal has sent it to the command
         if self._process is None:
             self._early.append(number)
         else:
@@ -248,7 +250,7 @@ class _Signals:
 
 
 def _in_foreground() -> bool:
-    """Whether what is typed at the controlling terminal comes to this process's group."""
+    """Whether this process's group is the foreground group of the controlling terminal."""
     try:
         terminal = os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:

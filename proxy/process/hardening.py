@@ -1,7 +1,7 @@
-"""What a process that holds keys must not be, and what it keeps other programs from.
+"""Harden a process that holds keys: check its environment, and close its memory to other programs.
 
-Asked once, at the start. Whatever would write data or keys somewhere is refused, not undone: it was
-switched on by somebody who should know.
+The checks run once, at the start. A setting that would write data or keys somewhere is refused, not
+reset: it was switched on deliberately, so the operator has to see that it has no effect.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from importlib.metadata import version
 from proxy.errors import ConfigError, Finding, KeyrelayError
 
 LEAST_AIOHTTP = (3, 14, 5)
-"""Older ones have parsers that let requests be smuggled; also said in the package's metadata."""
+"""Older versions have parsers that permit request smuggling. The package metadata repeats this."""
 
 _PR_SET_DUMPABLE = 4  # prctl(2)
 
 
 def harden(*, debuggable: bool) -> None:
-    """``check_surroundings``, and ``seal_memory`` unless it shall stay open. Raises as they do."""
+    """Run ``check_surroundings`` and, unless ``debuggable``, ``seal_memory``. Raises as they do."""
     check_surroundings()
     if not debuggable:
         seal_memory()
 
 
 def check_surroundings() -> None:
-    """Raise ConfigError, with every finding, if this process would leak what it handles.
+    """Raise ConfigError, with every finding, if this process would leak credentials or data.
 
     Imports nothing that opens the file of ``SSLKEYLOGFILE``, as aiohttp does when it is imported.
     """
@@ -62,9 +62,9 @@ def check_surroundings() -> None:
 def seal_memory() -> None:
     """Keep other programs of the same user out of this process's memory and environment.
 
-    No core is dumped, no debugger attaches, ``/proc/PID/environ`` belongs to root. Commands that
-    it runs inherit the first alone. Elsewhere than on Linux there is the first alone. Raises
-    KeyrelayError if the system does not do it.
+    Core dumps are off, debuggers cannot attach, ``/proc/PID/environ`` belongs to root. Child
+    processes inherit only the first; platforms other than Linux have only the first. Raises
+    KeyrelayError if the system refuses.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     if sys.platform.startswith("linux"):
@@ -78,12 +78,12 @@ def seal_memory() -> None:
 
 
 def _asyncio_debugs() -> bool:
-    """As asyncio decides it for every loop that nobody tells otherwise."""
+    """Whether asyncio's debug mode is on by default, by the rule of asyncio itself."""
     return sys.flags.dev_mode or (
         not sys.flags.ignore_environment and bool(os.environ.get("PYTHONASYNCIODEBUG"))
     )
 
 
 def _version(text: str) -> tuple[int, ...]:
-    """The numbers a version begins with."""
+    """Return the first three numbers of a version."""
     return tuple(int(number) for number in re.findall(r"\d+", text)[:3])

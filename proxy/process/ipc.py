@@ -1,8 +1,8 @@
 """Messages between the supervisor and one of its workers, over a pair of unix sockets.
 
-Each is JSON behind its length; a question has a number, which its answer repeats. Descriptors may
-go with a message (``SCM_RIGHTS``, unix(7)). Both ends are the same program and nobody else has the
-sockets, so what comes is believed. Messages may hold credentials: none is ever logged.
+Each message is JSON, preceded by its length. A request has a number, which its reply repeats.
+Descriptors may accompany a message (``SCM_RIGHTS``, unix(7)). Both ends are the same program and no
+other process has the sockets, so messages are trusted. They may hold credentials: none is logged.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from proxy.errors import KeyrelayError
 
 Message = dict[str, Any]
 Answer = Callable[[str, Message, list[int]], Awaitable[Message]]
-"""Answers a message of a kind; the descriptors that came with it are its own from then on."""
+"""Handles a message of a kind and returns the reply. Owns the descriptors that came with it."""
 
 _LENGTH = struct.Struct("!I")
 _READ_BYTES = 1 << 18
@@ -28,14 +28,14 @@ _MOST_DESCRIPTORS = 16
 
 
 class ChannelClosed(KeyrelayError):
-    """The other side is gone, or could not answer."""
+    """The peer has closed the channel, or failed to handle the request."""
 
 
 class Channel:
-    """One end. To be used from the loop's thread.
+    """One end of the channel. To be used from the loop's thread.
 
-    answer  gets what the other side asks or tells, in the order in which it was sent
-    closed  done once the other side is gone or ``close`` was called
+    answer  handles the peer's messages, in the order in which they were sent
+    closed  done once the peer has closed the channel or ``close`` was called
     """
 
     def __init__(self, sock: socket.socket, answer: Answer) -> None:
@@ -53,9 +53,9 @@ class Channel:
         self._loop.add_reader(sock, self._read)
 
     async def ask(self, kind: str, message: Message, descriptors: Sequence[int] = ()) -> Message:
-        """The other side's answer. Raises ChannelClosed. Cancelling is safe.
+        """Send a request and return the peer's reply. Raises ChannelClosed. Cancelling is safe.
 
-        The descriptors, 16 at most, stay the caller's.
+        The descriptors, 16 at most, remain the caller's.
         """
         self._number += 1
         number = self._number
@@ -67,12 +67,12 @@ class Channel:
         finally:
             del self._asked[number]
 
-    def tell(self, kind: str, message: Message, descriptors: Sequence[int] = ()) -> None:
-        """Send what needs no answer. Raises ChannelClosed."""
+    def send(self, kind: str, message: Message, descriptors: Sequence[int] = ()) -> None:
+        """Send a message without a reply. Raises ChannelClosed."""
         self._send({"kind": kind, "message": message}, descriptors)
 
     def close(self) -> None:
-        """End it; whoever waits for an answer gets ChannelClosed. Again: does nothing."""
+        """Close the channel. Pending requests raise ChannelClosed. Idempotent."""
         if self.closed.done():
             return
         self._loop.remove_reader(self._sock)
@@ -92,7 +92,7 @@ class Channel:
 
     @property
     def waiting(self) -> bool:
-        """Whether something could not be sent yet: the other side does not read."""
+        """Whether messages are queued unsent: the peer does not read."""
         return bool(self._unsent)
 
     # -- sending -------------------------------------------------------------------------------
@@ -102,7 +102,7 @@ class Channel:
             raise _gone()
         text = json.dumps({**frame, "descriptors": len(descriptors)}).encode("ascii")
         data = _LENGTH.pack(len(text)) + text
-        # Copies, so that the caller may close his before these have left.
+        # Duplicates, so that the caller may close its own before these are sent.
         copies = [os.dup(one) for one in descriptors]
         self._unsent.append((data, copies))
         self._write()
@@ -148,7 +148,7 @@ class Channel:
             self.close()
 
     def _frame(self) -> Message | None:
-        """The next whole message, if it is there."""
+        """Return the next complete message, None if it is still incomplete."""
         if len(self._taken) < _LENGTH.size:
             return None
         end = _LENGTH.size + _LENGTH.unpack_from(self._taken)[0]
@@ -167,7 +167,7 @@ class Channel:
             return
         answer = self._asked.get(frame["answer"])
         if answer is None or answer.done():
-            return  # nobody waits for it any more
+            return  # the request was cancelled
         if "message" in frame:
             answer.set_result(frame["message"])
         else:
@@ -177,7 +177,7 @@ class Channel:
         reply: Message = {"answer": frame.get("ask")}
         try:
             reply["message"] = await self._answer(frame["kind"], frame["message"], descriptors)
-        except Exception as error:  # noqa: BLE001  whoever asked must hear of it
+        except Exception as error:  # noqa: BLE001  the peer must receive a failure
             text = f"a message of kind {frame['kind']} failed ({type(error).__name__})"
             self._loop.call_exception_handler({"message": text})
         if "ask" in frame and not self.closed.done():

@@ -57,7 +57,7 @@ class OutputWriter:
         self._thread: threading.Thread | None = None
 
     def write(self, text: str) -> None:
-        """Take ``text``, whole lines, for writing. Never blocks for long and never raises."""
+        """Queue ``text``, whole lines, for writing. Never blocks for long and never raises."""
         data = text.encode("utf-8", "backslashreplace")
         with self._changed:
             if self._broken:
@@ -78,7 +78,7 @@ class OutputWriter:
             self._changed.notify_all()
 
     def close(self, seconds: float = END_SECONDS) -> bool:
-        """Wait until everything is written, at most ``seconds``. Whether it is."""
+        """Wait at most ``seconds`` until everything is written. Returns whether it is."""
         with self._changed:
             return self._changed.wait_for(lambda: self._size == 0 or self._broken, seconds)
 
@@ -113,7 +113,7 @@ class OutputWriter:
                 fcntl.lockf(self.lock, fcntl.LOCK_UN)
 
     def _break(self) -> None:
-        """As after ``| head``: requests matter more than their log."""
+        """Discard output after the reader has closed, as ``| head`` does; requests continue."""
         with self._changed:
             self._broken = True
             self._pending.clear()
@@ -124,7 +124,7 @@ class OutputWriter:
 
 
 class StandardStreams:
-    """Standard output for the access log, standard error for what the operator reads."""
+    """Standard output for the access log, standard error for messages to the operator."""
 
     def __init__(self) -> None:
         self.err = OutputWriter(sys.stderr.fileno(), on_dropped=self._report_messages)
@@ -142,7 +142,7 @@ class StandardStreams:
         self.err.write((click.unstyle(text) if self._plain else text) + "\n")
 
     def close(self) -> None:
-        """Give the last lines their time."""
+        """Flush the last lines, each stream for at most END_SECONDS."""
         self.out.close()
         self.err.close()
 

@@ -1,4 +1,4 @@
-"""Running keyrelay as a process: event loop, signals, and what a person sees at the start."""
+"""Run keyrelay as a process: event loop, signals, and the banner at the start."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ from proxy.server.listener import AddressUnavailable, Listener
 if TYPE_CHECKING:
     from proxy.admin.server import Admin
 
-# How long the banner waits for first tokens (seconds), to say how they are. Requests are served
+# How long the banner waits for first tokens (seconds), to show their state. Requests are served
 # meanwhile.
 _SETTLE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where the settings come from.
+    """Source of the settings.
 
-    settings  as they were read at first
+    settings  the settings as first read
     load      reads them again: blocking, raises KeyrelayError
-    files     what ``load`` reads to come to such settings
+    files     the files that ``load`` reads for given settings
     config    the routes file, None if there is none
     """
 
@@ -82,7 +82,7 @@ def serve(
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
-    """Makes event loops: of uvloop where the platform has it, for a tenth less CPU."""
+    """Return a factory of event loops: uvloop's where available, for a tenth less CPU."""
     try:
         import uvloop
     except ImportError:
@@ -100,7 +100,7 @@ async def _serve(
 ) -> None:
     json_log = not sys.stdout.isatty()
     warn = streams.warn
-    # Before anything says that keyrelay runs: whoever reads that may stop it at once.
+    # Before any sign that keyrelay runs: a stop signal may follow that sign at once.
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     app: App
@@ -125,18 +125,18 @@ async def _serve(
         await app.settle(_SETTLE_SECONDS)
         warn(banner(app.routes, app.listeners))
         if opened is not None:
-            # Whoever serves without a terminal has its standard error kept in some log.
+            # Without a terminal standard error usually goes to a log, which must not get the token.
             shown = opened.invitation(private=sys.stderr.isatty())
             warn(f"  inspector  {shown}\n")
         if greet is not None:
             warn(greet(app.listeners[0].url))
-        # What has been built stays: the collector need not look at it again and again.
+        # These objects are permanent: exclude them from every later garbage collection.
         gc.collect()
         gc.freeze()
         notify(READY, warn)
         jobs = {loop.create_task(job) for job in (reloader.watch(), keep_watch(warn))}
         while await signals.get() == signal.SIGHUP:
-            # Not waited for: the next signal may say that it is over.
+            # Not awaited: the next signal may be the one that stops keyrelay.
             jobs.add(loop.create_task(_reload(reloader, warn)))
         for job in jobs:
             job.cancel()
@@ -156,9 +156,9 @@ async def _serve(
 
 
 def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
-    """Be one of several workers. ``descriptor`` leads to the supervisor, which decides on the rest.
+    """Run as one of several workers, with ``descriptor`` as the channel to the supervisor.
 
-    Raises KeyrelayError if it does not.
+    Raises KeyrelayError if it is no such channel.
     """
     hardening.harden(debuggable=debuggable)
     streams = StandardStreams()
@@ -170,21 +170,21 @@ def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
 
 
 def _worker_command(*, debuggable: bool) -> list[str]:
-    """What starts a worker, in the way in which this process was started, but for a number."""
+    """Return the command that starts a worker, without its descriptor: as for this process."""
     started = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     options = ["--debuggable"] if debuggable else []
     return [sys.executable, *started, "run", *options, "--worker"]
 
 
 async def _reload(reloader: Reloader, warn: Callable[[str], object]) -> None:
-    """Reload, and let the service manager know when it begins and that it is over."""
+    """Reload, and notify the service manager of the beginning and the end."""
     notify(reloading(), warn)
     await reloader.reload()
     notify(READY, warn)
 
 
 async def _open_admin(app: App, reloader: Reloader, warn: Callable[[str], object]) -> Admin | None:
-    """The admin listener if there shall be one. Raises KeyrelayError."""
+    """Open the admin listener if it is configured. Raises KeyrelayError."""
     if app.settings.admin is None:
         return None
     from proxy.admin import server as admin  # loads a web server, which nothing else needs
@@ -200,14 +200,14 @@ async def _open_admin(app: App, reloader: Reloader, warn: Callable[[str], object
 
 
 async def _end(app: App, opened: Admin | None) -> None:
-    """Let what is in flight end. The admin listener goes first: no reload may come in between."""
+    """Drain requests in flight. The admin listener closes first: no reload may interfere."""
     if opened is not None:
         await opened.close()
     await app.close()
 
 
 def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
-    """Where it listens and which routes can serve; what the others lack."""
+    """Return the text with the listeners and the state of each route, for the operator."""
     shared = [one.url for one in listeners if one.route is None]
     lines = [f"keyrelay {__version__} on {', '.join(shared)}", ""]
     width = max(len(route.name) for route in routes)
@@ -235,7 +235,7 @@ def _lacks_token(strategy: Strategy) -> bool:
 
 
 def _strategy_lines(route: Route) -> list[str]:
-    """Which strategy serves what, and the state of its token; nothing if there is only a key."""
+    """List each strategy with its paths and the state of its token; empty for a single key."""
     if len(route.strategies) == 1 and not route.strategies[0].renewable:
         return []
     lines = []

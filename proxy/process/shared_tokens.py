@@ -1,8 +1,8 @@
-"""One token for several processes: the supervisor keeps it, its workers ask for it.
+"""One token for several processes: the supervisor caches it, its workers request it.
 
-What a token is made from says which one it is, so a process whose configuration differs for a
-moment can never be given a token for another place. Nothing here is logged; what goes over the
-channel stays between processes of one keyrelay.
+A token is identified by the inputs it is made from, so a process whose configuration differs for a
+moment can never receive a token for another upstream. Nothing here is logged; the channel connects
+only processes of one keyrelay.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from proxy.auth.token_cache import TokenCache
 from proxy.clock import Clock
 from proxy.errors import KeyrelayError, Refusal
 
-# A token of a route that is gone is kept this long (seconds) for requests that began before.
+# A token of a removed route is kept this long (seconds) for requests that began before.
 _FORGET_SECONDS = 600.0
-# Somebody who could not be answered asks again after this long (seconds).
+# Retry delay of a token request that failed within keyrelay (seconds).
 _AGAIN_SECONDS = 1.0
 
 Spawn = Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
 Call = Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]
-"""Takes a question to the supervisor and brings its answer. Raises KeyrelayError."""
+"""Sends a request to the supervisor and returns its reply. Raises KeyrelayError."""
 
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class Shared:
     """A token as it is shared. Holds secret bytes: never printed.
 
-    serial         tells it from its predecessors and successors
-    seconds_left   how long it can be used
-    renew_seconds  when the next one will be there
-    revocable      it may be replaced, and then refused, at any time
-    counts         as of ``FetchedToken``: calls that were made since somebody was told of them
+    serial         distinguishes it from its predecessors and successors
+    seconds_left   remaining time of use
+    renew_seconds  time until the next token is available
+    revocable      whether it may be replaced, and then refused, at any time
+    counts         as of ``FetchedToken``: calls made since the last report of the counts
     """
 
     serial: int
@@ -69,7 +69,7 @@ class Ask(Protocol):
 
 
 class SharedTokenSource:
-    """Asks for a token that another process, or another part of this one, keeps fresh."""
+    """Requests a token from a cache in another process, or in another part of this one."""
 
     def __init__(self, ask: Ask, identity: str) -> None:
         self._ask = ask
@@ -80,7 +80,7 @@ class SharedTokenSource:
         while True:
             known = self._refused
             shared = await self._ask(self._identity, known)
-            # It may have been refused while the answer was on its way.
+            # A provider may have refused the token while the reply was in transit.
             if known is self._refused or self._refused is None:
                 break
             if shared.serial != self._refused.serial:
@@ -107,7 +107,7 @@ class SharedTokenSource:
 
 
 def remote(call: Call) -> Ask:
-    """Asks the supervisor."""
+    """Return an ``Ask`` that sends its requests to the supervisor."""
 
     async def ask(identity: str, refused: Refused | None, *, certain: bool = False) -> Shared:
         question = {
@@ -130,25 +130,25 @@ def remote(call: Call) -> Ask:
 
 @dataclass(slots=True, eq=False)
 class _Entry:
-    """A token that is shared; ``owner`` is the supervisor's own mint, while its route is there."""
+    """A shared token. ``owner`` is the supervisor's own source while its route exists."""
 
     cache: TokenCache
     owner: weakref.ref[SharedTokenSource]
     asked_at: float
     serial: int = 0
     token: Token | None = field(default=None, repr=False)
-    told: tuple[int, int] = (0, 0)
+    reported: tuple[int, int] = (0, 0)
 
-    def untold(self) -> tuple[int, int]:
-        """What the keeper has counted since this was asked last."""
-        before, self.told = self.told, (self.cache.fetches, self.cache.failures)
-        return self.told[0] - before[0], self.told[1] - before[1]
+    def unreported(self) -> tuple[int, int]:
+        """Return the cache's counts since the last call, and mark them as reported."""
+        before, self.reported = self.reported, (self.cache.fetches, self.cache.failures)
+        return self.reported[0] - before[0], self.reported[1] - before[1]
 
 
 class TokenBroker:
-    """The tokens of a supervisor, each kept by one keeper.
+    """The tokens of a supervisor, each in one ``TokenCache``.
 
-    spawn  starts a task that somebody owns
+    spawn  starts a task that the caller owns and ends
     """
 
     def __init__(self, clock: Clock, spawn: Spawn) -> None:
@@ -162,7 +162,10 @@ class TokenBroker:
         source: TokenSource,
         warn: Callable[[str], object] = lambda _line: None,
     ) -> TokenSource:
-        """A source for the supervisor's own strategy; ``source`` is for a token not kept yet."""
+        """Return a source for the supervisor's own strategy.
+
+        ``source`` fetches the tokens of an identity that has no cache yet.
+        """
         shared = SharedTokenSource(self.ask, identity)
         owner, now = weakref.ref(shared), self._clock.monotonic()
         if (entry := self._entries.get(identity)) is None:
@@ -175,13 +178,13 @@ class TokenBroker:
     async def ask(
         self, identity: str, refused: Refused | None = None, *, certain: bool = False
     ) -> Shared:
-        """The token. Raises TokenError. Cancelling harms nobody else who asks."""
+        """Return the token. Raises TokenError. Cancelling does not affect other waiters."""
         self._forget()
         if (entry := self._entries.get(identity)) is None:
             raise _failure("keyrelay's processes have different configurations for a moment")
         entry.asked_at = self._clock.monotonic()
         if refused is not None and entry.token is not None and entry.serial == refused.serial:
-            # Whether that is worth a call is the cache's decision, for everybody.
+            # The cache decides for all processes whether the refusal is worth a call.
             if refused.served:
                 entry.cache.serve(entry.token)
             entry.cache.refuse(entry.token)
@@ -204,14 +207,14 @@ class TokenBroker:
         )
 
     async def answer(self, question: dict[str, Any]) -> dict[str, Any]:
-        """What ``remote`` asks, as JSON. Every call is counted by one of those who ask."""
+        """Handle a request of ``remote``, as JSON. Each fetch is counted in exactly one reply."""
         identity, serial = question["identity"], question["refused"]
         refused = None if serial is None else Refused(serial, question["served"])
         try:
             shared = await self.ask(identity, refused, certain=question["certain"])
         except TokenError as failure:
             return {
-                "counts": self._untold(identity),
+                "counts": self._unreported(identity),
                 "reason": failure.reason,
                 "details": failure.details,
                 "advice": failure.advice,
@@ -221,7 +224,7 @@ class TokenBroker:
                 "spaced": failure.spaced,
             }
         return {
-            "counts": self._untold(identity),
+            "counts": self._unreported(identity),
             "serial": shared.serial,
             "value": base64.b64encode(shared.value).decode("ascii"),
             "seconds_left": shared.seconds_left,
@@ -240,12 +243,12 @@ class TokenBroker:
             entry.cache.close()
         self._entries = {}
 
-    def _untold(self, identity: str) -> tuple[int, int]:
+    def _unreported(self, identity: str) -> tuple[int, int]:
         entry = self._entries.get(identity)
-        return (0, 0) if entry is None else entry.untold()
+        return (0, 0) if entry is None else entry.unreported()
 
     def _forget(self) -> None:
-        """Let go of what belongs to no route any more and was not asked for in a while."""
+        """Drop tokens without a route that no process has requested for _FORGET_SECONDS."""
         old = self._clock.monotonic() - _FORGET_SECONDS
         for identity, entry in list(self._entries.items()):
             if entry.owner() is None and entry.asked_at < old:

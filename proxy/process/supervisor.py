@@ -1,8 +1,9 @@
-"""Several processes that serve one configuration: the supervisor starts, tells and replaces them.
+"""The supervisor of several worker processes with one configuration: starts and replaces them.
 
-It is the process that was started. It accepts no connection itself: it reads the configuration,
-holds the tokens and the listening sockets, and hands to its workers what they need. One that dies
-is replaced; what waits to be accepted meanwhile goes to the others.
+It is the process that the operator started. It serves no request itself: it reads the
+configuration, holds the tokens and the listening sockets, and passes configuration, tokens and
+accepted connections to its workers. A worker that dies is replaced; new connections meanwhile go to
+the other workers.
 """
 
 from __future__ import annotations
@@ -31,23 +32,23 @@ from proxy.routing.route_secrets import ResolvedSecrets, variables_in
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 
-# A worker that ends sooner after its start (seconds) is a failure; that many in a row, while none
-# serves, and there is no sense in going on.
+# A worker that ends sooner after its start (seconds) counts as a failure. After this many failures
+# in a row, while no worker serves, the supervisor gives up.
 _SETTLED_SECONDS = 10.0
 _FAILURES = 5
-# Before a failed one is started again (seconds): doubled each time.
+# Delay before a failed worker is restarted (seconds), doubled each time.
 _PAUSE_FIRST = 0.1
 _PAUSE_MOST = 30.0
-# What several workers say at about the same time (seconds) is said once.
-_SAID_SECONDS = 10.0
+# The same message of several workers within this time (seconds) is printed once.
+_SAME_MESSAGE_SECONDS = 10.0
 _AT_ONCE = 0.0
 
 
 class Supervisor(App):
-    """An ``App`` whose requests are served by processes of its own.
+    """An ``App`` whose requests are served by its worker processes.
 
-    command  starts one, if the descriptor of its channel is added
-    gone     called when it makes no sense to go on; ``failure`` says why
+    command  starts a worker; the descriptor of its channel is appended
+    gone     called when the supervisor gives up; ``failure`` has the reason
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Supervisor(App):
         self._tokens = TokenBroker(SystemClock(), self._spawn)
         self._found_inbound: Secret | None = None
         self._inbound: Secret | None = None
-        # Only added to: what a configuration does not name any more stays in the environment.
+        # Only grows: a variable that a new configuration no longer names is still set.
         self._hidden = resolver.PRIVATE_VARIABLES
         supply = Supply(
             self._read,
@@ -79,13 +80,13 @@ class Supervisor(App):
         self._changed = asyncio.Event()
         self._begun = False
         self._ending = asyncio.Event()
-        self._said: dict[str, float] = {}
+        self._warned: dict[str, float] = {}
         self._log_lock: int
         self._handover: WorkerConfig
         self.failure: KeyrelayError | None = None
 
     async def _start(self) -> None:
-        """As of ``App``, and all workers serve. Raises KeyrelayError, too, if one cannot."""
+        """Start as ``App`` does, and wait for all workers. Raises KeyrelayError if one fails."""
         self._log_lock = lock_file()
         self._stack.callback(os.close, self._log_lock)
         self._stack.callback(self._tokens.close)
@@ -106,17 +107,17 @@ class Supervisor(App):
         return found, self._found_inbound
 
     async def adopt(self, settings: Settings) -> tuple[str, ...]:
-        """As of ``App``; then every worker has been told. One that cannot follow is replaced."""
+        """Adopt as ``App`` does, then configure every worker. A worker that fails is replaced."""
         changed = await super().adopt(settings)
         self._inbound = self._found_inbound
-        await self._tell_all()
+        await self._configure_all()
         return changed
 
     async def add_own(self, address: ListenAddress) -> None:
         await super().add_own(address)
-        await self._tell_all()
+        await self._configure_all()
 
-    async def _tell_all(self) -> None:
+    async def _configure_all(self) -> None:
         self._handover = WorkerConfig(
             self._settings,
             {name: route_service.found for name, route_service in self._services.in_force.items()},
@@ -137,34 +138,34 @@ class Supervisor(App):
         return self._places
 
     def _pass_on(self, address: ListenAddress, connection: socket.socket) -> None:
-        """Give a connection to the worker whose turn it is."""
+        """Pass a connection to the next worker, round robin."""
         with connection:
             turns = [self._workers[one] for one in sorted(self._ready)]
             later = [one for one in turns if one.index > self._last]
-            # One that does not even read what it is told gets none while others do.
+            # A worker that does not read its channel comes last.
             for worker in sorted((*later, *turns), key=lambda one: one.stuck):
-                if worker.tell("connection", {"at": astuple(address)}, connection.fileno()):
+                if worker.send("connection", {"at": astuple(address)}, connection.fileno()):
                     self._last = worker.index
                     return
 
     async def _follow(self, worker: WorkerProcess) -> None:
         why = await worker.take(lambda: self._handover)
-        # Of one that has ended ``_keep`` tells.
+        # ``_keep`` reports a worker that has ended.
         if why and not worker.gone:
             self._ready.discard(worker.index)
-            self._say(f"{worker} cannot serve by the new configuration: {why}")
+            self._warn_once(f"{worker} cannot serve by the new configuration: {why}")
             self._spawn(worker.retire(self._settings.drain_seconds))
 
     def reset(self) -> None:
         self._tokens.reset()
         super().reset()
         for worker in self._workers.values():
-            worker.tell("reset", {})
+            worker.send("reset", {})
 
     async def snapshots(self) -> list[dict[str, Any]]:
-        """How every worker is; what one does not tell in time is missing. For ``merged``."""
+        """Return the snapshots of all workers that reply in time. For ``merged``."""
         every = await asyncio.gather(*(one.snapshot() for one in self._workers.values()))
-        # It is the supervisor that takes configurations, and knows when all of this began.
+        # Only the supervisor has the reloads, the listeners and the time of the start.
         own = snapshot(self)
         mine = {name: own[name] for name in ("started", "listeners", "reloads")}
         return [{**one, **mine} for one in every if one] or [own]
@@ -172,7 +173,7 @@ class Supervisor(App):
     # -- processes -----------------------------------------------------------------------------
 
     async def _keep(self, index: int) -> None:
-        """Have a worker there, one after the other, until it is over."""
+        """Keep one worker running, restarted whenever it ends, until shutdown."""
         failures = 0
         while not self._ending.is_set():
             began = time.monotonic()
@@ -185,25 +186,25 @@ class Supervisor(App):
                 self._changed.set()
                 self._gone()
                 return
-            self._say(f"{why}; another takes its place")
+            self._warn_once(f"{why}; another takes its place")
             if failures:
                 await asyncio.sleep(min(_PAUSE_FIRST * 2 ** (failures - 1), _PAUSE_MOST))
 
     async def _live(self, index: int) -> str:
-        """One worker from its start to its end; why it has ended."""
+        """Run one worker from its start to its end. Returns the reason of its end."""
         try:
             worker = await WorkerProcess.start(
                 index,
                 self._count,
                 self._command,
                 partial(self._answer, index),
-                # Secrets come over the channel.
+                # The worker receives secrets over the channel.
                 resolver.environment_without(self._hidden),
             )
         except OSError as error:
             return f"worker {index + 1} cannot be started: {os.strerror(error.errno or 0)}"
         self._workers[index] = worker
-        worker.tell("log", {}, self._log_lock)
+        worker.send("log", {}, self._log_lock)
         if self._ending.is_set():
             worker.kill()
         why = await worker.take(lambda: self._handover)
@@ -222,28 +223,30 @@ class Supervisor(App):
     async def _answer(
         self, index: int, kind: str, message: Message, _descriptors: list[int]
     ) -> Message:
-        """What a worker asks or tells."""
+        """Handle a message of a worker."""
         match kind:
             case "token":
                 return await self._tokens.answer(message)
             case "warn":
-                self._say(message["line"])
+                self._warn_once(message["line"])
             case "leaving":
                 self._ready.discard(index)
                 self._accept_or_rest()
         return {}
 
-    def _say(self, line: str) -> None:
+    def _warn_once(self, line: str) -> None:
         now = time.monotonic()
-        self._said = {one: at for one, at in self._said.items() if now - at < _SAID_SECONDS}
-        if line not in self._said:
-            self._said[line] = now
+        self._warned = {
+            one: at for one, at in self._warned.items() if now - at < _SAME_MESSAGE_SECONDS
+        }
+        if line not in self._warned:
+            self._warned[line] = now
             self._warn(line)
 
-    # -- the end -------------------------------------------------------------------------------
+    # -- shutdown ------------------------------------------------------------------------------
 
     async def close(self, drain_seconds: float | None = None) -> None:
-        """As of ``App``: workers stop accepting, and let end what is in flight."""
+        """Close as ``App`` does: workers accept nothing more and drain requests in flight."""
         self._ending.set()
         self._places.stop()
         if drain_seconds is None:

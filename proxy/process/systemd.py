@@ -1,6 +1,6 @@
-"""Telling the service manager how far keyrelay is: the datagrams of sd_notify(3).
+"""Notify the service manager of keyrelay's state: the datagrams of sd_notify(3).
 
-Nothing happens where nobody wants to know. One datagram to a socket needs no library.
+Without NOTIFY_SOCKET nothing is sent. One datagram to a socket needs no library.
 """
 
 from __future__ import annotations
@@ -12,45 +12,46 @@ import time
 from collections.abc import Callable
 
 READY = "READY=1"
-"""It serves: at the start, and again when a reload is over."""
+"""Keyrelay serves: sent after the start, and again after each reload."""
 
-# What drain_seconds leaves out: closing what did not end in time.
+# Added to drain_seconds: time to close what did not end within it.
 _CLOSING_SECONDS = 5.0
 
 
 def reloading() -> str:
-    """It takes another configuration; READY has to follow, whatever comes of it."""
+    """Return the state for the start of a reload. READY has to follow, even after a failure."""
     return f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}"
 
 
 def stopping(drain_seconds: float) -> str:
-    """It ends, and may take this long, even where TimeoutStopSec says less."""
+    """Return the state for a shutdown, with its maximum duration, which extends TimeoutStopSec."""
     return f"STOPPING=1\nEXTEND_TIMEOUT_USEC={round((drain_seconds + _CLOSING_SECONDS) * 1e6)}"
 
 
 def notify(state: str, warn: Callable[[str], object]) -> None:
     """Send ``state``, lines of NAME=value, to the manager that NOTIFY_SOCKET names, if any.
 
-    A manager that cannot be told gets a line to ``warn``: it may end keyrelay for being silent, but
-    requests are served. Never blocks.
+    ``warn`` gets a line if that fails: the manager may end keyrelay for its silence, but requests
+    are served meanwhile. Never blocks.
     """
     place = os.environ.get("NOTIFY_SOCKET", "")
     if not place:
         return
-    # "@" stands for the NUL with which names begin that are no files (unix(7)).
+    # "@" stands for the NUL byte at the start of an abstract socket's name (unix(7)).
     address = f"\0{place[1:]}" if place.startswith("@") else place
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
             sender.setblocking(False)
             sender.sendto(state.encode(), address)
     except OSError as error:
-        warn(f"The service manager cannot be told ({place}): {os.strerror(error.errno or 0)}")
+        warn(f"Cannot notify the service manager ({place}): {os.strerror(error.errno or 0)}")
 
 
 async def keep_watch(warn: Callable[[str], object]) -> None:
-    """Tell the manager twice in each WATCHDOG_USEC that the event loop turns, until cancelled.
+    """Send a watchdog notification twice in each WATCHDOG_USEC, until cancelled.
 
-    Returns at once if it does not ask for that (sd_watchdog_enabled(3)).
+    It shows that the event loop runs. Returns at once if no watchdog is configured
+    (sd_watchdog_enabled(3)).
     """
     own = str(os.getpid())
     text = os.environ.get("WATCHDOG_USEC", "")

@@ -1,7 +1,7 @@
-"""One of several processes that serve. What it is, it is told by the supervisor.
+"""A worker process: serves requests with the configuration that the supervisor sends.
 
-It reads no file and fetches no token. When the supervisor is gone, by whatever end, it lets what is
-in flight end, and ends.
+It reads no file and fetches no token. When the supervisor has ended, for whatever reason, the
+worker drains its requests in flight, and ends.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import asyncio
 import gc
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
@@ -29,14 +29,12 @@ from proxy.secrets.secret import Secret
 
 _AT_ONCE = 0.0
 
-Say = Callable[[str], object]
-
 
 async def work(descriptor: int, streams: StandardStreams, *, json_log: bool) -> None:
-    """Serve until the supervisor says that it is over, or is gone, or SIGTERM comes.
+    """Serve until the supervisor ends this worker, or has ended itself, or SIGTERM arrives.
 
-    descriptor  this side of the channel
-    streams     where the access log goes, and messages once the supervisor is gone
+    descriptor  this end of the channel
+    streams     for the access log, and for messages once the supervisor has ended
 
     Raises KeyrelayError if there is no supervisor.
     """
@@ -57,7 +55,7 @@ class _Worker:
         self._now: WorkerConfig | None = None
         self._app: App | None = None
         self._taking = asyncio.Lock()
-        # Seconds to end within, None for those of the settings.
+        # Drain times (seconds), None for the configured one.
         self._ends: asyncio.Queue[float | None] = asyncio.Queue()
 
     async def run(self) -> None:
@@ -67,7 +65,7 @@ class _Worker:
             signal.SIGTERM, lambda: leaving.add(loop.create_task(self._leave()))
         )
         for one in (signal.SIGINT, signal.SIGHUP):
-            # Meant for the supervisor, which tells its workers.
+            # For the supervisor, which sends messages to its workers.
             signal.signal(one, signal.SIG_IGN)
         self._channel.closed.add_done_callback(lambda _: self._ends.put_nowait(None))
         seconds = await self._ends.get()
@@ -86,12 +84,12 @@ class _Worker:
         self._channel.close()
 
     async def _leave(self) -> None:
-        """Somebody ends this worker alone: get no more connections, then end."""
+        """End this worker alone, after a signal: take no more connections, then drain."""
         with suppress(ChannelClosed):
             await self._channel.ask("leaving", {})
         self._ends.put_nowait(None)
 
-    # -- what the supervisor says ----------------------------------------------------------------
+    # -- messages of the supervisor --------------------------------------------------------------
 
     async def _answer(self, kind: str, message: Message, descriptors: list[int]) -> Message:
         match kind:
@@ -112,7 +110,7 @@ class _Worker:
         return {}
 
     async def _take(self, message: Message) -> Message:
-        """Serve by a configuration, the first or another one. ``failed`` says why not."""
+        """Put a configuration in force, the first or a later one. ``failed`` has the error."""
         before = self._now
         try:
             worker_config = WorkerConfig.from_json(message["handover"])
@@ -136,7 +134,7 @@ class _Worker:
             settings,
             write_log=self._streams.log,
             json_log=self._json_log,
-            warn=self._tell,
+            warn=self._warn,
             supply=Supply(
                 read=self._read,
                 share=lambda identity, _source, _warn: SharedTokenSource(
@@ -146,7 +144,7 @@ class _Worker:
             ),
         )
         await app.__aenter__()
-        # What has been built stays: the collector need not look at it again and again.
+        # These objects are permanent: exclude them from every later garbage collection.
         gc.collect()
         gc.freeze()
         return app
@@ -155,8 +153,8 @@ class _Worker:
         assert self._now is not None
         return self._now.found, self._now.inbound
 
-    def _tell(self, line: str) -> None:
+    def _warn(self, line: str) -> None:
         try:
-            self._channel.tell("warn", {"line": line})
+            self._channel.send("warn", {"line": line})
         except ChannelClosed:
             self._streams.warn(line)

@@ -1,7 +1,7 @@
-"""What the supervisor hands to a worker: settings, secrets, and the places at which it serves.
+"""The configuration that a worker receives: settings, secrets and the supervisor's listeners.
 
-The supervisor alone reads files and asks for secrets; so all workers serve the same configuration,
-a program that prints a secret is run once, and nobody is asked for a passphrase twice.
+Only the supervisor reads files and resolves secrets. So all workers serve the same configuration, a
+command that prints a secret runs once, and a passphrase is prompted for once.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ class WorkerConfig:
     """One configuration.
 
     found    the secrets of each route, by its name
-    inbound  the inbound token
-    offers   every place at which the supervisor listens
-    own      further addresses of keyrelay, to which no route leads
+    inbound  the inbound token, None without one
+    offers   every listener of the supervisor
+    own      further addresses of keyrelay, which no route may have as its upstream
     """
 
     settings: Settings
@@ -36,9 +36,9 @@ class WorkerConfig:
     own: tuple[ListenAddress, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """For the channel to a worker alone: this shows the secrets."""
+        """Return the configuration as JSON-able data, secrets included: for the channel only."""
         return {
-            # What was left out stays left out: some settings may only be said where they matter.
+            # Unset fields stay unset: some settings are invalid where they have no effect.
             "settings": self.settings.model_dump(mode="json", by_alias=True, exclude_unset=True),
             "found": {
                 name: {
@@ -57,7 +57,7 @@ class WorkerConfig:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> WorkerConfig:
-        """What ``as_json`` wrote."""
+        """Parse the output of ``as_json``."""
         inbound = document["inbound"]
         return cls(
             Settings.model_validate(document["settings"]),
@@ -81,9 +81,9 @@ class WorkerConfig:
 
 
 def share_of(settings: Settings, index: int, workers: int) -> Settings:
-    """The settings of one of so many workers, with its share of what is bounded.
+    """Return the settings of one of ``workers`` workers, with its share of each bound.
 
-    Shares add up to the bound, but nobody's is less than 1.
+    The shares add up to the bound, but each is at least 1.
     """
     routes = {
         name: route.model_copy(update=dict(_shares(route, index, workers)))
@@ -110,12 +110,12 @@ def _address(address: ListenAddress) -> list[str | int | None]:
 
 
 def secret_as_json(secret: Secret) -> dict[str, str]:
-    """For the channel to a worker alone: this shows the value."""
+    """Return a secret as JSON-able data, for the channel only: it holds the value."""
     value = base64.b64encode(secret.reveal()).decode("ascii")
     return {"name": secret.name, "value": value, "reference": secret.reference}
 
 
 def secret_from_json(document: dict[str, str]) -> Secret:
-    """The secret that ``secret_as_json`` wrote."""
+    """Parse the output of ``secret_as_json``."""
     value = base64.b64decode(document["value"])
     return Secret(document["name"], value, document["reference"])

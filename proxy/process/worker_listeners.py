@@ -1,8 +1,8 @@
-"""Places at which several processes serve: the supervisor accepts, and passes connections on.
+"""Listeners of several processes: the supervisor accepts, and passes connections to workers.
 
-In turn, so that each worker has as many as the others. If all of them accepted from one socket, a
-client's whole pool of connections would often be with one; and to a port that each of them binds
-(SO_REUSEPORT) any other program of the same user could be added.
+Round robin, so that workers have equally many connections. If all workers accepted from one socket,
+a client's whole pool of connections would often go to one of them; and a port that each of them
+binds (SO_REUSEPORT) could be joined by any other program of the same user.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ from proxy.http.address import ListenAddress
 from proxy.server.connection import ClientConnection
 from proxy.server.listener import Listener, open_at
 
-# Connections that are accepted in one turn of the loop.
+# Connections accepted in one turn of the loop.
 _AT_ONCE = 64
-# After an accept that failed, for want of descriptors or memory, it is tried again (seconds).
+# Delay after a failed accept, for lack of descriptors or memory (seconds).
 _PAUSE_SECONDS = 1.0
 
 Pass = Callable[[ListenAddress, socket.socket], None]
-"""Takes a connection that came in at an address; the socket is its own."""
+"""Receives a connection accepted at an address, and owns its socket."""
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerOffer:
-    """A place that the supervisor has opened.
+    """A listener that the supervisor has opened.
 
-    text, owner  the address as it is written, and the route that it is for; None for all
-    address      where it really is
+    text, owner  the address as configured, and the route it belongs to; None for all routes
+    address      the actual address, with the port that was assigned
     """
 
     text: str
@@ -42,7 +42,7 @@ class ListenerOffer:
 
 
 class _Acceptor:
-    """A socket whose connections are passed on, while that is wanted."""
+    """A listening socket whose connections are passed to workers, unless paused."""
 
     def __init__(self, address: ListenAddress, sock: socket.socket, pass_on: Pass) -> None:
         self._address = address
@@ -53,19 +53,19 @@ class _Acceptor:
         sock.setblocking(False)
 
     def begin(self) -> None:
-        """Accept from now on, if it does not yet."""
+        """Start accepting. Idempotent."""
         self._again = None
         self._loop.add_reader(self._sock, self._accept)
 
     def rest(self) -> None:
-        """Let connections wait in the system's queue."""
+        """Pause: connections wait in the system's backlog."""
         if self._again is not None:
             self._again.cancel()
             self._again = None
         self._loop.remove_reader(self._sock)
 
     def close(self) -> None:
-        """Listen no more. Again: does nothing."""
+        """Close the socket. Idempotent."""
         if self._sock.fileno() >= 0:
             self.rest()
             self._sock.close()
@@ -84,7 +84,7 @@ class _Acceptor:
 
 
 class OpenPlaces(ListenerSet):
-    """The supervisor's. It passes nothing on before ``accept`` says so."""
+    """The supervisor's listeners. Paused until ``accept(True)``."""
 
     def __init__(
         self,
@@ -101,7 +101,7 @@ class OpenPlaces(ListenerSet):
         return Listener(opened.address, owner, acceptor, opened.remove)
 
     def accept(self, wanted: bool) -> None:
-        """Whether there is somebody to pass connections on to."""
+        """Accept connections if ``wanted``, else pause: there is no worker to pass them to."""
         for listener in self.listeners:
             acceptor = listener.server
             assert isinstance(acceptor, _Acceptor)
@@ -111,7 +111,7 @@ class OpenPlaces(ListenerSet):
                 acceptor.rest()
 
     def offers(self) -> tuple[ListenerOffer, ...]:
-        """Every place in force."""
+        """Return an offer for each listener in force."""
         return tuple(
             ListenerOffer(text, place.listener.route, place.listener.address)
             for (text, _, _), place in self._in_force.items()
@@ -119,23 +119,23 @@ class OpenPlaces(ListenerSet):
 
 
 class PassedConnections:
-    """Where connections that are passed on arrive at a worker, and who serves them."""
+    """Dispatches the connections that a worker receives to their listeners."""
 
     def __init__(self) -> None:
         self._served: dict[ListenAddress, Accept] = {}
         self.offers: Sequence[ListenerOffer] = ()
 
     def serve(self, text: str, owner: str | None, accept: Accept) -> Listener:
-        """Serve at one of the places offered that nobody serves yet. Raises KeyrelayError."""
+        """Serve one of the offered listeners that is still unserved. Raises KeyrelayError."""
         for offer in self.offers:
-            # Where the system takes the port, one place's text may be another's too.
+            # With port 0 several listeners may have the same text.
             if (offer.text, offer.owner) == (text, owner) and offer.address not in self._served:
                 self._served[offer.address] = accept
                 return Listener(offer.address, owner, _Served(self._served, offer.address))
         raise KeyrelayError(f"the supervisor does not listen at {text}")
 
     async def arrived(self, address: ListenAddress, connection: socket.socket) -> None:
-        """Serve a connection; one that nobody serves any more is closed."""
+        """Serve a connection. Closes it if its listener has been removed."""
         accept = self._served.get(address)
         if accept is None:
             connection.close()
@@ -146,7 +146,7 @@ class PassedConnections:
 
 @dataclass(frozen=True, slots=True)
 class _Served:
-    """Ends what ``PassedConnections.serve`` began."""
+    """Removes the entry that ``PassedConnections.serve`` added, on ``close``."""
 
     served: dict[ListenAddress, Accept]
     address: ListenAddress
@@ -156,7 +156,7 @@ class _Served:
 
 
 class GivenPlaces(ListenerSet):
-    """A worker's."""
+    """A worker's listeners."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""One worker, seen from the process that started it."""
+"""A worker process as the supervisor handles it: start, configuration, end."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from contextlib import suppress
 from proxy.process.ipc import Answer, Channel, ChannelClosed, Message
 from proxy.process.worker_config import WorkerConfig
 
-# One that cannot take a configuration in this time (seconds) is given up.
+# Time limit for putting a configuration in force (seconds).
 _TAKE_SECONDS = 30.0
 _SNAPSHOT_SECONDS = 2.0
-# Beyond the time that work in flight has, it may take this long to end (seconds).
+# Time beyond the drain time within which a worker has to end (seconds).
 _GRACE_SECONDS = 5.0
 
 
 class WorkerProcess:
-    """A process that serves. Made by ``start``.
+    """A worker process. Made by ``start``.
 
-    index  counts the workers from 0; whoever replaces it has the same
+    index  number of the worker, from 0; its replacement has the same
     """
 
     def __init__(
@@ -46,11 +46,11 @@ class WorkerProcess:
         answer: Answer,
         environment: Mapping[str, str],
     ) -> WorkerProcess:
-        """One of so many; it has been told nothing yet. Raises OSError.
+        """Start one of ``workers`` workers, without a configuration. Raises OSError.
 
-        command      what to run, but for the descriptor of its channel
-        answer       as of ``Channel``
-        environment  what it gets of variables: others can read them until it has sealed itself
+        command      the command line, without the descriptor of the channel
+        answer       as for ``Channel``
+        environment  its variables: other programs can read them until it has sealed its memory
 
         If this is cancelled, the process ends by itself.
         """
@@ -62,7 +62,7 @@ class WorkerProcess:
                     str(theirs.fileno()),
                     stdin=asyncio.subprocess.DEVNULL,
                     pass_fds=(theirs.fileno(),),
-                    # What a terminal sends to all (Ctrl-C) is for the supervisor to decide on.
+                    # The terminal's signals (Ctrl-C) must reach the supervisor only.
                     start_new_session=True,
                     env=environment,
                 )
@@ -76,24 +76,27 @@ class WorkerProcess:
 
     @property
     def gone(self) -> bool:
-        """Whether it can be told nothing any more."""
+        """Whether its channel is closed."""
         return self._channel.closed.done()
 
     @property
     def stuck(self) -> bool:
-        """Whether it does not even read what it was told."""
+        """Whether messages are queued because it does not read its channel."""
         return self._channel.waiting
 
-    def tell(self, kind: str, message: Message, *descriptors: int) -> bool:
-        """Whether that could be sent."""
+    def send(self, kind: str, message: Message, *descriptors: int) -> bool:
+        """Send a message without a reply. Returns whether the channel was open."""
         try:
-            self._channel.tell(kind, message, descriptors)
+            self._channel.send(kind, message, descriptors)
         except ChannelClosed:
             return False
         return True
 
     async def take(self, current: Callable[[], WorkerConfig]) -> str:
-        """Serve by the configuration in force, which may change meanwhile; why not, or ""."""
+        """Send the current configuration, which may change meanwhile.
+
+        Returns the reason why the worker cannot serve it, "" if it can.
+        """
         while self._serves is not (worker_config := current()):
             message = {
                 "handover": worker_config.as_json(),
@@ -114,7 +117,7 @@ class WorkerProcess:
         return ""
 
     async def snapshot(self) -> Message:
-        """How it is; empty if it does not say so in time."""
+        """Return its snapshot, empty if there is no reply within _SNAPSHOT_SECONDS."""
         try:
             async with asyncio.timeout(_SNAPSHOT_SECONDS):
                 return await self._channel.ask("snapshot", {})
@@ -122,7 +125,7 @@ class WorkerProcess:
             return {}
 
     async def ended(self) -> str:
-        """Wait for its end; how that was."""
+        """Wait until the process has ended. Returns how it ended."""
         code = await self._process.wait()
         self._channel.close()
         if code >= 0:
@@ -130,11 +133,11 @@ class WorkerProcess:
         return f"was ended by {signal.Signals(-code).name}"
 
     async def retire(self, seconds: float) -> None:
-        """Let it end what is in flight within that time, and wait for its end.
+        """Let it drain for ``seconds``, and wait for its end; kill it if it takes longer.
 
-        To be called again with less if this is cancelled.
+        To be called again with a shorter time if this is cancelled.
         """
-        self.tell("end", {"seconds": seconds})
+        self.send("end", {"seconds": seconds})
         try:
             async with asyncio.timeout(seconds + _GRACE_SECONDS):
                 await self.ended()
@@ -143,16 +146,16 @@ class WorkerProcess:
             await self.ended()
 
     def kill(self) -> None:
-        """End it now."""
+        """Kill the process and close its channel."""
         with suppress(ProcessLookupError):
             self._process.kill()
         self._channel.close()
 
 
 def lock_file() -> int:
-    """A descriptor of a file without a name, to be locked by one process at a time."""
+    """Return the descriptor of an unnamed file, to be locked by one process at a time."""
     if sys.platform == "linux":
-        # There may be no place to write a file.
+        # No directory may be writable.
         return os.memfd_create("keyrelay")
     else:  # noqa: RET505  so that mypy sees two platforms
         with tempfile.TemporaryFile() as file:

@@ -87,7 +87,7 @@ async def test_descriptors_go_along(tmp_path: Any) -> None:
                 path = tmp_path / f"{turn}{number}"
                 path.write_text(path.name)
                 descriptors.append(os.open(path, os.O_RDONLY))
-            first.tell("files", {"fill": "x" * 300_000}, descriptors)
+            first.send("files", {"fill": "x" * 300_000}, descriptors)
             for one in descriptors:
                 os.close(one)
         await first.ask("end", {})
@@ -114,7 +114,7 @@ async def test_the_end_is_noticed() -> None:
         with pytest.raises(ChannelClosed):
             await first.ask("x", {})
         with pytest.raises(ChannelClosed):
-            first.tell("x", {})
+            first.send("x", {})
 
 
 async def test_what_is_not_read_any_more_is_given_up() -> None:
@@ -123,8 +123,8 @@ async def test_what_is_not_read_any_more_is_given_up() -> None:
     here, there = socket.socketpair()
     with there:
         channel = Channel(here, nothing)
-        channel.tell("x", {"fill": "x" * 3_000_000})
-        channel.tell("y", {}, [ours])
+        channel.send("x", {"fill": "x" * 3_000_000})
+        channel.send("y", {}, [ours])
         os.close(ours)
         os.write(theirs, b"the copy is there to read it")
     await until(channel.closed.done)

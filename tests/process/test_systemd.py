@@ -79,7 +79,7 @@ def test_a_manager_that_is_gone_is_mentioned(
     warnings: list[str] = []
     notify(READY, warnings.append)
     assert warnings == [
-        f"The service manager cannot be told ({tmp_path}/gone): No such file or directory"
+        f"Cannot notify the service manager ({tmp_path}/gone): No such file or directory"
     ]
 
 

@@ -36,7 +36,7 @@ async def test_how_it_ended_is_said() -> None:
     one = await start("raise SystemExit(3)")
     assert await one.ended() == "ended with exit code 3"
     assert one.gone
-    assert not one.tell("end", {"seconds": 0})
+    assert not one.send("end", {"seconds": 0})
     assert await one.take(lambda: HANDOVER) == "it has ended"
     assert await one.snapshot() == {}
     two = await start("import time; time.sleep(60)")
@@ -79,7 +79,7 @@ async def test_one_that_does_not_listen_is_killed_in_the_end() -> None:
     """It gets the time for what is in flight, and some seconds."""
     one = await start("import time; time.sleep(60)")
     stuck = [one.stuck]
-    assert one.tell("fill", {"x": "x" * 1_000_000})
+    assert one.send("fill", {"x": "x" * 1_000_000})
     stuck.append(one.stuck)
     assert stuck == [False, True]
     began = asyncio.get_running_loop().time()
