@@ -268,6 +268,12 @@ class RouteSettings(Node):
         description="Whether the credential is redacted in every response body, not only in "
         "headers and in bodies of errors. False by default: it costs time and compression.",
     )
+    pass_forwarded: Flag = Field(
+        default=False,
+        description="Whether `Forwarded`, `Via`, `X-Forwarded-*`, `X-Real-IP` and similar headers "
+        "of proxies in front of keyrelay reach the provider. False by default: they describe this "
+        "machine and its network. True for an API of your own that evaluates them.",
+    )
     connect_timeout_seconds: Seconds = Field(
         default=10,
         gt=0,

@@ -52,7 +52,9 @@ CREDENTIAL_HEADERS = frozenset(
         b"x-api-key",
         b"x-api-token",
         b"x-apikey",
+        b"x-auth-request-access-token",
         b"x-auth-token",
+        b"x-forwarded-access-token",
         b"x-gladia-key",
         b"x-goog-api-key",
         b"x-goog-iam-authorization-token",
@@ -114,6 +116,58 @@ NOT_FORWARDED = frozenset(
         b"x-rewrite-url",
     }
 )
+
+# Fields of proxies and load balancers in front of keyrelay: addresses, names and software of this
+# machine and its network. Providers have no use for them, and some derive the client's address,
+# their own URLs or a loop from them. Besides these, every field whose name begins with
+# ``X-Forwarded-``. A route with ``pass_forwarded`` forwards them.
+FORWARDING_FIELDS = frozenset(
+    {
+        b"cdn-loop",
+        b"cf-connecting-ip",
+        b"cf-connecting-ipv6",
+        b"cf-ipcountry",
+        b"cf-pseudo-ipv4",
+        b"cf-ray",
+        b"cf-visitor",
+        b"client-ip",
+        b"fastly-client-ip",
+        b"fly-client-ip",
+        b"forwarded",
+        b"forwarded-for",
+        b"front-end-https",
+        b"proxy-client-ip",
+        b"true-client-ip",
+        b"via",
+        b"wl-proxy-client-ip",
+        b"x-appengine-user-ip",
+        b"x-azure-clientip",
+        b"x-azure-socketip",
+        b"x-client-ip",
+        b"x-cluster-client-ip",
+        b"x-envoy-external-address",
+        b"x-envoy-internal",
+        b"x-envoy-original-path",
+        b"x-forwarded",
+        b"x-forwarded-for",
+        b"x-nginx-proxy",
+        b"x-original-for",
+        b"x-original-forwarded-for",
+        b"x-original-host",
+        b"x-original-proto",
+        b"x-originating-ip",
+        b"x-proxyuser-ip",
+        b"x-real-ip",
+        b"x-real-port",
+        b"x-remote-addr",
+        b"x-remote-ip",
+        b"x-scheme",
+    }
+)
+_FORWARDED = b"x-forwarded-"
+_FORWARDED_SIZE = len(_FORWARDED)
+# In the set of dropped names it stands for all that begin with ``X-Forwarded-``.
+_FORWARDED_FOR = b"x-forwarded-for"
 
 DROPPED_FROM_REQUESTS = HOP_BY_HOP | CREDENTIAL_HEADERS | NOT_FORWARDED
 
@@ -197,7 +251,8 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
     """The field lines to forward to the provider, as one block of CRLF-terminated lines.
 
     ``dropped`` holds lower-case names. A name with ``_`` is treated as its variant with ``-``: many
-    servers do not distinguish them (CGI), so ``X_Api_Key`` would be a second ``X-Api-Key``.
+    servers do not distinguish them (CGI), so ``X_Api_Key`` would be a second ``X-Api-Key``. With
+    ``x-forwarded-for`` every name that begins with ``x-forwarded-`` is dropped.
     """
     parts: list[bytes] = []
     for name, value in raw:
@@ -209,9 +264,11 @@ def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:
                     return request_fields(*_without_connection(raw, dropped))
             continue
         if b"_" in lower:
-            variant = lower.replace(b"_", b"-")
-            if variant in dropped or variant in _EXACT_NAMES:
+            lower = lower.replace(b"_", b"-")
+            if lower in dropped or lower in _EXACT_NAMES:
                 continue
+        if lower[:_FORWARDED_SIZE] == _FORWARDED and _FORWARDED_FOR in dropped:
+            continue
         parts += (name, b": ", value, b"\r\n")
     return b"".join(parts)
 

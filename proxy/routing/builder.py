@@ -12,7 +12,12 @@ from proxy.config.route import RouteSettings
 from proxy.config.template import parse_template
 from proxy.errors import SecretUnavailable
 from proxy.http.address import parse_upstream
-from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS, URL_FIELDS
+from proxy.http.headers import (
+    CREDENTIAL_SUBPROTOCOLS,
+    DROPPED_FROM_REQUESTS,
+    FORWARDING_FIELDS,
+    URL_FIELDS,
+)
 from proxy.http.path_patterns import PatternSet
 from proxy.routing.route import RewriteRules, Route
 from proxy.routing.route_secrets import ResolvedSecrets
@@ -58,6 +63,7 @@ def compile_route(
             base_path=base_path.encode("ascii"),
             dropped_headers=DROPPED_FROM_REQUESTS
             | withheld
+            | (frozenset() if settings.pass_forwarded else FORWARDING_FIELDS)
             # Bodies to be redacted should not be compressed.
             | ({b"accept-encoding"} if settings.mask_bodies else frozenset())
             | {header.lower().encode() for header in carriers}

@@ -15,6 +15,7 @@ from proxy.http.headers import (
     DROPPED_FOR_BROWSERS,
     DROPPED_FROM_REQUESTS,
     DROPPED_FROM_RESPONSES,
+    FORWARDING_FIELDS,
     URL_FIELDS,
     _special,
     request_fields,
@@ -161,6 +162,53 @@ def test_common_credentials_are_not_forwarded(name: bytes) -> None:
 def test_fields_that_clients_must_not_set_are_not_forwarded(name: bytes) -> None:
     """T20, T23: overrides, framing, upgrades and a browser's marks never reach the provider."""
     assert sent((name, b"DELETE")) == b""
+
+
+FORWARDING = [
+    b"Forwarded",
+    b"Via",
+    b"X-Forwarded",
+    b"X-Forwarded-For",
+    b"x-forwarded-host",
+    b"X-Forwarded-Proto",
+    b"X-FORWARDED-PORT",
+    b"X-Forwarded-Prefix",
+    b"X-Forwarded-Client-Cert",
+    b"X-Forwarded-User",
+    b"X-Forwarded-Of-A-Proxy-Yet-Unknown",
+    b"X_Forwarded_For",
+    b"X_Forwarded-Email",
+    b"X-Real-IP",
+    b"X-Client-IP",
+    b"X-Cluster-Client-IP",
+    b"True-Client-IP",
+    b"CF-Connecting-IP",
+    b"CF-Ray",
+    b"CDN-Loop",
+    b"Fly-Client-IP",
+    b"X-Original-Host",
+    b"X-Original-Forwarded-For",
+    b"X-Envoy-External-Address",
+    b"X-Scheme",
+]
+
+
+@pytest.mark.parametrize("name", FORWARDING)
+def test_fields_of_proxies_in_front_of_keyrelay_are_dropped_by_marker(name: bytes) -> None:
+    """They describe this machine: dropped in every spelling, and forwarded where a route asks."""
+    line = (name, b"192.0.2.7")
+    kept = b"X-Forward: 1\r\n"
+    dropped = DROPPED_FROM_REQUESTS | FORWARDING_FIELDS
+    assert request_fields((line, (b"X-Forward", b"1")), dropped) == kept
+    named = (line, (b"Connection", b"close, X-Custom"), (b"X-Forward", b"1"))
+    assert request_fields(named, dropped) == kept
+    assert request_fields((line,), DROPPED_FROM_REQUESTS) == name + b": 192.0.2.7\r\n"
+
+
+@pytest.mark.parametrize("name", [b"X-Forwarded-Access-Token", b"X-Auth-Request-Access-Token"])
+def test_a_user_s_token_of_an_authenticating_proxy_is_a_credential(name: bytes) -> None:
+    """It never reaches a provider, whatever the route passes."""
+    assert request_fields(((name, b"dummy-token"),), DROPPED_FROM_REQUESTS) == b""
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
 from proxy.errors import SecretUnavailable
 from proxy.forwarding.upstream_request import UpstreamRequest
-from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS
+from proxy.http.headers import CREDENTIAL_SUBPROTOCOLS, DROPPED_FROM_REQUESTS, FORWARDING_FIELDS
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
@@ -86,7 +86,8 @@ def test_every_place_of_a_credential_is_emptied_first() -> None:
         strip={"headers": ["X-Legacy"], "query": ["sig nature"], "subprotocols": ["Acme."]},
     )
     rules = route.rules
-    assert rules.dropped_headers == DROPPED_FROM_REQUESTS | {b"x-acme-key", b"x-other", b"x-legacy"}
+    placed = {b"x-acme-key", b"x-other", b"x-legacy"}
+    assert rules.dropped_headers == DROPPED_FROM_REQUESTS | FORWARDING_FIELDS | placed
     assert rules.dropped_query == {b"acme_key", b"gone", b"sig nature"}
     assert rules.subprotocols == (*CREDENTIAL_SUBPROTOCOLS, b"acme.")
 
@@ -257,3 +258,14 @@ def test_a_sealed_value_for_another_strategy_than_the_token_s() -> None:
     document["secrets"] = {"a": "env:A", "b": "env:B", "c": SEALED}
     document["auth"][1]["http"] = [{"header": "X-Acme-Key", "value": "{c}"}]
     assert find_secrets(RouteSettings.model_validate(document), resolve).lacking == {}
+
+
+def test_fields_of_proxies_in_front_are_forwarded_only_where_the_route_passes_them() -> None:
+    """``pass_forwarded`` is off by default; a direct call has no such fields."""
+    fields = [("X-Forwarded-For", "192.0.2.7"), ("Via", "1.1 dev"), ("Accept", "*/*")]
+    plain = sent(compiled(), "/acme/v1", *fields)
+    assert b"192.0.2.7" not in plain
+    assert b"Via" not in plain
+    assert b"Accept: */*\r\n" in plain
+    passed = sent(compiled(pass_forwarded=True), "/acme/v1", *fields)
+    assert b"X-Forwarded-For: 192.0.2.7\r\nVia: 1.1 dev\r\nAccept: */*\r\n" in passed
