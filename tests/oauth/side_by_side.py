@@ -1,8 +1,8 @@
 """Two keyrelay processes with two routes each, at every server, lifetime and grant at once.
 
-What `make test-oauth` spends most of its time on. The clients of a case ask about once a second
-through each of the four routes; a tenth of the requests carries a body that is too large to be
-sent again.
+What `make test-oauth` spends most of its time on. The clients of a case ask about every two
+seconds through each of the four routes; a tenth of the requests carries a body that is too large
+to be sent again.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import aiohttp
 from .authorization_servers import Keyrelay, Server, credentials, keyrelay, refresh, route, variable
 
 SECONDS = float(os.environ.get("OAUTH_SECONDS", "60"))
-_PAUSE = 1.0
+_PAUSE = 2.0
 _LARGE = b"x" * 100_000
 
 

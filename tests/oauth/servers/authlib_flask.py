@@ -220,6 +220,8 @@ def audience(url: str) -> None:
 
 
 if __name__ == "__main__":
+    # The grants name the method, so it has to be there before any client is authenticated.
+    audience("http://127.0.0.1/token")
     serve(
         app.wsgi_app,
         {
