@@ -100,9 +100,13 @@ class Strategy(ABC):
         self._paths = paths
 
     def serves(self, method: str, path: str, *, websocket: bool) -> bool:
-        """Whether a request is this strategy's. ``path`` is raw, from the route's prefix on."""
+        """Whether a request is this strategy's. ``path`` is raw, from the route's prefix on.
+
+        In any reading of the path, as for ``deny``: a request whose path the provider folds must
+        not get the credential of another strategy.
+        """
         return self.carries(websocket=websocket) and (
-            self._paths is None or self._paths.matches(method, path)
+            self._paths is None or self._paths.catches(method, path)
         )
 
     @property

@@ -101,7 +101,11 @@ def _follow(
     settings: Settings, routes: list[Route], request: Request, steps: list[tuple[str, str]]
 ) -> str | None:
     table = Router(routes, _owner(settings, routes, request))
-    guard = Guard(served_hosts(settings) | table.hosts, frozenset(settings.browsers.origins))
+    guard = Guard(
+        served_hosts(settings) | table.hosts,
+        frozenset(settings.browsers.origins),
+        own_root=table.roots,
+    )
     host, page = guard.admit(request)
     who = "no browser" if page is None else f"a page of the allowed origin {page}"
     if settings.inbound_token is not None:

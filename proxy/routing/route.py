@@ -54,15 +54,6 @@ class Route:
         Raises Refusal if the route's rules forbid the request, or no strategy serves it.
         """
         method = request.method
-        if rest.startswith(b"//") and not self.rules.base_path:
-            # Some servers interpret "//" as the beginning of a host, and then serve another path
-            # than the checked one.
-            raise Refusal(
-                400,
-                "bad-target",
-                f"Two slashes follow the prefix of the route {self.name}.",
-                "Write one; the base URL for an SDK ends without a slash.",
-            )
         if method not in self.methods:
             raise Refusal(
                 405,

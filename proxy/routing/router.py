@@ -66,8 +66,17 @@ class Router:
         """Whether this host serves all routes by prefix, and keyrelay's own pages."""
         return self._only is None and host not in self._by_host
 
+    def roots(self, host: str) -> bool:
+        """Whether this host serves a single route, without a prefix."""
+        return not self.shares(host)
+
     def find(self, host: str, request: Request) -> Match:
-        """The route of a request that the guard has admitted. Raises Refusal (404)."""
+        """The route of a request that the guard has admitted. Raises Refusal (404).
+
+        Slashes that follow the prefix become one, since a base URL with a slash at its end, and
+        servers that take "//" for the beginning of a host, would make them another path. Rules,
+        strategies and the provider get the same one.
+        """
         route = self._only or self._by_host.get(host)
         path = request.path
         if route is not None:
@@ -83,6 +92,9 @@ class Router:
             prefix = path[:end]
             route = self._by_prefix.get(prefix)
             if route is not None:
-                return Match(route, prefix, path[end:], self._served)
+                rest = path[end:]
+                if rest.startswith(b"//"):
+                    rest = b"/" + rest.lstrip(b"/")
+                return Match(route, prefix, rest, self._served)
         names = ", ".join(sorted(prefix.decode() for prefix in self._by_prefix))
         raise Refusal(404, "no-route", "No route has this path.", f"The routes are: {names}.")

@@ -54,6 +54,8 @@ class Guard:
     token      the inbound token that clients must send; None if none is required
     own_pages  whether ``/-/health`` at a host is keyrelay's own, which requires no token. At a host
                of a single route it is the provider's.
+    own_root   whether paths at a host are a single route's from their beginning. Slashes that begin
+               them are then made one.
     """
 
     def __init__(
@@ -62,11 +64,13 @@ class Guard:
         origins: frozenset[str],
         token: InboundToken | None = None,
         own_pages: Callable[[str], bool] = lambda _host: False,
+        own_root: Callable[[str], bool] = lambda _host: False,
     ) -> None:
         self._hosts = hosts
         self._origins = origins
         self._token = token
         self._own_pages = own_pages
+        self._own_root = own_root
         # Cache of admitted Host values: clients repeat the same one.
         self._admitted: dict[str, str] = {}
         self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
@@ -113,6 +117,8 @@ class Guard:
                 # Without user and password, which must not reach the log.
                 raise _wrong_host(absolute[1].rpartition(b"@")[2].decode("latin-1"))
             request.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
+        if request.target.startswith(b"//") and self._own_root(host):
+            request.set_target(b"/" + request.target.lstrip(b"/"))
         if request.target != b"*":
             check_target(request)
         return host

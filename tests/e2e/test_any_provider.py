@@ -152,7 +152,7 @@ async def test_redirects_are_not_followed(
         ("{origin}/v0/x?api_key=dummy-hume-key&page=%202#top", "/hume/v0/x?page=%202#top"),
         ("/v0/x", "/hume/v0/x"),
         ("{origin}", "/hume"),
-        ("next?page=2", "next?page=2"),
+        ("next?page=2", "/hume/v0/next?page=2"),
     ],
 )
 async def test_a_location_of_the_provider_stays_in_the_route(

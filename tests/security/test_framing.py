@@ -1109,7 +1109,7 @@ def inspect(target: bytes, head: bytes, route: Route) -> None:
     rest = sent[len(base) :]
     for credential in (b"/bot" + SECRET, b"?key=" + SECRET, b"&key=" + SECRET):
         rest = rest.replace(credential, b"")
-    admitted = target.removeprefix(b"/api")
+    admitted = re.sub(rb"\A/+", b"/", target.removeprefix(b"/api"))
     if not base and not admitted.startswith(b"/"):
         admitted = b"/" + admitted  # no target is without a path
     assert rest in {admitted, admitted.removesuffix(b"?")}
@@ -1166,7 +1166,9 @@ async def test_hundreds_of_targets_through_sockets(dummy_key: bytes) -> None:
             for line, fields, body in strict.requests:
                 method, path, version = line.split(b" ")
                 assert (method, version, body) == (b"GET", b"HTTP/1.1", b"")
-                assert b"/api" + path.removeprefix(b"/v2") in sent
+                # Slashes that follow the prefix are made one.
+                folded = re.sub(rb"(?<=/api)/+", b"/", sent)
+                assert b"/api" + path.removeprefix(b"/v2") in folded
                 hosts = [value for name, value in fields if name == b"host"]
                 assert hosts == [b"127.0.0.1:%d" % provider.port]
                 assert [value for _, value in fields].count(SECRET) == 1
