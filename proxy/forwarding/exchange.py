@@ -353,6 +353,7 @@ class ProxyExchange:
         """End the exchange: the provider's connection failed before the end of the response."""
         self._connection = None
         if self._rewriter is not None:
+            self._record.log_detail = failure.detail
             self._end(failure.proxy_error)
             # Written bytes are flushed; the missing end of the framing marks the error. An HTTP/1.0
             # client accepts any clean end, so its connection is reset.

@@ -19,6 +19,7 @@ from aiohttp.http_parser import HttpRequestParser, HttpResponseParser
 from multidict import CIMultiDictProxy
 
 from proxy.errors import KeyrelayError, Refusal
+from proxy.http import malformed
 from proxy.http.request import RawHeaders, Request
 from proxy.http.response import ResponseHead
 
@@ -170,8 +171,8 @@ def request(head: RequestHead) -> Request:
 def response_head(message: ParsedResponse) -> ResponseHead:
     """Convert a parser message to ``ResponseHead``.
 
-    Raises ValueError for CR, LF and other control characters in a field, and for a space in a field
-    name. The response parser is lenient, and such a line must not become a second field at the
+    Raises ValueError, with a constant text, for CR, LF and other control characters in a field, and
+    for a space in a field name. The response parser is lenient, and such a line must not become a second field at the
     client, nor a Content-Length that only some clients accept (RFC 9112 section 5.1).
     """
     lines = []
@@ -206,4 +207,6 @@ def refusal(error: HttpProcessingError) -> Refusal:
         return Refusal(400, "bad-target", "The request target is not a plain absolute path.")
     if "Too many headers" in error.message:
         return Refusal(431, "head-too-large", "The request has more than 128 header fields.")
-    return Refusal(400, "bad-request", "The request is not well-formed HTTP/1.1.")
+    return Refusal(
+        400, "bad-request", f"The request is not well-formed HTTP/1.1: {malformed.reason(error)}."
+    )

@@ -166,6 +166,8 @@ def as_refusal(failure: UpstreamFailure) -> Refusal:
         failure.detail,
         _ADVICE.get(failure.proxy_error, ""),
         proxy_error=failure.proxy_error,
+        # Its text is keyrelay's own. The response is often lost in the client; the log is not.
+        log_detail=failure.detail,
     )
 
 

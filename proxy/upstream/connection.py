@@ -13,6 +13,7 @@ import ssl
 from typing import Protocol, cast
 
 from proxy.errors import UpstreamFailure
+from proxy.http import malformed
 from proxy.http import parser as http_parser
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
@@ -289,8 +290,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.state = _RECEIVING
         try:
             messages, _, tail = self._parser.feed_data(data)
-        except http_parser.HttpProcessingError:
-            self._fail("http_protocol_error", "The provider's response is not well-formed HTTP.")
+        except http_parser.HttpProcessingError as error:
+            self._malformed(malformed.reason(error))
             return
         if self._payload is not None:
             body = self._payload.read_nowait()
@@ -302,8 +303,8 @@ class UpstreamConnection(asyncio.Protocol):
         for position, (message, payload) in enumerate(messages, 1):
             try:
                 head = http_parser.response_head(message)
-            except ValueError:
-                self._fail("http_protocol_error", "The provider's response is invalid.")
+            except ValueError as error:
+                self._malformed(str(error))
                 return
             if head.code == 101:
                 if self._upgrading:
@@ -385,6 +386,12 @@ class UpstreamConnection(asyncio.Protocol):
             listener.on_response_body(body, ended=True)
         else:
             listener.on_response_start(head, body, ended=True)
+
+    def _malformed(self, what: str) -> None:
+        """Fail the request. ``what`` is a constant text, without any byte of the response."""
+        self._fail(
+            "http_protocol_error", f"The provider's response is not well-formed HTTP: {what}."
+        )
 
     def _fail(
         self, proxy_error: str, detail: str, *, timed_out: bool = False, unread: bool = False

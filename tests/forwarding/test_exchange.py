@@ -899,6 +899,62 @@ async def test_a_faulty_provider(dummy_key: bytes, answer: bytes | None, error: 
         assert running.app.exchange_log.recent[0].outcome == error
 
 
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\nok", "more than one C"),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n",
+            "both Content-Length and Transfer-Encoding",
+        ),
+        (b"HTTP/1.1 200 OK\r\nX-A : a\r\nContent-Length: 2\r\n\r\nok", "a space before the colon"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok", "contains a space"),
+    ],
+)
+async def test_a_502_names_what_was_not_well_formed(
+    dummy_key: bytes, answer: bytes, reason: str
+) -> None:
+    """In the response, and in the record that log and inspector show."""
+    recording = Recording(answer)
+    async with (
+        raw_provider(recording.serve) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(GET)
+        status, _, body = await client.answer()
+        assert status == 502
+        assert reason.encode() in body
+        await until(lambda: running.lines)
+        assert reason in running.lines[0]
+        assert reason in running.app.exchange_log.recent[0].log_detail
+
+
+async def test_broken_chunks_are_named_in_the_log(dummy_key: bytes) -> None:
+    """Where the response has begun, only the log can have the reason."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n")
+        await begun.wait()
+        writer.write(b"zz\r\n")
+        await reader.read()
+
+    begun = asyncio.Event()
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(GET)
+        await client.head()
+        begun.set()
+        await client.rest()
+        record = running.app.exchange_log.recent[0]
+        assert record.outcome == "http_protocol_error"
+        assert "a chunk size that is no hexadecimal number" in record.log_detail
+
+
 async def test_a_provider_that_is_not_there(dummy_key: bytes) -> None:
     """A refused connection is a 502 with advice; HEAD gets it without a body."""
     async with raw_provider(answering(OK)) as provider:
