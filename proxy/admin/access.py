@@ -1,8 +1,8 @@
-"""Who may ask the admin listener: the same thoughts as in ``guard``, with other answers.
+"""Access control of the admin listener: the checks of ``server.guard``, with other rules.
 
-It serves one page of its own and what that page asks for. A foreign page fails at
-``Sec-Fetch-Site`` or ``Origin``, a name that was bound to this machine afterwards at ``Host``,
-another user or program of this machine at the token. No answer ever allows another origin.
+The listener serves one page and the requests of that page. A foreign page fails the check of
+``Sec-Fetch-Site`` or ``Origin``, a rebound DNS name the check of ``Host``, another user or program
+of this machine the check of the token. No response ever allows another origin.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ _BEARER = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +(.*)", re.DOTALL)
 
 
 class AdminGuard:
-    """The gate of one admin listener.
+    """The guard of one admin listener.
 
-    address  where it listens, with the port that was taken
-    token    what requests for data bring; None on a unix socket, whose mode says who may
+    address  its address, with the actual port
+    token    required of requests for data; None on a unix socket, which its file mode protects
     """
 
     def __init__(self, address: ListenAddress, token: str | None) -> None:
@@ -35,10 +35,10 @@ class AdminGuard:
         self._digest = None if token is None else hashlib.sha256(token.encode()).digest()
 
     def admit(self, headers: Mapping[str, Sequence[str]], *, data: bool) -> None:
-        """Raise Refusal if the request may not pass.
+        """Raise Refusal if the request is not permitted.
 
         headers  all values by lower-case name
-        data     whether it asks for more than the page's own files, which hold nothing
+        data     whether it requests more than the page's own files, which hold no data
         """
         self._check_host(headers.get("host", ()))
         self._check_page(headers)
@@ -46,7 +46,7 @@ class AdminGuard:
             self._check_token(self._digest, headers.get("authorization", ()))
 
     def _check_host(self, values: Sequence[str]) -> None:
-        """No browser reaches a unix socket, so there its name tells nothing."""
+        """Check Host against DNS rebinding. Browsers cannot reach a unix socket: no check there."""
         if self._hosts is None:
             return
         if len(values) != 1 or values[0].lower() not in self._hosts:
@@ -58,7 +58,7 @@ class AdminGuard:
             )
 
     def _check_page(self, headers: Mapping[str, Sequence[str]]) -> None:
-        """Its own page, an address that was typed, or no browser at all."""
+        """Permit the listener's own page, a typed address, and clients other than browsers."""
         origins, sites = headers.get("origin", ()), headers.get("sec-fetch-site", ())
         hosts = headers.get("host", ())
         own = [f"http://{host.lower()}" for host in hosts[:1]]
@@ -74,7 +74,7 @@ class AdminGuard:
             )
 
     def _check_token(self, digest: bytes, values: Sequence[str]) -> None:
-        """Digests are compared: how long it takes tells nothing, and any text can be compared."""
+        """Compare digests: timing reveals nothing, and text of any length can be compared."""
         brought = [found[1] if (found := _BEARER.fullmatch(one)) else "" for one in values]
         text = brought[0] if len(brought) == 1 else ""
         seen = hashlib.sha256(text.encode("utf-8", "surrogateescape")).digest()

@@ -1,4 +1,4 @@
-"""Which connections the admin listener takes: so many at a time, and only of users who may."""
+"""Admission of connections to the admin listener: a maximum number, and permitted users only."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ from proxy.errors import Refusal
 from proxy.http.problem import problem
 
 PeerRefusal = Callable[[asyncio.BaseTransport], Refusal | None]
-"""Why a user's connection cannot stay, None if it can: as ``App.peer_refusal``."""
+"""Returns the refusal of a connection, None if its user is permitted: ``App.peer_refusal``."""
 
 MOST_CONNECTIONS: Final = 64
-"""Eight may watch at once, and a browser opens some six; the rest is for scripts and scrapers."""
+"""Eight inspectors at a time, some six connections of a browser; the rest for metrics and scripts.
+"""
 
 
 class AdmissionProtocol(asyncio.Protocol):
-    """Decides on one connection before anything of it is read, then leaves it to ``server``."""
+    """Admits or refuses one connection before reading from it, then passes it to ``server``."""
 
     def __init__(self, server: web.Server, peer_refusal: PeerRefusal) -> None:
         self._server = server

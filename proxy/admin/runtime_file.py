@@ -1,7 +1,7 @@
-"""Where a running keyrelay can be asked: one small file for each admin listener.
+"""Runtime file with the URL and token of the admin server, one for each admin listener.
 
 ``keyrelay status`` and ``keyrelay reload`` find the process by it. It holds the listener's token,
-so it is the user's own: mode 0600 in a directory of mode 0700, gone when keyrelay ends.
+so it is private: mode 0600 in a directory of mode 0700, removed when keyrelay ends.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ _MOST_BYTES = 4096
 
 @dataclass(frozen=True, slots=True)
 class RuntimeFile:
-    """What one file says.
+    """The content of one file.
 
     url    ``http://127.0.0.1:8081``, or ``unix:/path`` of the socket
-    token  what a request brings as ``Authorization: Bearer``; "" on a unix socket. Never printed
+    token  for ``Authorization: Bearer`` of a request; "" on a unix socket. Never printed
     pid    the process that listens
     path   the file itself
     """
@@ -39,25 +39,25 @@ class RuntimeFile:
 
     @property
     def page_url(self) -> str:
-        """As ``page_url`` makes it: with the token."""
+        """The inspector's URL, with the token: see the function ``page_url``."""
         return page_url(self.url, self.token)
 
     def remove(self) -> None:
-        """Take the file away, unless another process has written its own there since."""
+        """Delete the file, unless another process has replaced it with its own."""
         if (there := _read(self.path)) is not None and there.pid == self.pid:
             self.path.unlink(missing_ok=True)
 
 
 def page_url(url: str, token: str) -> str:
-    """What opens the inspector in a browser, for nobody but the operator.
+    """Return the inspector's URL for a browser, for the operator only: it holds the token.
 
-    The token stands behind the ``#``, which browsers send nowhere.
+    The token is in the fragment, which browsers do not send (RFC 9110 section 4.2.5).
     """
     return f"{url}/#token={token}" if token else url
 
 
 def folder() -> Path:
-    """``$XDG_RUNTIME_DIR/keyrelay``; without one ``keyrelay`` below the user's state.
+    """Return ``$XDG_RUNTIME_DIR/keyrelay``, or ``keyrelay`` in the user's state directory.
 
     XDG Base Directory Specification: relative paths in these variables are to be ignored. Raises
     FileNotFoundError for a user without a home directory, as in containers.
@@ -75,7 +75,7 @@ def folder() -> Path:
 
 
 def write(url: str, token: str) -> RuntimeFile:
-    """Say where this process can be asked. Raises OSError if nobody but others could be told."""
+    """Write the runtime file of this process. Raises OSError if it cannot be private."""
     place = folder()
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_private(place)
@@ -86,7 +86,7 @@ def write(url: str, token: str) -> RuntimeFile:
 
 
 def running() -> list[RuntimeFile]:
-    """Every listener of this user whose process lives, by name. Files of others are removed."""
+    """Return the files of this user's running processes, by name. Deletes those of ended ones."""
     return sorted(_living(), key=lambda one: one.path.name)
 
 
@@ -95,7 +95,7 @@ def _living() -> Iterator[RuntimeFile]:
         place = folder()
         _check_private(place)
     except (FileNotFoundError, PermissionError):
-        return  # there is none, or whatever lies there is not from us
+        return  # there is no directory, or it is not private and so not keyrelay's
     for path in place.glob("admin-*.json"):
         if (one := _read(path)) is None:
             continue
@@ -106,11 +106,11 @@ def _living() -> Iterator[RuntimeFile]:
 
 
 def _read(path: Path) -> RuntimeFile | None:
-    """None for what is no such file, or not this user's alone."""
+    """Parse a file. Returns None if it is malformed, or not private to this user."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
-        return None  # removed meanwhile, or a link that somebody else has put there
+        return None  # removed meanwhile, or a symbolic link
     with open(descriptor, "rb") as file:  # noqa: PTH123  a descriptor
         status = os.fstat(descriptor)
         own = status.st_uid == os.geteuid() and not status.st_mode & 0o077
@@ -118,31 +118,31 @@ def _read(path: Path) -> RuntimeFile | None:
             return None
         content = file.read(_MOST_BYTES)
     try:
-        said: Any = json.loads(content)
+        document: Any = json.loads(content)
     except ValueError:
         return None
-    match said:
+    match document:
         case {"url": str() as url, "token": str() as token, "pid": int() as pid} if pid > 0:
             return RuntimeFile(url, token, pid, path)
     return None
 
 
 def _check_private(place: Path) -> None:
-    """Raise PermissionError if others could read or change what is in the directory."""
+    """Raise PermissionError if other users could read or change the directory."""
     status = place.lstat()
     if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid() or status.st_mode & 0o077:
         raise PermissionError(f"{place} is open to other users; run: chmod 700 {place}")
 
 
 def _name(url: str) -> str:
-    """The port, or a short name for a socket's path."""
+    """Return the port, or a short digest of a socket's path."""
     if url.startswith("unix:"):
         return hashlib.sha256(url.encode()).hexdigest()[:8]
     return url.rpartition(":")[2]
 
 
 def _lives(pid: int) -> bool:
-    with suppress(PermissionError):  # somebody else's process: it lives
+    with suppress(PermissionError):  # another user's process: it runs
         try:
             os.kill(pid, 0)
         except ProcessLookupError:

@@ -1,9 +1,8 @@
 """The admin listener: status, metrics, reload, and the live inspector with its page.
 
-Apart from the listeners that serve requests, on loopback or a unix socket only, and off unless it
-is asked for. The page's own files hold nothing; whatever else is asked for needs the token, which
-is new at every start and stands behind the ``#`` of the address that opens the page: browsers send
-that nowhere.
+Separate from the listeners of the routes, on loopback or a unix socket only, and off by default.
+The page's own files hold no data; every other request needs the token, which is new at every start.
+The URL of the page has it in the fragment, which browsers do not send (RFC 9110 section 4.2.5).
 """
 
 from __future__ import annotations
@@ -50,26 +49,26 @@ _HEADERS: Final = {
     "form-action 'none'",
 }
 
-# How many exchanges a page gets at once: what it keeps itself.
+# Exchanges sent to a page at first: as many as it keeps.
 _SHOWN: Final = 2000
-# Events are sent together, for the page draws them together (seconds).
+# Interval of event batches (seconds), since the page draws them together.
 _TOGETHER_SECONDS: Final = 0.05
 _STATUS_SECONDS: Final = 1.0
-# A watcher that takes nothing for so long is gone, or as good as that.
+# A subscriber that reads nothing for this long (seconds) is disconnected.
 _STUCK_SECONDS: Final = 20.0
 _SHUTDOWN_SECONDS: Final = 1.0
 _COULD_NOT: Final = "the admin listener could not answer a request"
-# In a status they change by themselves; the page counts them on.
+# Fields of a status that change with time alone; the page advances them itself.
 _TICKING: Final = frozenset({"at", "age_seconds", "renews_in_seconds"})
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class Administered(Protocol):
-    """What the admin listener asks: the running app, or who speaks for several processes.
+    """What the admin listener reads: the running app, or the supervisor of several processes.
 
-    journal    the exchanges of this process
-    watchers   tell of them as they happen
+    exchange_log   the exchanges of this process
+    inspector_hub  publishes them as they happen
     """
 
     @property
@@ -77,16 +76,16 @@ class Administered(Protocol):
     @property
     def inspector_hub(self) -> InspectorHub: ...
     async def snapshots(self) -> Sequence[dict[str, Any]]:
-        """How each process is, at least one: what ``status.snapshot`` makes."""
+        """Return the snapshot of each process, at least one: see ``status.snapshot``."""
 
     async def reload(self) -> status.Reload:
         """Take the configuration anew. What was found or changed is in what it returns."""
 
 
 class Admin:
-    """The open listener. ``url`` is where it is; ``page_url`` opens the inspector.
+    """The open listener, at ``url``. ``page_url`` opens the inspector.
 
-    The caller owes a ``close``.
+    The caller has to ``close`` it.
     """
 
     def __init__(self, app: Administered, listener: Listener, served: web.AppRunner) -> None:
@@ -102,17 +101,17 @@ class Admin:
 
     @property
     def page_url(self) -> str:
-        """For a browser, with the token; to be shown to nobody but the operator."""
+        """The inspector's URL for a browser. It holds the token: for the operator only."""
         return runtime_file.page_url(self.url, self._token)
 
     def invitation(self, *, private: bool) -> str:
-        """How one gets to the inspector; with the token if ``private``, so that no log has it."""
+        """Return the inspector's URL as text, with the token only if ``private``: not in logs."""
         if private or not self._token:
             return self.page_url
         return f"{self.url} (keyrelay status --page prints the address that opens it)"
 
     def publish(self, token: str, warn: Callable[[str], object]) -> None:
-        """Keep the token, and write down for ``keyrelay status`` where to ask."""
+        """Store the token, and write the runtime file for ``keyrelay status``."""
         self._token = token
         try:
             self._file = runtime_file.write(self.url, token)
@@ -121,7 +120,7 @@ class Admin:
             warn(f"keyrelay status and reload will not find this process: {why}")
 
     async def close(self) -> None:
-        """Listen no more, send everybody away, leave no file behind. Again: does nothing."""
+        """Close the listener and all connections, and delete the runtime file. Idempotent."""
         if self._file is not None:
             self._file.remove()
             self._file = None
@@ -139,10 +138,10 @@ async def start(
 ) -> Admin:
     """Open the admin listener at the address ``text``, which must be loopback or a unix socket.
 
-    ``peer_refusal`` says why a user's connection cannot stay, None if it can.
+    ``peer_refusal`` returns the refusal of a connection, None if its user is permitted.
 
-    Raises KeyrelayError, with what to do, if that is not possible. A cancelled start leaves nothing
-    behind.
+    Raises KeyrelayError, with a remedy, if the address is unavailable. A cancelled start leaves
+    nothing open.
     """
     address = parse_listen(text)
     if address.exposed:
@@ -153,7 +152,7 @@ async def start(
         access_log=None,
         logger=types_only("keyrelay.admin", _COULD_NOT, warn),
         shutdown_timeout=_SHUTDOWN_SECONDS,
-        # A watcher that leaves while nothing happens is noticed at once.
+        # Detect at once a subscriber that disconnects between events.
         handler_cancellation=True,
     )
     await served.setup()
@@ -169,7 +168,7 @@ async def start(
     except BaseException:
         await served.cleanup()
         raise
-    # The mode of a unix socket says who may; a port says nothing.
+    # A unix socket is protected by its file mode; a port is open to every local user.
     token = "" if address.unix_path else secrets.token_urlsafe(24)
     pages.guard = AdminGuard(listener.address, token or None)
     admin = Admin(app, listener, served)
@@ -178,7 +177,7 @@ async def start(
 
 
 class _Pages:
-    """What is served, once ``guard`` is there: it has to know the port that was taken."""
+    """The request handlers. ``guard`` is set once the port is assigned, since it checks Host."""
 
     def __init__(self, app: Administered, peer_refusal: PeerRefusal) -> None:
         self.guard: AdminGuard | None = None
@@ -188,7 +187,7 @@ class _Pages:
         self._files = {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
 
     def application(self) -> web.Application:
-        """The routes, behind the gate."""
+        """Return the application: all URLs, behind the guard."""
         application = web.Application(middlewares=[self._admit])
         application.on_response_prepare.append(_prepare)
         application.add_routes(
@@ -207,7 +206,7 @@ class _Pages:
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
-        """The gate, and every refusal as a problem document (RFC 9457)."""
+        """Apply the guard, and return every refusal as a problem document (RFC 9457)."""
         headers: dict[str, list[str]] = {}
         for name, value in request.headers.items():
             headers.setdefault(name.lower(), []).append(value)
@@ -215,7 +214,7 @@ class _Pages:
         if self.guard is None:
             raise web.HTTPServiceUnavailable
         try:
-            # A reload may have come since it was connected.
+            # A reload may have changed peer_uid since the connection was accepted.
             if request.transport is not None and (no := self._peer_refusal(request.transport)):
                 return _problem(no)
             self.guard.admit(headers, data=data)
@@ -236,7 +235,7 @@ class _Pages:
         path = self._files.get(request.match_info.get("name", "index.html"))
         if path is None:
             raise web.HTTPNotFound
-        # Small, local and asked for once per visit: not worth a thread.
+        # Small, local and requested once per visit: not worth a thread.
         text = path.read_text(encoding="utf-8")
         return web.Response(text=text, content_type=_TYPES[path.suffix])
 
@@ -251,7 +250,7 @@ class _Pages:
         return status.merged(await self._app.snapshots())
 
     async def _reload(self, _request: web.Request) -> web.StreamResponse:
-        """409 if nothing was changed because of a mistake; the findings are in the answer."""
+        """Reload. Status 409 if the configuration was rejected; the response has the findings."""
         async with self._reloading:
             report = await self._app.reload()
         return web.json_response(asdict(report), status=409 if report.findings else 200)
@@ -269,11 +268,11 @@ class _Pages:
                 "There is no exchange of this number, or it was too long ago.",
             )
         inspector_hub = self._app.inspector_hub
-        heard = inspector_hub.conversation(exchange)
+        conversation = inspector_hub.conversation(exchange)
         return web.json_response(
             {
                 "exchange": inspector_hub.describe(exchange),
-                "conversation": None if heard is None else heard.as_json(),
+                "conversation": None if conversation is None else conversation.as_json(),
             }
         )
 
@@ -283,7 +282,7 @@ class _Pages:
         yield from exchange_log.recent
 
     def _latest(self) -> dict[str, Any]:
-        """Those that are open and those that ended last, oldest first."""
+        """Return the open and the latest ended exchanges, oldest first."""
         known = sorted(self._known(), key=lambda one: one.number)[-_SHOWN:]
         return {
             "total": self._app.exchange_log.total,
@@ -291,9 +290,9 @@ class _Pages:
         }
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
-        """Server-sent events: first how everything is, then what happens."""
+        """Stream server-sent events: first the current state, then each change."""
         try:
-            watcher = self._app.inspector_hub.subscribe()
+            subscription = self._app.inspector_hub.subscribe()
         except TooManySubscriptions:
             raise Refusal(
                 503,
@@ -302,47 +301,47 @@ class _Pages:
                 "Close an inspector that you do not need.",
                 headers=(("Retry-After", "5"),),
             ) from None
-        answer = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
-        # Without a length, chunks are the only end that a page can tell from a break.
-        answer.enable_chunked_encoding()
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        # Without Content-Length only chunked framing distinguishes the end from a lost connection.
+        response.enable_chunked_encoding()
         try:
-            await answer.prepare(request)
-            await self._tell(watcher, answer)
+            await response.prepare(request)
+            await self._stream(subscription, response)
         except TimeoutError:
-            # Nobody reads what is still on its way, so a clean end would never arrive.
+            # The client does not read, so a clean end of the stream would never arrive.
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._app.inspector_hub.unsubscribe(watcher)
-        return answer
+            self._app.inspector_hub.unsubscribe(subscription)
+        return response
 
-    async def _tell(self, watcher: Subscription, answer: web.StreamResponse) -> None:
+    async def _stream(self, subscription: Subscription, response: web.StreamResponse) -> None:
         loop = asyncio.get_running_loop()
-        await _send(answer, [("exchanges", self._latest())])
+        await _send(response, [("exchanges", self._latest())])
         steady: Any = None
-        looked = -_STATUS_SECONDS
-        while not watcher.closed:
-            events = await watcher.take(_STATUS_SECONDS)
-            if loop.time() - looked >= _STATUS_SECONDS:
-                looked = loop.time()
+        checked_at = -_STATUS_SECONDS
+        while not subscription.closed:
+            events = await subscription.take(_STATUS_SECONDS)
+            if loop.time() - checked_at >= _STATUS_SECONDS:
+                checked_at = loop.time()
                 snapshot = await self._snapshot()
                 if (now := _steady(snapshot)) != steady:
                     steady = now
                     events.append(("status", snapshot))
             if events:
-                await _send(answer, events)
+                await _send(response, events)
                 await asyncio.sleep(_TOGETHER_SECONDS)
 
 
-async def _send(answer: web.StreamResponse, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Raises TimeoutError if the client does not take it."""
-    text = "".join(f"event: {name}\ndata: {json.dumps(said)}\n\n" for name, said in events)
+async def _send(response: web.StreamResponse, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
+    """Send events. Raises TimeoutError if the client does not read them."""
+    text = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
     async with asyncio.timeout(_STUCK_SECONDS):
-        await answer.write(text.encode("ascii"))
+        await response.write(text.encode("ascii"))
 
 
 def _steady(value: Any) -> Any:
-    """A status without what changes by itself."""
+    """Return a status without the fields that change with time alone."""
     if isinstance(value, dict):
         return {name: _steady(one) for name, one in value.items() if name not in _TICKING}
     if isinstance(value, list):

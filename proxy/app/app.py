@@ -1,7 +1,7 @@
-"""The composition root: from settings to running listeners, and back to nothing.
+"""The composition root: from settings to running listeners, and back.
 
-Builds every part and gives each what it needs; nothing else constructs shared state. Opens and
-closes what must be opened and closed.
+Builds every component and passes its dependencies; no other module constructs shared state. Opens
+and closes all resources.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from proxy import demo
-from proxy.app.listeners import ListenerSet, check_who_may_connect
+from proxy.app.listeners import ListenerSet, check_addresses
 from proxy.app.route_services import RouteServices, keep_last
 from proxy.app.status import Reloads, snapshot
 from proxy.auth.strategy import AuthContext, Share
@@ -45,13 +45,13 @@ from proxy.server.peer_credentials import Peers, lookup_supported
 from proxy.upstream.dialer import tls_context
 from proxy.upstream.pool import Pool
 
-# How often deadlines are looked at (seconds). One timer for all connections costs less than one
-# for each, and no deadline here needs to be more exact.
+# Interval at which deadlines are checked (seconds). One timer for all connections costs less than
+# one for each, and no deadline here needs to be more exact.
 _TICK = 1.0
 
 
 def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
-    """Every secret that the settings name. Blocking. Raises SecretUnavailable."""
+    """Resolve every secret that the settings name. Blocking. Raises SecretUnavailable."""
     found = read_secrets(settings)
     if settings.inbound_token is None:
         return found, None
@@ -60,7 +60,7 @@ def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret 
 
 @dataclass(slots=True)
 class Timeouts:
-    """What client connections are told of time, in seconds."""
+    """The timeouts of client connections, in seconds."""
 
     head_seconds: float = 0.0
     keepalive_seconds: float = 0.0
@@ -68,10 +68,10 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Supply:
-    """Where secrets, tokens and sockets come from; one of several processes is given them.
+    """Sources of secrets, tokens and sockets, replaced in each of several processes.
 
-    read    the secrets of every route, by its name, and the inbound token if there shall be one:
-            blocking, raises KeyrelayError
+    read    returns the secrets of every route, by its name, and the inbound token, None without
+            one: blocking, raises KeyrelayError
     share   as of ``AuthContext``
     places  makes the ``ListenerSet``
     """
@@ -85,18 +85,18 @@ class Supply:
 
 
 class App:
-    """Keyrelay, running. An async context manager.
+    """A running keyrelay. An async context manager.
 
-    write_log  gets access-log lines; None for no access log
-    json_log   lines as JSON
-    warn       gets what the operator should know, a line each
+    write_log  receives access-log lines; None for no access log
+    json_log   whether these lines are JSON
+    warn       receives messages for the operator, one line each
     clock      for tokens; the real one by default
     strict     do not start while a route lacks a secret
     supply     for one of several processes
 
-    tally, reloads, started   what the status tells; ``started`` in seconds since the epoch
-    watchers                  tell of exchanges as they happen
-    also_own                  further addresses at which this process listens: no route leads there
+    counters, reloads, started   data of the status; ``started`` in seconds since the epoch
+    inspector_hub                publishes exchanges as they happen
+    also_own                     further addresses of this process, barred as upstreams of routes
     """
 
     def __init__(
@@ -117,13 +117,13 @@ class App:
         self._warn = warn or (lambda _line: None)
         if (warning := http_response.self_check()) is not None:
             self._warn(warning)
-        self._look_at_peers = warn is not None
+        self._peers_wanted = warn is not None
         self._strict = strict
         self._supply = supply or Supply()
         self._times = Timeouts()
         self._entrance = AdmissionPolicy(settings.max_connections, self.peer_refusal)
         self._clients: set[ClientConnection] = set()
-        # What ``peer_uid`` says, "" before anything does, and who looks by it.
+        # The setting ``peer_uid``, "" before the first configuration, and its check.
         self._peer_uid = ""
         self._peers: Peers | None = None
         self._demo_address: tuple[str, int] | None = None
@@ -205,17 +205,17 @@ class App:
     # -- configurations ------------------------------------------------------------------------
 
     async def adopt(self, settings: Settings) -> tuple[str, ...]:
-        """Serve by these settings from now on. What is different, for a person.
+        """Put these settings in force. Returns the differences, as texts for the operator.
 
-        Raises KeyrelayError and leaves everything as it was if they cannot be served by. What is
-        under way goes on as it began; where nothing is different, connections, tokens and counts
-        stay. Not to be called twice at a time.
+        Raises KeyrelayError, with the old settings still in force, if they cannot be served.
+        Requests in flight continue with the old settings; where nothing is different, connections,
+        tokens and counts stay. Not to be called concurrently.
         """
         read, inbound = await asyncio.to_thread(self._supply.read, settings)
         found = keep_last(read, settings, self._services.in_force, self._warn)
         token = None if inbound is None else InboundToken(inbound)
-        check_who_may_connect(settings, token)
-        # Of the same policy there is nothing new to say about anybody.
+        check_addresses(settings, token)
+        # An unchanged policy keeps its object, which warns once per user.
         peers = self._peers if settings.peer_uid == self._peer_uid else self._make_peers(settings)
         await self._start_demo(settings)
         route_services = self._services.prepare(settings, found, self._demo_address)
@@ -231,7 +231,7 @@ class App:
             changed = (*changed, "general settings are different")
         if _at_start(settings) != _at_start(self._settings):
             changed = (*changed, "admin, tracing and workers change at the next start")
-        # From here on nothing waits and nothing fails: requests see the old or the new.
+        # Nothing below awaits or fails: a request sees either the old or the new configuration.
         self._settings = settings
         self._times.head_seconds = settings.head_timeout_seconds
         self._times.keepalive_seconds = settings.keepalive_seconds
@@ -243,7 +243,7 @@ class App:
         return changed
 
     async def _start_demo(self, settings: Settings) -> None:
-        """The built-in provider, once a route leads to it."""
+        """Start the built-in provider if a route has it as its upstream."""
         upstreams = [route.upstream for route in settings.routes.values()]
         if self._demo_address is None and DEMO_UPSTREAM in upstreams:
             provider = await demo.start(resolver.DEMO_KEY, self._warn)
@@ -251,37 +251,37 @@ class App:
             self._demo_address = provider.address
 
     def _make_peers(self, settings: Settings) -> Peers | None:
-        """Who looks at the users that connect, if anybody does. Raises KeyrelayError."""
+        """Return the check of connecting users, None without one. Raises KeyrelayError."""
         enforce = settings.peer_uid == "enforce"
-        if enforce or (settings.peer_uid == "warn" and self._look_at_peers and lookup_supported()):
+        if enforce or (settings.peer_uid == "warn" and self._peers_wanted and lookup_supported()):
             return Peers(enforce=enforce, warn=self._warn)
         return None
 
     def _take_peers(self, policy: str, peers: Peers | None) -> None:
-        """Look at whoever connects by another policy, and at those who have connected."""
+        """Apply another policy to new connections, and to those that are open."""
         self._peer_uid, self._peers = policy, peers
         for client in list(self._clients):
             if self.peer_refusal(client.transport) is not None:
                 client.close_when_idle()
 
     def peer_refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
-        """Why a connection of this user cannot stay, by ``peer_uid``; None if it can."""
+        """Return the refusal of a connection by ``peer_uid``, None if its user is permitted."""
         return None if self._peers is None else self._peers.refusal(transport)
 
     async def add_own(self, address: ListenAddress) -> None:
-        """Something of keyrelay's own listens there as well; no route leads to it from now on."""
+        """Register a further address of keyrelay itself, barred as an upstream from now on."""
         self.also_own.append(address)
 
     async def snapshots(self) -> list[dict[str, Any]]:
-        """How every process is that serves; this one alone."""
+        """Return the snapshot of each process that serves: this one only."""
         return [snapshot(self)]
 
     def reset(self) -> None:
-        """Let every route try the first value of its secrets again."""
+        """Make every route use the first value of its secrets again."""
         for strategy in self._services.strategies():
             strategy.reset()
 
-    # -- what runs -----------------------------------------------------------------------------
+    # -- running state -------------------------------------------------------------------------
 
     @property
     def settings(self) -> Settings:
@@ -300,18 +300,18 @@ class App:
         return self._places.listeners
 
     def _own_addresses(self) -> list[tuple[str, int]]:
-        """Where requests come in, so that no route leads there."""
+        """Return the addresses of all listeners, which are barred as upstreams."""
         addresses = [*self.also_own, *(listener.address for listener in self.listeners)]
         return [(one.host, one.port) for one in addresses if one.host is not None]
 
     async def settle(self, seconds: float) -> None:
-        """Wait until every strategy has its first credential or knows why not, at most so long."""
+        """Wait until every strategy has its first credential or an error, at most ``seconds``."""
         waits = [self._spawn(strategy.wait_ready()) for strategy in self._services.strategies()]
         if waits:
             await asyncio.wait(waits, timeout=seconds)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """A task that ends with the app at the latest."""
+        """Start a task that ends with the app at the latest."""
         task = asyncio.get_running_loop().create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -332,31 +332,31 @@ class App:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def close(self, drain_seconds: float | None = None) -> None:
-        """Stop accepting, let what is in flight end, close the rest.
+        """Shut down gracefully: stop accepting, drain requests in flight, close the rest.
 
-        ``drain_seconds`` None takes the configured time. WebSockets are told with 1001 that it is
-        over, and have that time to answer.
+        ``drain_seconds`` None takes the configured time. WebSockets get a Close frame with 1001
+        (RFC 6455 section 7.4.1), and have that time to reply.
         """
         if drain_seconds is None:
             drain_seconds = self._settings.drain_seconds
         self._places.stop()
         self._services.retire()
         for client in self._clients:
-            # The answer that it waits for says that none will follow.
+            # The pending response announces with Connection: close that it is the last.
             client.keep_alive = False
         for relay in list(self._around.relays):
             relay.close_gracefully(drain_seconds)
         loop = self._around.loop
         until = loop.time() + drain_seconds
-        # Even without any time what has been written goes out.
+        # Written data is sent even if the drain time is 0.
         await asyncio.sleep(0)
-        # Many may end, and none is waited for by itself.
+        # Polling: many connections may end, and none of them is awaited individually.
         while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for strategy in self._services.strategies():
             strategy.close()
         await self._end_tasks()
-        # Transports tell their protocols of the end in a later turn of the loop.
+        # Transports call ``connection_lost`` in a later turn of the loop.
         while self._clients or self._entrance.refused or self._around.relays:
             for client in [*self._clients, *self._entrance.refused]:
                 client.transport.abort()
@@ -367,9 +367,9 @@ class App:
         await asyncio.sleep(0)
 
     def _drop_idle(self) -> bool:
-        """Close connections without a request; whether any is left.
+        """Close idle client connections. Returns whether any connection is left.
 
-        One that has had its whole answer may still be taking it.
+        A connection without a request may still be sending its last response.
         """
         for client in list(self._clients):
             if client.idle:
@@ -378,10 +378,10 @@ class App:
 
 
 def _at_start(settings: Settings) -> tuple[object, ...]:
-    """What is looked at when keyrelay starts, and not again."""
+    """Return the settings that are read only at the start."""
     return settings.admin, settings.tracing, settings.workers
 
 
 def _general(settings: Settings) -> Settings:
-    """What concerns neither routes nor listeners."""
+    """Return the settings without routes and listeners."""
     return settings.model_copy(update={"routes": {}, "listen": ()})

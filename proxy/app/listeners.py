@@ -1,4 +1,4 @@
-"""The places where requests come in, and who serves what comes in at each."""
+"""The listeners of a configuration, and the request handler of each."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from proxy.server.socket_activation import check_all_served
 
 Accept = Callable[[], asyncio.Protocol]
 Key = tuple[str, str | None, int]
-"""An address as written, the route it belongs to and which of several such it is.
+"""An address as configured, the route it belongs to, and its number among equal ones.
 
-Only where the system takes a free port do the last two matter: such addresses are not one.
+The last two matter only with port 0, where equal texts are different addresses.
 """
 
 
 @dataclass(frozen=True, slots=True)
 class ListenerEntry:
-    """A listener, and the gateway that serves its connections."""
+    """A listener, and the handler of its requests."""
 
     listener: Listener
     handler: RequestHandler
@@ -39,7 +39,7 @@ class ListenerEntry:
 class ListenerSet:
     """The listeners of the configuration in force.
 
-    ``make_gateway`` makes the gateway of a new one, ``accept`` the protocol of its connections.
+    ``make_gateway`` makes the handler of a new listener, ``accept`` its connections' protocol.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class ListenerSet:
     async def prepare(
         self, settings: Settings, unready: Collection[str] = ()
     ) -> dict[Key, ListenerEntry]:
-        """A listener for each address, those in force among them.
+        """Open a listener for each new address. Returns all listeners, those in force included.
 
-        A route in ``unready`` gets no listener of its own: nothing could be served there, and the
-        port may be another program's. Raises KeyrelayError, with nothing left open, if an address
-        cannot be had.
+        A route in ``unready`` gets no listener of its own: nothing could be served there, and
+        another program may use the port. Raises KeyrelayError, with nothing left open, if an
+        address is unavailable.
         """
         places: dict[Key, ListenerEntry] = {}
         try:
@@ -85,7 +85,7 @@ class ListenerSet:
         )
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
-        """A listener at the address. Raises KeyrelayError."""
+        """Open a listener at the address. Raises KeyrelayError."""
         return await listen(text, accept, owner)
 
     def discard(self, places: Mapping[Key, ListenerEntry]) -> None:
@@ -101,7 +101,7 @@ class ListenerSet:
         route_services: Mapping[str, RouteService],
         token: InboundToken | None,
     ) -> None:
-        """Serve by these settings at these places, and nothing any more at the others."""
+        """Serve these settings at these listeners, and close the others."""
         old, self._in_force = self._in_force, places
         for key, place in old.items():
             if key not in places:
@@ -117,14 +117,14 @@ class ListenerSet:
             place.handler.active = ActiveConfig(guard, table, route_services)
 
     def differences(self, places: Mapping[Key, ListenerEntry]) -> Iterator[str]:
-        """What is different about ``places``, for a person."""
+        """Yield the differences of ``places`` from those in force, as texts for the operator."""
         for text, _, _ in places.keys() - self._in_force.keys():
             yield f"listens at {text}"
         for text, _, _ in self._in_force.keys() - places.keys():
             yield f"listens no more at {text}"
 
     def stop(self) -> None:
-        """Accept no more; connections that are open stay."""
+        """Stop accepting. Open connections stay."""
         for listener in self.listeners:
             listener.stop()
 
@@ -134,7 +134,10 @@ class ListenerSet:
 
 
 def _nothing_in_force() -> ActiveConfig:
-    """For a listener that has not begun, or has ended while some of its connections stay."""
+    """Return the configuration of a listener before its start, or after its end.
+
+    Some of its connections may still be open after its end.
+    """
     return ActiveConfig(Guard(LOOPBACK_NAMES, frozenset()), Router(()), {})
 
 
@@ -148,8 +151,8 @@ def _keys(settings: Settings, unready: Collection[str]) -> Iterator[tuple[Key, s
         seen[text, owner] += 1
 
 
-def check_who_may_connect(settings: Settings, token: InboundToken | None) -> None:
-    """Check before listening. Raises KeyrelayError for an address that needs a token."""
+def check_addresses(settings: Settings, token: InboundToken | None) -> None:
+    """Check addresses before listening. Raises KeyrelayError for one that needs a token."""
     check_all_served(parse_listen(text) for text, _ in listen_places(settings))
     if token is None:
         settings = settings.model_copy(update={"inbound_token": None})

@@ -1,7 +1,7 @@
-"""Taking a changed configuration while requests go on: the whole of it, or nothing and why not.
+"""Hot reload: put a changed configuration in force during operation, completely or not at all.
 
-Files are looked at once a second. Nobody is told by the kernel about a mount that is swapped in a
-container, an editor's rename or a network disk in one and the same way; looking is.
+Files are polled once a second. The kernel has no uniform notification for a swapped mount in a
+container, an editor's rename and a network disk; polling covers them all.
 """
 
 from __future__ import annotations
@@ -19,21 +19,22 @@ from proxy.config.settings import Settings
 from proxy.errors import ConfigError, KeyrelayError
 from proxy.secrets import resolver
 
-_LOOK_SECONDS = 1.0
+_POLL_SECONDS = 1.0
 
-# What tells that a file is another one, or has another content; None for one that is not there.
+# Identifies a file and its content; None for one that does not exist.
 Signature = tuple[int, int, int, int, int] | None
 
 
 class Reloader:
-    """Keeps an app on the configuration that its files say.
+    """Keeps an app on the configuration in its files.
 
-    load   reads the settings anew: blocking, raises KeyrelayError
-    files  what ``load`` read to come to some settings, directories included
-    say    gets a line about each reload
+    load          reads the settings anew: blocking, raises KeyrelayError
+    files         the files that ``load`` reads for given settings, directories included
+    say           receives a line about each reload
+    poll_seconds  interval of ``watch``
 
-    ``look_seconds`` is how often ``watch`` looks. What changes after a Reloader has been made is
-    seen, so it is made before the app reads anything. Making it looks at the files: blocking.
+    A Reloader detects changes since its construction, so it is constructed before the app reads
+    anything. Its construction reads the files' status: blocking.
     """
 
     def __init__(
@@ -43,24 +44,25 @@ class Reloader:
         files: Callable[[Settings], Iterable[Path]],
         say: Callable[[str], object],
         *,
-        look_seconds: float = _LOOK_SECONDS,
+        poll_seconds: float = _POLL_SECONDS,
     ) -> None:
         self._app = app
         self._load = load
         self._files = files
         self._say = say
-        self._look_seconds = look_seconds
+        self._poll_seconds = poll_seconds
         self._lock = asyncio.Lock()
-        # What was not taken: its files are looked at too, since they may be what will be mended.
+        # A rejected configuration: its files are polled too, since the fix may be made in them.
         self._refused: Settings | None = None
         self._faulty: frozenset[Path] = frozenset()
         self._asked: dict[str, float] = {}
-        self._seen: Mapping[Path, Signature] = self._look()
+        self._seen: Mapping[Path, Signature] = self._poll()
 
     async def reload(self) -> Reload:
-        """Read everything again and serve by it. Cancelling leaves the old or the new in force.
+        """Read everything again and put it in force, on request of the operator.
 
-        For whoever asks for it: the first values of secrets are tried again as well.
+        The first values of secrets are used again as well. Cancelling leaves either the old or the
+        new configuration in force.
         """
         report = await self._reload()
         if not report.findings:
@@ -69,12 +71,12 @@ class Reloader:
 
     async def _reload(self) -> Reload:
         async with self._lock:
-            # What changes from here on is seen by ``watch``.
-            self._seen = await asyncio.to_thread(self._look)
+            # ``watch`` detects later changes.
+            self._seen = await asyncio.to_thread(self._poll)
             self._asked = {}
             report = await self._take(time.time())
             self._app.reloads.note(report)
-            self._seen = {**await asyncio.to_thread(self._look), **self._seen}
+            self._seen = {**await asyncio.to_thread(self._poll), **self._seen}
         for finding in report.findings:
             self._say(finding)
         if report.findings:
@@ -84,37 +86,37 @@ class Reloader:
         return report
 
     async def _take(self, at: float) -> Reload:
-        """Load and serve by it; ``at`` is when. What went wrong is in the report."""
+        """Load the configuration and put it in force. The report has the time ``at`` and errors."""
         self._refused, self._faulty = None, frozenset()
         try:
             self._refused = await asyncio.to_thread(self._load)
-            # Before its secrets are read: so is what only now belongs to it.
-            self._seen = {**await asyncio.to_thread(self._look), **self._seen}
+            # Before its secrets are read, so that changes of files that are new in it are detected.
+            self._seen = {**await asyncio.to_thread(self._poll), **self._seen}
             changed = await self._app.adopt(self._refused)
         except ConfigError as error:
             self._faulty = frozenset(Path(one.file) for one in error.findings)
             return Reload(at, findings=tuple(map(str, error.findings)))
         except KeyrelayError as error:
             return Reload(at, findings=tuple(str(error).splitlines()))
-        except Exception as error:  # noqa: BLE001  whatever went wrong, the old one goes on serving
-            # Nobody foresaw it, so nobody knows whether its text holds a secret.
+        except Exception as error:  # noqa: BLE001  after any fault the old one stays in force
+            # The text of an unexpected error may hold a secret.
             return Reload(at, findings=(f"a fault inside keyrelay ({type(error).__name__})",))
         self._refused = None
         return Reload(at, changed=changed)
 
     async def watch(self) -> None:
-        """Reload whenever a file has changed or a secret's time is over, until cancelled."""
+        """Reload whenever a file has changed or a secret's ttl has passed, until cancelled."""
         pending = self._seen
         while True:
-            await asyncio.sleep(self._look_seconds)
-            found = await asyncio.to_thread(self._look)
-            # Whoever writes a file in pieces gets the time to finish it.
+            await asyncio.sleep(self._poll_seconds)
+            found = await asyncio.to_thread(self._poll)
+            # A file that is written in pieces must be complete: two equal polls are required.
             settled, pending = found == pending, found
             changed = any(self._seen.get(file) != now for file, now in found.items())
             if (settled and changed) or self._due():
                 await self._reload()
 
-    def _look(self) -> dict[Path, Signature]:
+    def _poll(self) -> dict[Path, Signature]:
         files = set(self._faulty)
         for settings in filter(None, (self._app.settings, self._refused)):
             files |= _found(partial(self._files, settings))
@@ -123,7 +125,7 @@ class Reloader:
         return {file: _signature(file) for file in files}
 
     def _due(self) -> bool:
-        """Whether a secret is to be asked for again although no file has changed."""
+        """Whether a secret is to be resolved again although no file has changed."""
         now = time.monotonic()
         due = False
         for secret in _secrets(self._app.settings):
@@ -142,7 +144,7 @@ def _secrets(settings: Settings) -> Iterable[SecretSettings]:
 
 
 def _found(find: Callable[[], Iterable[Path]]) -> set[Path]:
-    """The files that ``find`` names; none in a directory that nobody here may look into now."""
+    """Return the files that ``find`` names; none if a directory is not readable now."""
     try:
         return set(find())
     except OSError:

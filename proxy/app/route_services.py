@@ -1,7 +1,7 @@
-"""The services of all routes: how one configuration follows another while requests go on.
+"""The services of all routes, replaced by a reload during operation.
 
-Where nothing is different about a route its service stays, with its connections, its token and its
-counts. What is replaced takes no new work and is closed when its last request has ended.
+The service of an unchanged route stays, with its connections, its token and its counts. A replaced
+service takes no new requests and is closed when its last request has ended.
 """
 
 from __future__ import annotations
@@ -29,19 +29,18 @@ from proxy.upstream.prewarm import PrewarmPolicy
 
 @dataclass(frozen=True, slots=True)
 class _Retired:
-    """A service that has been replaced, and when (``perf_counter``)."""
+    """A replaced service, and the time of its replacement (``perf_counter``)."""
 
     route_service: RouteService
     at: float = field(default_factory=time.perf_counter)
 
 
 class RouteServices:
-    """Those in force, and those that are ending.
+    """The services in force, and the replaced ones with requests in flight.
 
-    means  for strategies and for the dials of spares
-    own    where keyrelay itself listens, so that no route leads there
-
-    ``withheld`` are lower-case names of fields that no client's request takes to a provider.
+    means     for strategies and for dialling prewarmed connections
+    own       addresses of keyrelay itself, which are barred as upstreams
+    withheld  lower-case names of fields that are removed from every client's request
     """
 
     def __init__(
@@ -56,17 +55,17 @@ class RouteServices:
         self._own = own
         self._withheld = withheld
         self._retired: list[_Retired] = []
-        # Only added to: what a configuration does not name any more stays in the environment.
+        # Only grows: a variable that a new configuration no longer names is still set.
         self._variables: frozenset[str] = frozenset()
         self.in_force: Mapping[str, RouteService] = {}
 
     def prepare(
         self, settings: Settings, found: Mapping[str, ResolvedSecrets], demo: tuple[str, int] | None
     ) -> dict[str, RouteService]:
-        """A service for each route, the one in force where nothing is different.
+        """Return a service for each route, the one in force if the route is unchanged.
 
-        ``demo`` is where the built-in provider listens. Close those of the others that are not
-        ``put_in_force``: see ``discard``.
+        ``demo`` is the address of the built-in provider. New services that are not ``put_in_force``
+        must be closed: see ``discard``.
         """
         self._variables |= variables_in(settings)
         return {
@@ -110,11 +109,11 @@ class RouteServices:
         return RouteService(route, settings, found, pool, limiter, limits_for(settings, limiter))
 
     def _hidden_from(self, settings: RouteSettings) -> frozenset[str]:
-        """As ``hidden_from``, asked when a command is started: a reload may have named more."""
+        """Return the variables hidden from a starting command: a reload may have added some."""
         return hidden_from(settings, self._variables)
 
     def put_in_force(self, route_services: Mapping[str, RouteService]) -> None:
-        """Replace those in force. New strategies begin to obtain their credentials."""
+        """Replace the services in force. New strategies start to obtain their credentials."""
         old, self.in_force = self.in_force, route_services
         for name, route_service in old.items():
             if route_services.get(name) is not route_service:
@@ -126,13 +125,13 @@ class RouteServices:
                     strategy.start()
 
     def discard(self, route_services: Mapping[str, RouteService]) -> None:
-        """Close those of ``services`` that never came into force."""
+        """Close those of ``route_services`` that are not in force."""
         for name, route_service in route_services.items():
             if self.in_force.get(name) is not route_service:
                 route_service.close()
 
     def differences(self, route_services: Mapping[str, RouteService]) -> Iterator[str]:
-        """What is different about ``services``, for a person."""
+        """Yield the differences of ``route_services`` from those in force, for the operator."""
         for name, route_service in route_services.items():
             old = self.in_force.get(name)
             if old is None:
@@ -145,9 +144,10 @@ class RouteServices:
                 yield f"route {name} is gone"
 
     def check_ready(self, route_services: Mapping[str, RouteService], *, strict: bool) -> None:
-        """Raises KeyrelayError if a route that serves would not any more, or, if ``strict``, any.
+        """Raise KeyrelayError if a ready route would become unready.
 
-        A line for each such route says what it lacks.
+        If ``strict``, also if any route is unready. The error has a line with the cause for each
+        such route.
         """
         lost = []
         for name, route_service in route_services.items():
@@ -160,7 +160,10 @@ class RouteServices:
             raise KeyrelayError("\n".join(lost))
 
     def expire(self, now: float, exchanges: Collection[ExchangeRecord]) -> None:
-        """To be called once a second with the loop's time and the exchanges that are open."""
+        """Expire connections and close replaced services without work.
+
+        To be called once a second with the loop's time (seconds) and the open exchanges.
+        """
         for route_service in self.in_force.values():
             route_service.pool.expire(now)
         for retired in list(self._retired):
@@ -170,7 +173,7 @@ class RouteServices:
                 retired.route_service.close()
 
     def redactors(self, name: str) -> Iterator[Redactor]:
-        """What finds the credentials of a route, none if there is no such route any more."""
+        """Yield the redactors of a route's credentials, none for a removed route."""
         if name in self.in_force:
             for strategy in self.in_force[name].route.strategies:
                 for injection in strategy.active_injections():
@@ -181,7 +184,7 @@ class RouteServices:
             yield from route_service.route.strategies
 
     def retire(self) -> None:
-        """Serve what is under way and nothing more; dial no spares."""
+        """Finish requests in flight and take no new ones; prewarm no connections."""
         for route_service in self.in_force.values():
             route_service.retire()
 
@@ -195,7 +198,7 @@ class RouteServices:
 
 
 def _has_work(retired: _Retired, exchanges: Iterable[ExchangeRecord]) -> bool:
-    """Whether a request that it began has not ended. An open WebSocket needs it no more."""
+    """Whether a request of the service is in flight. An open WebSocket does not need it."""
     route_service = retired.route_service
     return any(
         one.route == route_service.route.name
@@ -211,10 +214,10 @@ def keep_last(
     last: Mapping[str, RouteService],
     warn: Callable[[str], object],
 ) -> dict[str, ResolvedSecrets]:
-    """``found``, where a value that cannot be read any more stays what it was, with a warning.
+    """Return ``found``, with the last value of each secret that has become unreadable, and warn.
 
-    Only if the configuration still says the same about it, for a file may be away while it is
-    replaced, and about where it goes: nobody has looked whether it may go anywhere else.
+    A file may be missing while it is replaced. The last value is kept only if the configuration of
+    the secret and of its destinations is unchanged: it was not checked for other destinations.
     """
     kept = {}
     for name, one in found.items():

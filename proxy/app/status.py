@@ -1,7 +1,7 @@
-"""How keyrelay is: one snapshot of everything that may be said, as JSON-able data.
+"""The status of keyrelay: one snapshot of all public state, as JSON-able data.
 
-The inspector, ``keyrelay status`` and the metrics are made from it. Names, numbers and texts of
-ours only: never a secret, never a path.
+The inspector, ``keyrelay status`` and the metrics are made from it. It holds names, numbers and
+texts of keyrelay only: never a secret, never a path of a request.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from proxy import __version__
 from proxy.observability.counters import Counters
 
 if TYPE_CHECKING:
-    # For types alone: who only shows a snapshot need not load what serves requests.
+    # For types only: a command that shows a snapshot need not load the request path.
     from proxy.auth.strategy import Strategy
     from proxy.observability.exchange_log import ExchangeLog
     from proxy.routing.route import Route
     from proxy.server.listener import Listener
     from proxy.upstream.pool import Pool
 
-# What is added up over processes, and of what the latest counts, in whatever part it stands.
+# Fields at any depth that are summed over processes, and those of which the latest is taken.
 _COUNTED = frozenset(
     {"in_flight", "websockets", "open", "idle", "spares", "reused", "spared", "dialled"}
     | {"spare_dials", "spare_failures", "fetches", "failures", "served", "refused"}
@@ -35,11 +35,11 @@ _LATEST = frozenset({"last_served", "last_refused"})
 
 @dataclass(frozen=True, slots=True)
 class Reload:
-    """One attempt to take a changed configuration.
+    """One attempt to put a changed configuration in force.
 
     at        seconds since the epoch
-    findings  why it was not taken, a text each; empty if it was
-    changed   what is different since, for a person
+    findings  errors, a text each; empty after a success
+    changed   the differences, as texts for the operator
     """
 
     at: float
@@ -49,7 +49,7 @@ class Reload:
 
 @dataclass(slots=True)
 class Reloads:
-    """How often the configuration was taken anew, and how often it could not be."""
+    """Counts of successful and failed reloads, and the last one."""
 
     count: int = 0
     failed: int = 0
@@ -65,7 +65,7 @@ class Reloads:
 
 
 class Operated(Protocol):
-    """What runs.
+    """The running app, as far as a snapshot needs it.
 
     pools    by the route's name
     started  seconds since the epoch
@@ -88,7 +88,7 @@ class Operated(Protocol):
 
 
 def snapshot(app: Operated) -> dict[str, Any]:
-    """How one process is. Its sinks have heard of everything that is no longer in flight."""
+    """Return the status of one process, with every exchange that has ended counted."""
     app.exchange_log.flush()
     in_flight: Counter[str] = Counter()
     websockets: Counter[str] = Counter()
@@ -140,7 +140,7 @@ def _strategy(strategy: Strategy) -> dict[str, Any]:
 
 
 def _secrets(strategies: Iterable[Strategy]) -> list[dict[str, Any]]:
-    """Those of all strategies; one that two of them share is said once."""
+    """Return the secrets of all strategies; a shared one appears once."""
     states = [strategy.state() for strategy in strategies]
     every = dict.fromkeys(one for state in states if state is not None for one in state.secrets)
     return [asdict(one) for one in every]
@@ -161,9 +161,9 @@ def _pool(pool: Pool) -> dict[str, int]:
 
 
 def merged(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One snapshot of several processes that serve the same configuration; at least one.
+    """Merge the snapshots of one or more processes with the same configuration.
 
-    What they count is added up; how they are is told of the first.
+    Counts are summed; the other fields are those of the first process.
     """
     first, *others = snapshots
     return {
@@ -182,7 +182,7 @@ def _merged(first: Any, others: Sequence[Any]) -> Any:
             for name, value in first.items()
         }
     if isinstance(first, list):
-        # Made from one configuration, so they have one order.
+        # Equal order, since all are made from one configuration.
         return [
             _merged(one, [other[place] for other in others if place < len(other)])
             for place, one in enumerate(first)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from proxy.app.app import Timeouts
-from proxy.app.listeners import Key, ListenerEntry, ListenerSet, check_who_may_connect
+from proxy.app.listeners import Key, ListenerEntry, ListenerSet, check_addresses
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
 from proxy.config.validation import listen_places, served_hosts
@@ -240,15 +240,15 @@ def test_who_may_connect() -> None:
     """Beyond loopback nobody without a token; and whoever is told apart by user cannot be there."""
     loopback, beyond = settings("127.0.0.1:0"), settings("127.0.0.1:0", a=["0.0.0.0:0"])
     for token in (None, TOKEN):
-        check_who_may_connect(loopback, token)
+        check_addresses(loopback, token)
     guarded = beyond.model_copy(update={"inbound_token": SecretSettings(references=("env:DUMMY",))})
-    check_who_may_connect(guarded, TOKEN)
+    check_addresses(guarded, TOKEN)
     with pytest.raises(KeyrelayError, match=r"not loopback|every network"):
-        check_who_may_connect(guarded, None)
+        check_addresses(guarded, None)
     with pytest.raises(KeyrelayError) as caught:
-        check_who_may_connect(beyond, None)
+        check_addresses(beyond, None)
     assert "\n" not in str(caught.value)
     enforced = guarded.model_copy(update={"peer_uid": "enforce"})
     with pytest.raises(KeyrelayError, match="peer_uid: enforce"):
-        check_who_may_connect(enforced, TOKEN)
-    check_who_may_connect(loopback.model_copy(update={"peer_uid": "enforce"}), TOKEN)
+        check_addresses(enforced, TOKEN)
+    check_addresses(loopback.model_copy(update={"peer_uid": "enforce"}), TOKEN)

@@ -266,7 +266,7 @@ async def test_directories_that_nobody_may_look_into(tmp_path: Path, dummy_key: 
         settings = loader.load_text(json.dumps(document), "routes.yaml")
         async with App(settings) as app:
             said: list[str] = []
-            reloader = Reloader(app, lambda: settings, files, said.append, look_seconds=0.001)
+            reloader = Reloader(app, lambda: settings, files, said.append, poll_seconds=0.001)
             watching = asyncio.get_running_loop().create_task(reloader.watch())
             await until(lambda: len(looked) > 3)
             assert (await reloader.reload()).findings == ()

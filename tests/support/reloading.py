@@ -225,7 +225,7 @@ async def changing(
     app = App(loader.load(file), write_log=lines.append, clock=clock, warn=said.append)
     load = partial(loader.load, file)
     files = partial(loader.files, file)
-    reloader = Reloader(app, load, files, said.append, look_seconds=LOOK_SECONDS)
+    reloader = Reloader(app, load, files, said.append, poll_seconds=LOOK_SECONDS)
     async with app:
         yield Changing(app, lines, reloader, file, document, said)
 
