@@ -167,7 +167,7 @@ def _build_token(
             trouble=None if others else warn,
         )
 
-    # Made here as well where the cache is there already: whether the secrets fit is known at once.
+    # Also made where the cache exists already: this checks at once whether the secrets fit.
     prover = make_prover(token, values, context)
     cache = (
         make() if context.caches is None else context.caches.cache(identity_of(token, inputs), make)

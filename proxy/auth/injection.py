@@ -125,11 +125,11 @@ class RequestProof(Protocol):
 class Injection:
     """A credential in its placements, ready to be spliced in. Holds secret bytes: never printed.
 
-    headers  field lines, each ended with CRLF
-    query    ``name=value`` pairs joined by ``&``
-    path     goes between the upstream's base path and the rest, begins with ``/`` or is empty
-    masker   finds the credential in what comes back
-    proof    makes what has to go with each request that carries the credential, if anything has to
+    headers   field lines, each ended with CRLF
+    query     ``name=value`` pairs joined by ``&``
+    path      goes between the upstream's base path and the rest, begins with ``/`` or is empty
+    redactor  finds the credential in responses
+    proof     makes what has to go with each request that carries the credential, if anything has to
     """
 
     headers: bytes = b""

@@ -1,8 +1,8 @@
 """The strategy whose secret has several values: a new key beside the old one while it is rotated.
 
-The first value is used. When the provider refuses it, the next one serves in its place, loudly,
-until that one is refused as well; then it is the turn of the one after it, and of the first again.
-So a key may be changed at the provider before, while or after it is changed here.
+The first value is used. When the provider refuses it, the next one replaces it, with a warning,
+until that one is refused as well; then the one after it, and after the last the first again. So a
+key may be changed at the provider before, while or after it is changed here.
 
 A refusal moves on also where its request cannot be sent again, as its body is large, so that
 nothing has shown yet that the next value is taken: a client that sends no other requests would
@@ -23,9 +23,9 @@ from proxy.errors import Refusal
 from proxy.http.path_patterns import PatternSet
 from proxy.secrets.secret import Secret
 
-# A value that nobody has used for this long (seconds) can be taken away.
+# A value that has been unused for this long (seconds) can be removed.
 UNUSED_SECONDS = 7 * 86_400.0
-# Where every value is refused each request tries them all; that is said this often (seconds).
+# Where every value is refused each request tries them all; interval of the warning (seconds).
 _SAY_AGAIN_SECONDS = 60.0
 
 _Got = TypeVar("_Got")
@@ -43,7 +43,7 @@ class Variant:
 
 
 class _Use:
-    """How a variant served. Times are seconds since the epoch; ``said_at`` is monotonic."""
+    """Use of a variant. Times are seconds since the epoch; ``said_at`` is monotonic."""
 
     __slots__ = ("last_refused", "last_served", "refused", "said_at", "served")
 
@@ -58,7 +58,7 @@ class _Use:
 class RotatingStrategy(Strategy):
     """Tries the variants in turn.
 
-    refused  statuses by which the provider says that it does not take a key
+    refused  statuses with which the provider refuses a key
     warn     gets a line when another variant takes over
     """
 
@@ -106,7 +106,7 @@ class RotatingStrategy(Strategy):
             try:
                 return await ask(self._current)
             except Refusal as refusal:
-                # No token is to be had with these values: their refusal happened elsewhere.
+                # No token can be fetched with these values: the token endpoint refused them.
                 if at == self._at:
                     self._count_refusal(at)
                     why = refusal.detail.removesuffix(".")

@@ -1,7 +1,7 @@
-"""What every strategy is: one way a provider authenticates.
+"""The strategy: one way in which a provider authenticates requests.
 
-A strategy answers three questions, each on its own: does it serve this request, what goes onto the
-request (an Injection), and is that ready now or does it have to be waited for.
+A strategy decides three things independently: whether it serves a request, what is added to the
+request (an Injection), and whether that is ready now or has to be awaited.
 """
 
 from __future__ import annotations
@@ -59,8 +59,8 @@ class IssuedToken:
 class SecretState:
     """How a secret served that a strategy uses. Never its value.
 
-    reference                   where it comes from, as the configuration says (``env:NAME``)
-    fingerprint                 tells two values apart, and nothing else of them
+    reference                   its source, as in the configuration (``env:NAME``)
+    fingerprint                 distinguishes two values, and reveals nothing else
     served, refused             requests that it served, and that were refused for it
     last_served, last_refused   seconds since the epoch, None if never
     """
@@ -79,7 +79,7 @@ class CredentialState:
     """How a strategy's credential is, in numbers.
 
     token    None if the secrets themselves are the credential
-    secrets  those of which there is something to say, in the order in which they are tried
+    secrets  those with several values, in the order in which they are tried
     """
 
     token: TokenState | None = None
@@ -146,7 +146,7 @@ class Strategy(ABC):
 
     @property
     def replays(self) -> int:
-        """How often a request that is refused may be sent again, each time as ``refused`` says."""
+        """How often a refused request may be sent again, each time if ``refused`` is true."""
         return 1 if self.renewable else 0
 
     @property
@@ -155,7 +155,7 @@ class Strategy(ABC):
         return False
 
     def refuses(self, status: int) -> bool:
-        """Whether the provider says by this status that it does not take the credential."""
+        """Whether the provider refuses the credential with this status."""
         return False
 
     def refused(self, injection: Injection, status: int) -> bool:
@@ -177,7 +177,7 @@ class Strategy(ABC):
         """Obtain the credential now, so that the first request need not wait."""
 
     async def wait_ready(self) -> None:  # noqa: B027  most have nothing to obtain
-        """Wait until the first credential is there, or it is known why not."""
+        """Wait for the first credential, or for the error of its fetch."""
 
     def close(self) -> None:  # noqa: B027  most keep nothing
         """Stop whatever keeps the credential fresh, and forget it."""
@@ -190,7 +190,7 @@ class Strategy(ABC):
         raise NotImplementedError("a key is never handed out")
 
     def state(self) -> CredentialState | None:
-        """How the credential is, for programs; None if there is nothing to say. Never a value."""
+        """State of the credential, for programs; None for a static one. Never a value."""
         return None
 
     def describe(self) -> str:

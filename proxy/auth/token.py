@@ -12,15 +12,15 @@ from proxy.errors import KeyrelayError
 
 @dataclass(frozen=True, slots=True, repr=False, eq=False)
 class FetchedToken:
-    """What a mint gives: the token, and for how many seconds from now it is valid.
+    """What a source returns: the token, and its validity from now in seconds.
 
-    renew_seconds  when to ask for the next one, if the source knows better than the lifetime says
+    renew_seconds  when to ask for the next one, if the source has better information than the lifetime
     refused        called when the provider refuses this very token, with whether it had served
     superseded     for tokens that may be revoked while they are in use, as another process can
                    replace them: whether that has happened. Never raises
     counts         calls that came to an end for it, and how many of them gave no token
-    remarks        what the operator should know of it, such as scopes that were not granted
-    notes          what is worth a line where somebody examines the token, and nowhere else
+    remarks        warnings for the operator, such as scopes that were not granted
+    notes          remarks shown only where the token is examined
     """
 
     value: bytes
@@ -40,7 +40,7 @@ class TokenError(KeyrelayError):
     details        the same with what the token endpoint wrote, cut and redacted: for the operator
     advice         what to do about it, "" if it is only to be waited for
     bad_answer     there was a response, but with nothing that can be used (502 instead of 503)
-    pause_seconds  do not try again sooner, if the response lets us know
+    pause_seconds  minimum delay before the next try, if the response has one
     lasting        the cause lasts until something is changed, so that waiting does not help
     probes         whether a request may cause a call within the pause, in case it was changed
     spaced         the calls are spaced elsewhere

@@ -127,7 +127,7 @@ class FileTokenStore:
             finally:
                 os.close(descriptor)
         except OSError:
-            # What is kept cannot be known; the next use of the store reports why.
+            # The stored state is unreadable; the next use of the store reports why.
             return False
 
     def _open_lock(self) -> int:
@@ -135,7 +135,7 @@ class FileTokenStore:
         return os.open(self._lock_path, flags, 0o600)
 
     def _stamp(self) -> tuple[int, int] | None:
-        """Tells two contents of the file apart; None if there is no file."""
+        """Distinguishes two contents of the file; None if there is no file."""
         try:
             status = self._path.stat()
         except FileNotFoundError:
@@ -159,7 +159,7 @@ class FileTokenStore:
 
     def _reserve(self) -> None:
         try:
-            # Nothing that lies there already decides who may read it.
+            # An existing file there must not determine the mode.
             self._new_path.unlink(missing_ok=True)
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
             descriptor = os.open(self._new_path, flags, 0o600)

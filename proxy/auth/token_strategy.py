@@ -1,4 +1,4 @@
-"""The strategy whose credential is a token that has to be kept fresh."""
+"""The strategy whose credential is a token that expires and is renewed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from proxy.config.placement import Placement
 from proxy.errors import Refusal
 from proxy.http.path_patterns import PatternSet
 
-# Any token, to see whether all the rest can be placed.
+# Any token, to check at the start that all other values fit their placements.
 _EXAMPLE = b"token"
 
 
@@ -22,10 +22,10 @@ class TokenStrategy(Strategy):
     """Puts the cache's token into the placements, under the name ``token``.
 
     values   what the placements name beside it
-    refused  statuses by which the provider says that it does not take the token
+    refused  statuses with which the provider refuses the token
     others   what ``values`` are for the other variants of the strategy
-    recent   the last tokens, shared with these; all of them are masked, as a provider that does not
-             take one may tell of it in its answer to the next
+    recent   the last tokens, shared with these; all are redacted, since a provider that refuses
+             one may quote it in the response to the next
     prove    makes the proof for a token, where tokens are bound to a key
 
     Raises ValueError, without the value, if one of ``values`` cannot be where a placement puts it.
