@@ -14,7 +14,7 @@ from proxy.errors import KeyrelayError
 class FetchedToken:
     """What a source returns: the token, and its validity from now in seconds.
 
-    renew_seconds  when to ask for the next one, if the source has better information than the lifetime
+    renew_seconds  when to ask for the next one, if the source has more than the lifetime
     refused        called when the provider refuses this very token, with whether it had served
     superseded     for tokens that may be revoked while they are in use, as another process can
                    replace them: whether that has happened. Never raises

@@ -16,6 +16,7 @@ import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from proxy import backoff
 from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource, TokenState, format_span
 from proxy.clock import Clock
 from proxy.errors import Refusal
@@ -281,9 +282,9 @@ class TokenCache:
             self._take(fetched)
 
     def _fail(self, failure: TokenError) -> None:
-        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures_in_row, 30), _BACKOFF_MOST)
-        backoff = 0.0 if failure.spaced else bound * self._jitter()
-        pause = max(backoff, _BACKOFF_LEAST, failure.pause_seconds)
+        bound = backoff.bound(self._failures_in_row, first=_BACKOFF_FIRST, most=_BACKOFF_MOST)
+        delay = 0.0 if failure.spaced else bound * self._jitter()
+        pause = max(delay, _BACKOFF_LEAST, failure.pause_seconds)
         self._count(failure.counts)
         self._failures_in_row += 1
         self._failed_at = self._clock.monotonic()

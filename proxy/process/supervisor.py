@@ -17,6 +17,7 @@ from dataclasses import astuple
 from functools import partial
 from typing import Any
 
+from proxy import backoff
 from proxy.app.app import App, Supply, read_all
 from proxy.app.status import snapshot
 from proxy.clock import SystemClock
@@ -188,7 +189,9 @@ class Supervisor(App):
                 return
             self._warn_once(f"{why}; another takes its place")
             if failures:
-                await asyncio.sleep(min(_PAUSE_FIRST * 2 ** (failures - 1), _PAUSE_MOST))
+                await asyncio.sleep(
+                    backoff.bound(failures - 1, first=_PAUSE_FIRST, most=_PAUSE_MOST)
+                )
 
     async def _live(self, index: int) -> str:
         """Run one worker from its start to its end. Returns the reason of its end."""

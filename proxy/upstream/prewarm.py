@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from proxy import backoff
 from proxy.errors import UpstreamFailure
 from proxy.upstream.connection import CLOSED, UpstreamConnection
 
@@ -282,7 +283,7 @@ class PrewarmPolicy:
         """Record a failed dial. Simultaneous failures count once."""
         if now < self._not_before:
             return
-        bound = min(_BACKOFF_FIRST * 2 ** min(self._failures, 30), _BACKOFF_MAX)
+        bound = backoff.bound(self._failures, first=_BACKOFF_FIRST, most=_BACKOFF_MAX)
         self._failures += 1
         self._not_before = now + max(bound * self._jitter(), _BACKOFF_MIN)
 
