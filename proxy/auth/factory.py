@@ -20,7 +20,7 @@ from proxy.auth.tokens.inputs import SourceInputs, identity_of
 from proxy.auth.tokens.oauth2_factory import make_prover
 from proxy.config.placement import Placement
 from proxy.config.route import RouteSettings, StrategySettings
-from proxy.config.token import TokenSettings
+from proxy.config.token import Jwt, TokenSettings
 from proxy.errors import SecretUnavailable
 from proxy.http.address import parse_upstream
 from proxy.http.path_patterns import PatternSet
@@ -183,6 +183,7 @@ def _build_token(
             others=others,
             recent=parts.recent,
             refused=frozenset(token.refused),
+            vends=not (isinstance(token, Jwt) and token.discloses),
             prove=None if prover is None else partial(prover.bound_to, _origin(upstream)),
         )
     except ValueError:

@@ -27,6 +27,7 @@ class TokenStrategy(Strategy):
     recent   the last tokens, shared with these; all are redacted, since a provider that refuses
              one may quote it in the response to the next
     prove    makes the proof for a token, where tokens are bound to a key
+    vends    whether pages may get the token: not if it contains a secret
 
     Raises ValueError, without the value, if one of ``values`` cannot be where a placement puts it.
     """
@@ -40,6 +41,7 @@ class TokenStrategy(Strategy):
         "_refused",
         "_rendered",
         "_values",
+        "_vends",
         "_websocket",
     )
 
@@ -56,6 +58,7 @@ class TokenStrategy(Strategy):
         others: Collection[Mapping[str, bytes]] = (),
         recent: deque[bytes] | None = None,
         prove: Callable[[bytes], RequestProof] | None = None,
+        vends: bool = True,
     ) -> None:
         super().__init__(name, paths)
         self._cache = cache
@@ -65,6 +68,7 @@ class TokenStrategy(Strategy):
         self._refused = refused
         self._others = tuple(others)
         self._prove = prove
+        self._vends = vends
         self._recent: deque[bytes] = deque(maxlen=2) if recent is None else recent
         # The last token in its placements: nothing is encoded per request.
         self._rendered: tuple[Token, Injection | None, Injection | None] | None = None
@@ -105,7 +109,7 @@ class TokenStrategy(Strategy):
 
     @property
     def vends(self) -> bool:
-        return True
+        return self._vends
 
     def refuses(self, status: int) -> bool:
         return status in self._refused

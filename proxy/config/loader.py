@@ -30,6 +30,7 @@ from proxy.config.presets import (
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import AdminSettings, Browsers, Settings
+from proxy.config.token import Jwt
 from proxy.config.validation import (
     COMMAND_LINE,
     Source,
@@ -294,6 +295,7 @@ class _Route:
                 "add provider:, or auth: with a placement",
             )
         self._check_plaintext(merged)
+        self._check_vend(merged)
         names = {strategy.name for strategy in merged.auth if strategy.name}
         if merged.strategy is not None and merged.strategy not in names and "auth" not in broken:
             self._add(
@@ -325,6 +327,19 @@ class _Route:
                     f"the provider has no secret {display_key(secret)}",
                     suggest(secret, self.preset.settings.secrets),
                 )
+
+    def _check_vend(self, merged: RouteSettings) -> None:
+        """Report tokens that would carry a secret to pages, a sealed one among them."""
+        disclosed: set[str] = set()
+        for strategy in merged.auth:
+            if isinstance(strategy.token, Jwt):
+                disclosed |= strategy.token.discloses
+        if merged.vend and disclosed:
+            self._add(
+                ("vend",),
+                f"the token can be read, and its claims contain {', '.join(sorted(disclosed))}",
+                "remove vend:, or write the values themselves if they are no secrets",
+            )
 
     def _check_plaintext(self, merged: RouteSettings) -> None:
         if merged.upstream is None or merged.allow_plaintext or "allow_plaintext" in self.broken:

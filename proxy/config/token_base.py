@@ -157,6 +157,12 @@ class Signed(Node):
     )
     leeway_seconds: Seconds = Field(default=5, ge=0, le=300, description=LEEWAY_DESCRIPTION)
 
+    @property
+    def discloses(self) -> frozenset[str]:
+        """Names of the secrets that everybody can read in the JWT: it is signed, not encrypted."""
+        readable = (self.key_id or "", *(text for _, text in texts_in(self.claims)))
+        return frozenset().union(*(parse_template(text).names for text in readable))
+
     @model_validator(mode="after")
     def _claims_can_be_sent(self) -> Signed:
         check_document(self.claims)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote_from_bytes
 
+from proxy.config.oauth2 import RefreshToken
 from proxy.config.template import Template, parse_template
 from proxy.config.token import Exec, TokenSettings
 
@@ -37,7 +38,8 @@ class SourceInputs:
 def identity_of(settings: TokenSettings, inputs: SourceInputs) -> str:
     """A digest of everything that decides which token one gets, and from where.
 
-    Two strategies with the same one use one token, whatever their routes are called.
+    Of one route. Only strategies with the same refresh token share their access token across
+    routes: servers that issue a new refresh token each time revoke what the old one gave.
     """
     document = settings.model_dump(mode="json", by_alias=True, exclude={"refused", "url"})
     given = {**inputs.values, **dict.fromkeys(settings.given, b"")}
@@ -48,8 +50,7 @@ def identity_of(settings: TokenSettings, inputs: SourceInputs) -> str:
         "allow_private": inputs.allow_private,
         # A path is at the upstream; a whole URL is the same one for every route.
         "url": inputs.base if url is None else endpoint_url(url, inputs.values, inputs.base),
-        # A command gets to see the variables of its own route's secrets.
-        "route": inputs.route if isinstance(settings, Exec) else "",
+        "route": "" if isinstance(settings, RefreshToken) else inputs.route,
     }
     text = json.dumps(parts, sort_keys=True).encode()
     return hashlib.sha256(b"keyrelay token\0" + text).hexdigest()

@@ -1,0 +1,82 @@
+"""Rows T49 and T53: a token belongs to its route, and contains no secret where pages get it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from proxy.config import loader
+from proxy.errors import ConfigError
+from tests.security.scene import GET, HOST, Provider, problem, routes, stage, status, token_answer
+from tests.support.keyrelay import answering, both_loops, exchange, keyrelay, raw_provider
+
+CLAIM = "dummy-claim-secret-6d"
+VEND = b"POST /-/token/minted HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n"
+
+
+def signed(**more: Any) -> dict[str, Any]:
+    """Settings of a route whose token is a JWT that is signed here."""
+    token = {"type": "jwt", "algorithm": "HS256", "key": "{signing}", **more}
+    return {
+        "vend": True,
+        "secrets": {"signing": "env:DUMMY_SIGNING", "hidden": "env:DUMMY_CLAIM"},
+        "auth": [{"token": token, "header": "Authorization", "value": "Bearer {token}"}],
+    }
+
+
+DISCLOSING = [
+    {"claims": {"iss": "{hidden}"}},
+    {"claims": {"a": [{"b": "x{hidden}y"}]}},
+    {"claims": {}, "key_id": "{hidden}"},
+]
+
+
+@pytest.fixture
+def signing(secrets: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUMMY_SIGNING", "dummy-signing-key-" * 2)
+    monkeypatch.setenv("DUMMY_CLAIM", CLAIM)
+
+
+@both_loops
+@pytest.mark.parametrize("more", DISCLOSING)
+async def test_t53_no_token_with_a_secret_is_issued(signing: None, more: dict[str, Any]) -> None:
+    """The token serves requests of the route; pages do not get it."""
+    async with stage(fetched=signed(**more)) as one:
+        assert status(await one.ask(GET.replace(b"/api", b"/minted"))) == 200
+        got = await one.ask(VEND)
+        assert (status(got), problem(got)) == (403, "nothing-to-vend")
+
+
+@pytest.mark.parametrize("more", DISCLOSING)
+def test_t53_a_file_that_would_issue_it_is_refused(more: dict[str, Any]) -> None:
+    """At the start already, with the name of the secret."""
+    document = {"routes": {"minted": {"upstream": "https://api.acme.test", **signed(**more)}}}
+    with pytest.raises(ConfigError, match="claims contain hidden"):
+        loader.load_text(json.dumps(document), "routes.yaml")
+
+
+@both_loops
+async def test_t53_other_tokens_are_issued(signing: None) -> None:
+    """A JWT whose claims are written in the file."""
+    async with stage(fetched=signed(claims={"iss": "dummy"})) as one:
+        got = await one.ask(VEND)
+    assert status(got) == 200
+    assert b'"token": "ey' in got
+
+
+@both_loops
+async def test_t49_equal_routes_have_a_token_each(secrets: None) -> None:
+    """Whose settings differ in the name only; workers ask for tokens by the same digest."""
+    provider = Provider()
+    async with (
+        raw_provider(provider.serve) as place,
+        raw_provider(answering(token_answer())) as endpoint,
+    ):
+        minted = routes(place.url, endpoint.url)["minted"]
+        async with keyrelay({"one": minted, "two": minted}) as running:
+            for name in (b"one", b"two"):
+                request = GET.replace(b"/api", b"/" + name) + b"\r\n"
+                assert status(await exchange(running.port, request)) == 200
+        assert endpoint.connections == 2
