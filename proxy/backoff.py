@@ -14,4 +14,4 @@ def bound(failures: int, *, first: float, most: float) -> float:
 
     Callers whose operations many processes repeat multiply it by a random share ("full jitter").
     """
-    return min(first * 2 ** min(failures, _MOST_DOUBLINGS), most)
+    return min(first * 2.0 ** min(failures, _MOST_DOUBLINGS), most)

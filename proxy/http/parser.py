@@ -172,8 +172,9 @@ def response_head(message: ParsedResponse) -> ResponseHead:
     """Convert a parser message to ``ResponseHead``.
 
     Raises ValueError, with a constant text, for CR, LF and other control characters in a field, and
-    for a space in a field name. The response parser is lenient, and such a line must not become a second field at the
-    client, nor a Content-Length that only some clients accept (RFC 9112 section 5.1).
+    for a space in a field name. The response parser is lenient, and such a line must not become a
+    second field at the client, nor a Content-Length that only some clients accept (RFC 9112
+    section 5.1).
     """
     lines = []
     for name, value in message.raw_headers:
