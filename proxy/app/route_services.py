@@ -89,6 +89,7 @@ class RouteServices:
             route.origin,
             connect_seconds=settings.connect_timeout_seconds,
             allow_private=settings.allow_private,
+            allow_plaintext=settings.allow_plaintext,
             tls=self._means.tls,
             address=demo if route.origin.builtin else None,
             own=self._own,

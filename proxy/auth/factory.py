@@ -150,6 +150,7 @@ def _build_token(
         values,
         base,
         allow_private=parts.whole.allow_private,
+        allow_plaintext=parts.whole.allow_plaintext,
         references=parts.references,
         route=parts.route,
     )

@@ -184,6 +184,7 @@ class _RouteCheck:
             route.origin,
             connect_seconds=self.settings.connect_timeout_seconds,
             allow_private=self.settings.allow_private,
+            allow_plaintext=self.settings.allow_plaintext,
             tls=self.means.tls,
             address=address,
         )

@@ -31,13 +31,19 @@ def dialled_address(text: str) -> IPv4Address | IPv6Address:
     return address
 
 
-def may_dial(address: str, origin: Origin, *, allow_private: bool) -> bool:
+def may_dial(
+    address: str, origin: Origin, *, allow_private: bool, allow_plaintext: bool = False
+) -> bool:
     """Whether a connection to the configured ``origin`` may go to ``address``.
 
     Link-local (metadata services), multicast, unspecified and reserved addresses never. Private and
     loopback addresses only if the route allows them, or if the origin is such an address itself.
+    Over plain http only this machine, unless the route allows more: what ``localhost`` resolves to
+    is decided elsewhere.
     """
     target = dialled_address(address)
+    if origin.scheme == "http" and not allow_plaintext and not _stays_here(address):
+        return False
     if target.is_link_local or target.is_multicast or target.is_unspecified:
         return False
     if target.is_loopback:
@@ -50,6 +56,13 @@ def may_dial(address: str, origin: Origin, *, allow_private: bool) -> bool:
         return True
     # Private and shared (100.64/10) addresses may belong to the own network.
     return allow_private or _names(origin, target)
+
+
+def _stays_here(address: str) -> bool:
+    """Whether packets to this address leave the machine for no gateway."""
+    direct = ip_address(address.partition("%")[0])
+    mapped = direct.ipv4_mapped if isinstance(direct, IPv6Address) else None
+    return (mapped or direct).is_loopback
 
 
 def _names(origin: Origin, target: IPv4Address | IPv6Address) -> bool:

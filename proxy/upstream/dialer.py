@@ -63,7 +63,7 @@ class Dialler:
     """Opens connections to one origin.
 
     connect_seconds  limit for resolution, connect and TLS handshake together
-    allow_private    see ``address_policy.may_dial``
+    allow_private    see ``address_policy.may_dial``, as for ``allow_plaintext``
     tls              required for an https origin
     address          (host, port) to dial without resolution, for the built-in provider
     own              the (host, port) pairs of keyrelay's own listeners, which are never dialled
@@ -75,6 +75,7 @@ class Dialler:
         *,
         connect_seconds: float,
         allow_private: bool = False,
+        allow_plaintext: bool = True,
         tls: ssl.SSLContext | None = None,
         address: tuple[str, int] | None = None,
         own: Callable[[], Collection[tuple[str, int]]] = tuple,
@@ -84,6 +85,7 @@ class Dialler:
         self._origin = origin
         self._connect_seconds = connect_seconds
         self._allow_private = allow_private
+        self._allow_plaintext = allow_plaintext
         self._tls = tls if origin.scheme == "https" else None
         self._address = address
         self._own = own
@@ -142,8 +144,19 @@ class Dialler:
         allowed: list[AddrInfoType] = [
             info
             for info in found
-            if may_dial(str(info[4][0]), origin, allow_private=self._allow_private)
+            if may_dial(
+                str(info[4][0]),
+                origin,
+                allow_private=self._allow_private,
+                allow_plaintext=self._allow_plaintext,
+            )
         ]
+        if not allowed and origin.loopback and origin.scheme == "http":
+            raise UpstreamFailure(
+                "destination_ip_prohibited",
+                "The upstream's host name resolves to another machine, to which the credential "
+                "would go over plain http; allow_plaintext: true would allow it.",
+            )
         if not allowed:
             raise UpstreamFailure(
                 "destination_ip_prohibited",

@@ -177,6 +177,40 @@ async def test_t30_metadata_is_never_dialled(
             assert [where for where in names.dialled if where != "127.0.0.1"] == []
 
 
+@pytest.mark.parametrize("address", ["192.0.2.1", "8.8.8.8", "10.0.0.1", "64:ff9b::7f00:1"])
+async def test_t54_localhost_that_leads_to_another_machine(
+    secrets: None, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """Whatever the name resolves to: no key and no client secret leaves this machine in clear."""
+    names = Names(monkeypatch)
+    names.addresses = [address]
+    both = routes("http://localhost:9", "http://localhost:9")
+    for route in both.values():
+        route["allow_private"] = True
+    async with keyrelay(both) as running:
+        for request in (GET, SOCKET):
+            got = await exchange(running.port, request + b"\r\n")
+            assert (status(got), problem(got)) == (502, "provider-failed")
+            assert b"over plain http" in got
+        got = await exchange(running.port, GET.replace(b"/api", b"/minted") + b"\r\n")
+        assert (status(got), problem(got)) == (503, "no-token")
+    assert [one for one in names.dialled if one == address] == []
+
+
+async def test_t54_localhost_that_is_this_machine(
+    secrets: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of several addresses those of this machine are dialled, and no others."""
+    names = Names(monkeypatch)
+    place = Provider()
+    async with raw_provider(place.serve) as inside:
+        names.addresses = ["192.0.2.1", "127.0.0.1"]
+        route = routes(f"http://localhost:{inside.port}", inside.url)["api"]
+        async with keyrelay({"api": route}) as running:
+            assert status(await exchange(running.port, GET + b"\r\n")) == 200
+    assert "192.0.2.1" not in names.dialled
+
+
 async def test_t30_a_name_whose_answer_changes(
     secrets: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,7 +93,7 @@ class TokenClient:
 
     tls            with the client's certificate, if it has one
     call_seconds   how long a call may take
-    allow_private  as of the route: see ``address_policy.may_dial``
+    allow_private  as of the route, like ``allow_plaintext``: see ``address_policy.may_dial``
     """
 
     def __init__(
@@ -102,11 +102,13 @@ class TokenClient:
         wall: Callable[[], float],
         *,
         allow_private: bool,
+        allow_plaintext: bool = False,
         call_seconds: float = CALL_SECONDS,
     ) -> None:
         self._tls = tls
         self._wall = wall
         self._allow_private = allow_private
+        self._allow_plaintext = allow_plaintext
         self._call_seconds = call_seconds
 
     async def __call__(self, request: TokenRequest) -> tuple[Any, float]:
@@ -129,7 +131,11 @@ class TokenClient:
     async def _send(self, request: TokenRequest) -> _Response:
         try:
             origin, _ = parse_upstream(request.url.partition("?")[0])
-            sockets = _CheckedSockets(origin, allow_private=self._allow_private)
+            sockets = _CheckedSockets(
+                origin,
+                allow_private=self._allow_private,
+                allow_plaintext=self._allow_plaintext,
+            )
         except ValueError:
             raise TokenError("the token endpoint's URL cannot be used") from None
         try:
@@ -168,14 +174,20 @@ class TokenClient:
 class _CheckedSockets:
     """Makes sockets only for addresses that routes may reach; sees literals and DNS answers."""
 
-    def __init__(self, origin: Origin, *, allow_private: bool) -> None:
+    def __init__(self, origin: Origin, *, allow_private: bool, allow_plaintext: bool) -> None:
         self._origin = origin
         self._allow_private = allow_private
+        self._allow_plaintext = allow_plaintext
         self.forbidden = False
 
     def __call__(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        if not may_dial(str(address[0]), self._origin, allow_private=self._allow_private):
+        if not may_dial(
+            str(address[0]),
+            self._origin,
+            allow_private=self._allow_private,
+            allow_plaintext=self._allow_plaintext,
+        ):
             self.forbidden = True
             raise OSError("the address is not allowed")
         return socket.socket(family, kind, protocol)

@@ -61,7 +61,12 @@ def _make(settings: TokenSettings, inputs: SourceInputs, context: AuthContext) -
                 timeout_seconds=settings.timeout_seconds,
                 hidden=context.hidden,
             )
-    ask = TokenClient(context.tls, context.clock.wall, allow_private=inputs.allow_private)
+    ask = TokenClient(
+        context.tls,
+        context.clock.wall,
+        allow_private=inputs.allow_private,
+        allow_plaintext=inputs.allow_plaintext,
+    )
     if isinstance(settings, Request):
         return _request(settings, values, base, ask, context)
     return _inworld(settings, values, base, ask, context)

@@ -23,7 +23,7 @@ class SourceInputs:
 
     values         the secrets by name
     base           the route's upstream, for URLs that are paths
-    allow_private  as of the route
+    allow_private  as of the route, like ``allow_plaintext``
     references     where the secrets come from, by name: ``env:NAME``
     route          its name, for lines to the operator
     """
@@ -31,6 +31,7 @@ class SourceInputs:
     values: Values
     base: str
     allow_private: bool = False
+    allow_plaintext: bool = False
     references: Mapping[str, str] = field(default_factory=dict)
     route: str = ""
 
@@ -48,6 +49,7 @@ def identity_of(settings: TokenSettings, inputs: SourceInputs) -> str:
         # A command has its braces to itself.
         "settings": document if isinstance(settings, Exec) else _in_hex(document, given),
         "allow_private": inputs.allow_private,
+        "allow_plaintext": inputs.allow_plaintext,
         # A path is at the upstream; a whole URL is the same one for every route.
         "url": inputs.base if url is None else endpoint_url(url, inputs.values, inputs.base),
         "route": "" if isinstance(settings, RefreshToken) else inputs.route,

@@ -79,6 +79,7 @@ def make_oauth2_source(
         tls,
         context.clock.wall,
         allow_private=inputs.allow_private,
+        allow_plaintext=inputs.allow_plaintext,
         call_seconds=settings.timeout_seconds,
     )
     url = endpoint_url(settings.url, values, inputs.base)
