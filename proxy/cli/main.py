@@ -13,11 +13,16 @@ from typing import Any
 import click
 
 from proxy import __version__
-from proxy.cli import admin as ask
-from proxy.cli import completion, doctor, explain, seal
-from proxy.cli import config as show
-from proxy.cli import exec as child
-from proxy.cli import run as serve
+from proxy.cli import (
+    admin,
+    completion,
+    config,
+    doctor,
+    exec,  # noqa: A004  named as the command
+    explain,
+    run,
+    seal,
+)
 from proxy.errors import ConfigError, KeyrelayError
 
 
@@ -76,20 +81,20 @@ def main() -> None:
 
 
 for _command in (
-    serve.run,
-    serve.demo,
-    child.execute,
-    show.check,
+    run.run,
+    run.demo,
+    exec.execute,
+    config.check,
     explain.explain,
     doctor.doctor,
-    show.providers,
-    show.init,
+    config.providers,
+    config.init,
     seal.keygen,
     seal.seal,
     seal.reseal,
-    ask.status,
-    ask.reload,
-    ask.health,
+    admin.status,
+    admin.reload,
+    admin.health,
     completion.completion,
 ):
     main.add_command(_command)
