@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import hypothesis
 import pytest
 import uvloop
 
+from tests.support.certificates import Authority
 from tests.support.command import PREFIXES
 from tests.support.keyrelay import SECRET
 
@@ -31,6 +33,19 @@ def pytest_asyncio_loop_factories(
     if any("loop_factories" in mark.kwargs for mark in item.iter_markers("asyncio")):
         return _LOOPS
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    """A certificate authority of the test's own."""
+    return Authority(tmp_path)
+
+
+@pytest.fixture
+def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """An authority that this machine trusts."""
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+    return authority
 
 
 @pytest.fixture(autouse=True)

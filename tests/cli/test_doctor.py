@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.security.test_what_is_said import as_equals, readable
 from tests.support.command import CANARY, Done, keyrelay, running
 from tests.support.keyrelay import answering, raw_provider, until
+from tests.support.processes import as_equals, readable
 
 ROUTE = """\
 routes:

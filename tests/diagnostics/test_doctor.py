@@ -21,14 +21,6 @@ CANARY = SECRET.decode()
 VERIFY = "GET /v1/me"
 
 
-@pytest.fixture
-def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """An authority that this machine trusts."""
-    authority = Authority(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    return authority
-
-
 def provider(*, status: int = 200, ahead: float | None = 0.0, token: bytes = b"") -> Serve:
     """Answers HEAD with its time, a token call with ``token``, and any other with ``status``.
 

@@ -1102,13 +1102,6 @@ async def test_a_provider_that_stops_reading(dummy_key: bytes) -> None:
 # -- TLS ---------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    authority = Authority(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    return authority
-
-
 async def test_over_tls(dummy_key: bytes, trusted: Authority) -> None:
     """Requests and answers of any size cross a TLS connection unchanged, and it is kept."""
     body = bytes(range(256)) * 16_384

@@ -31,6 +31,7 @@ from tests.support.keyrelay import (
     static_route,
     until,
 )
+from tests.support.metrics import pool, standing, tally_of
 
 ORDER = ("route", "strategy", "method", "code", "direction", "state", "reason", "version", "le")
 
@@ -52,34 +53,12 @@ def samples(snapshot: dict[str, Any], name: str) -> dict[tuple[str, ...], float]
     }
 
 
-def pool(**more: int) -> dict[str, int]:
-    names = ("open", "idle", "spares", "reused", "spared", "dialled", "spare_dials")
-    return dict.fromkeys((*names, "spare_failures"), 0) | more
-
-
-def standing(counters: Counters, **route: Any) -> dict[str, Any]:
-    """A snapshot of one route, ``api``."""
-    one = {"strategies": [], "pool": pool(), "in_flight": 0, "websockets": 0, **route}
-    return {
-        "version": __version__,
-        "routes": {"api": one},
-        "tally": counters.as_json(),
-        "reloads": {"count": 0, "failed": 0, "last": None},
-    }
-
-
 def ended(status: int = 200, *, route: str = "api", **more: Any) -> ExchangeRecord:
     one = ExchangeRecord(route, "GET", "/CANARY", status=status)
     one.first_byte, one.duration = 0.02, 0.3
     for name, value in more.items():
         setattr(one, name, value)
     return one
-
-
-def tally_of(*exchanges: ExchangeRecord) -> Counters:
-    counters = Counters()
-    counters.feed(exchanges)
-    return counters
 
 
 EXPECTED = {

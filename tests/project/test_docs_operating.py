@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from proxy.http.request import request_id
 from proxy.observability.exchange_log import AccessLog, ExchangeRecord
 from proxy.observability.metrics import exposition
-from tests.observability.test_metrics import standing, tally_of
+from tests.support.metrics import standing, tally_of
 
 PAGE = (Path(__file__).resolve().parents[2] / "docs" / "operating.md").read_text()
 

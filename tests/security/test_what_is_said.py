@@ -6,12 +6,9 @@ import ast
 import asyncio
 import gc
 import logging
-import os
 import pickle
 import re
-import shutil
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -40,6 +37,7 @@ from tests.security.scene import (
 )
 from tests.support import command as commands
 from tests.support.keyrelay import both_loops, exchange, keyrelay
+from tests.support.processes import as_equals, readable
 
 MINE = "dummy-CANARY-of-the-client"
 # Every place in which a client could bring something that is nobody's business.
@@ -179,25 +177,6 @@ def test_t32_no_start_with_a_key_log(tmp_path: Path) -> None:
 
 
 # -- the process -------------------------------------------------------------------------------
-
-
-def as_equals() -> tuple[str, ...]:
-    """What makes programs equals of each other, as those of one user are: for root, setpriv.
-
-    Root may look into any process by each of these capabilities, on recent Linux.
-    """
-    if os.geteuid() != 0:
-        return ()
-    if shutil.which("setpriv") is None:
-        pytest.skip("root may read everything, and there is no setpriv to give that up")
-    without = ",".join(f"-{one}" for one in ("sys_ptrace", "perfmon", "sys_admin"))
-    return ("setpriv", f"--bounding-set={without}", f"--inh-caps={without}")
-
-
-def readable(path: Path, within: tuple[str, ...]) -> bool:
-    """Whether another program of this user can read it. What it reads is shown to nobody."""
-    done = subprocess.run([*within, "cat", str(path)], capture_output=True, check=False, timeout=30)
-    return done.returncode == 0 and bool(done.stdout)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc")

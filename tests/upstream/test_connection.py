@@ -8,9 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
-from proxy.http.response import ResponseHead
 from proxy.upstream.connection import CLOSED, UpstreamConnection
 from proxy.upstream.dialer import Dialler
 from proxy.upstream.pool import Pool
@@ -22,62 +20,12 @@ from tests.support.keyrelay import (
     read_head,
     until,
 )
+from tests.support.upstream_connection import OK, REQUEST, Answer, send
 
 pytestmark = both_loops
 
-REQUEST = b"GET / HTTP/1.1\r\nHost: dummy\r\n\r\n"
-OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 IDLE_SECONDS, SILENCE_SECONDS = 50.0, 600.0
-
-
-class Answer:
-    """A receiver that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.head: ResponseHead | None = None
-        self.body = b""
-        self.ended = False
-        self.failure: UpstreamFailure | None = None
-        self.full = False
-        self.calls = 0
-
-    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
-        assert self.head is None
-        self.head = head
-        self.on_response_body(body, ended=ended)
-
-    def on_response_body(self, body: bytes, *, ended: bool) -> None:
-        assert not self.over
-        self.calls += 1
-        self.body += body
-        self.ended = ended
-
-    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
-        assert not self.over
-        self.failure = failure
-
-    def on_upstream_blocked(self) -> None:
-        self.full = True
-
-    def on_upstream_drained(self) -> None:
-        self.full = False
-
-    @property
-    def over(self) -> bool:
-        return self.ended or self.failure is not None
-
-    @property
-    def status(self) -> int:
-        return 0 if self.head is None else self.head.code
-
-    @property
-    def error(self) -> str:
-        return "" if self.failure is None else self.failure.proxy_error
-
-    async def until_over(self) -> Answer:
-        await until(lambda: self.over)
-        return self
 
 
 class Scripted:
@@ -115,19 +63,6 @@ async def pool_of(
     finally:
         pool.close()
         await asyncio.sleep(0.002)
-
-
-def send(
-    connection: UpstreamConnection,
-    data: bytes = REQUEST,
-    *,
-    ended: bool = True,
-    head_only: bool = False,
-    upgrading: bool = False,
-) -> Answer:
-    answer = Answer()
-    connection.send(answer, data, ended=ended, head_only=head_only, upgrading=upgrading)
-    return answer
 
 
 class Counted(asyncio.Protocol):

@@ -32,18 +32,6 @@ class Greeted(asyncio.Protocol):
         self.received += data
 
 
-@pytest.fixture
-def authority(tmp_path: Path) -> Authority:
-    return Authority(tmp_path)
-
-
-@pytest.fixture
-def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """An authority that this machine trusts."""
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    return authority
-
-
 async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     writer.write(b"hello")
     await reader.read()

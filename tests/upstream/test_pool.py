@@ -24,7 +24,7 @@ from proxy.upstream.pool import Pool
 from proxy.upstream.prewarm import PoolStats, PrewarmPolicy
 from tests.support.certificates import Authority
 from tests.support.keyrelay import both_loops, raw_provider, read_head, until
-from tests.upstream.test_connection import OK, REQUEST, Answer, send
+from tests.support.upstream_connection import OK, REQUEST, Answer, send
 
 pytestmark = both_loops
 

@@ -32,17 +32,14 @@ from tests.support.keyrelay import (
     static_route,
     until,
 )
-from tests.websocket.test_relay import (
+from tests.support.websocket import (
     HANDSHAKE,
     MEBIBYTE,
     accept,
     ended,
     relaying,
     switching,
-    trusted,
 )
-
-__all__ = ["trusted"]
 
 pytestmark = both_loops
 

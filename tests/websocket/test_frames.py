@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tracemalloc
 from dataclasses import replace
-from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -14,6 +13,7 @@ from websockets.frames import Frame as Foreign
 from websockets.frames import Opcode as ForeignOpcode
 
 from proxy.websocket.frames import CloseCode, Frame, FrameReader, Opcode, close_frame, masked
+from tests.support.frames import compressed, cut
 
 CONTROL = [ForeignOpcode.CLOSE, ForeignOpcode.PING, ForeignOpcode.PONG]
 DATA = [ForeignOpcode.CONT, ForeignOpcode.TEXT, ForeignOpcode.BINARY]
@@ -26,20 +26,9 @@ frames = st.one_of(
 )
 
 
-def cut(data: bytes, frame_sync: list[int]) -> list[bytes]:
-    """The same bytes in pieces, as they might be read."""
-    places = sorted({0, len(data), *(border % (len(data) + 1) for border in frame_sync)})
-    return [data[begin:end] for begin, end in pairwise(places)]
-
-
 def written(frame: Foreign, *, mask: bool) -> bytes:
     data = bytes(replace(frame, rsv1=False).serialize(mask=mask))
     return compressed(data) if frame.rsv1 else data
-
-
-def compressed(frame: bytes) -> bytes:
-    """The same frame, marked as a compressed one, which the library does not do unasked."""
-    return bytes([frame[0] | 0x40]) + frame[1:]
 
 
 @given(st.lists(frames, max_size=5), st.lists(st.integers(0)), st.booleans(), st.integers(0, 300))

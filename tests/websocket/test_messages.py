@@ -11,7 +11,7 @@ from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
 from proxy.websocket.messages import Deflate, Message, MessageReader, negotiated_deflate
-from tests.websocket.test_frames import compressed, cut
+from tests.support.frames import compressed, cut
 
 LIMIT = 10_000
 MEBIBYTE = 1 << 20

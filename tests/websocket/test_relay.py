@@ -6,28 +6,21 @@ What matters is that neither side can tell keyrelay from a wire, but for the cre
 from __future__ import annotations
 
 import asyncio
-import base64
-import hashlib
 import json
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack
 from http import HTTPStatus
-from pathlib import Path
-from ssl import SSLContext
 
 import pytest
-from websockets.asyncio.server import ServerConnection, serve
+from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, InvalidStatus
-from websockets.http11 import Request, Response
-from websockets.typing import Subprotocol
 
 from proxy.websocket.relay import Relay
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
     SECRET,
     RawClient,
-    Running,
     both_loops,
     keyrelay,
     raw_provider,
@@ -36,103 +29,25 @@ from tests.support.keyrelay import (
     static_route,
     until,
 )
+from tests.support.websocket import (
+    HANDSHAKE,
+    MEBIBYTE,
+    accept,
+    ended,
+    relaying,
+    switching,
+)
 
 pytestmark = both_loops
 
-KEY = b"ZHVtbXktbm9uY2UtMTIzNA=="
-HANDSHAKE = (
-    b"GET /api/chat HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
-    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + KEY + b"\r\n\r\n"
-)
-MEBIBYTE = 1 << 20
 # A whole frame of each direction: text "early", masked with zeros by the client.
 FROM_CLIENT = b"\x81\x85\0\0\0\0early"
 FROM_PROVIDER = b"\x81\x05early"
 
 
-def accept(key: bytes = KEY) -> bytes:
-    digest = hashlib.sha1(key + b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11").digest()
-    return base64.b64encode(digest)
-
-
-def switching(*fields: bytes) -> bytes:
-    fields = fields or (
-        b"Upgrade: websocket",
-        b"Connection: Upgrade",
-        b"Sec-WebSocket-Accept: " + accept(),
-    )
-    return (
-        b"HTTP/1.1 101 Switching Protocols\r\n"
-        + b"".join(one + b"\r\n" for one in fields)
-        + b"\r\n"
-    )
-
-
-class Provider:
-    """A WebSocket server, and the handshakes that reached it."""
-
-    def __init__(self) -> None:
-        self.port = 0
-        self.handshakes: list[Request] = []
-        self.sessions: asyncio.Queue[ServerConnection] = asyncio.Queue()
-
-    async def session(self) -> ServerConnection:
-        async with asyncio.timeout(5):
-            return await self.sessions.get()
-
-
 async def echo(session: ServerConnection) -> None:
     async for message in session:
         await session.send(message)
-
-
-@asynccontextmanager
-async def relaying(
-    handler: Callable[[ServerConnection], Awaitable[None]] | None = None,
-    *,
-    subprotocols: Sequence[str] = (),
-    compression: str | None = "deflate",
-    refuse: HTTPStatus | None = None,
-    tls: SSLContext | None = None,
-) -> AsyncIterator[tuple[Running, Provider]]:
-    """Keyrelay before a WebSocket server. Without a ``handler`` its sessions wait in the provider
-    for the test to talk.
-    """
-    provider = Provider()
-
-    async def wait(session: ServerConnection) -> None:
-        provider.sessions.put_nowait(session)
-        await session.wait_closed()
-
-    def process_request(session: ServerConnection, request: Request) -> Response | None:
-        provider.handshakes.append(request)
-        return session.respond(refuse, "dummy refusal") if refuse else None
-
-    async with serve(
-        handler or wait,
-        "127.0.0.1",
-        0,
-        subprotocols=[Subprotocol(one) for one in subprotocols] or None,
-        compression=compression,
-        process_request=process_request,
-        max_size=None,
-        ping_interval=None,
-        close_timeout=2,
-        ssl=tls,
-    ) as server:
-        (listening,) = server.sockets
-        provider.port = listening.getsockname()[1]
-        scheme = "https" if tls else "http"
-        route = static_route(f"{scheme}://127.0.0.1:{provider.port}/v1")
-        async with keyrelay({"api": route}) as running:
-            yield running, provider
-
-
-async def ended(running: Running) -> None:
-    """Both connections are gone, and the session is noted."""
-    await until(
-        lambda: not running.app._around.relays and running.app.exchange_log.recent, seconds=2
-    )
 
 
 # -- messages ----------------------------------------------------------------------------------
@@ -708,13 +623,6 @@ async def test_a_tap_gets_all_bytes() -> None:
 
 
 # -- TLS ---------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    authority = Authority(tmp_path)
-    monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
-    return authority
 
 
 async def test_over_tls(dummy_key: bytes, trusted: Authority) -> None:
