@@ -47,6 +47,7 @@ class ProxyExchange:
     """
 
     __slots__ = (
+        "_challenged",
         "_client",
         "_connection",
         "_context",
@@ -99,6 +100,8 @@ class ProxyExchange:
         # The body so far, as long as the request may have to be sent again.
         self._copy: bytes | None = None
         self._replays = 0
+        # Whether the provider has asked for its nonce in a proof (RFC 9449 section 9).
+        self._challenged = False
         self._request_ended = False
         self._rewriter: ResponseRewriter | None = None
         # Captures server-sent events while the inspector has subscribers.
@@ -287,16 +290,15 @@ class ProxyExchange:
         injection = self._injection
         assert injection is not None
         proof = injection.proof
+        if proof is not None and proof.take_challenge(
+            head.values(b"dpop-nonce"), head.values(b"www-authenticate")
+        ):
+            # The token itself was not refused.
+            again, self._challenged = not self._challenged, True
+        else:
+            again = self._strategy.refused(injection, head.code)
         return (
-            (
-                (
-                    proof is not None
-                    and proof.take_challenge(
-                        head.values(b"dpop-nonce"), head.values(b"www-authenticate")
-                    )
-                )
-                or self._strategy.refused(injection, head.code)
-            )
+            again
             and self._request_ended
             and self._copy is not None
             and self._replays < self._strategy.replays

@@ -265,7 +265,7 @@ def test_a_token_strategy_needs_the_secrets_of_its_token() -> None:
         ({**TOKEN, "url": "http://example.com/token"}, "over plain http"),
         ({**TOKEN, "url": "oauth2/token"}, "not a URL"),
         ({**TOKEN, "url": "//evil.example/token"}, "invalid path"),
-        ({**TOKEN, "client_auth": "post"}, "'basic' or 'form'"),
+        ({**TOKEN, "client_auth": "post"}, "'basic', 'basic_plain', 'form', "),
         ({**TOKEN, "lifetime_seconds": 0}, "greater than 0"),
         ({"type": "jwt", "algorithm": "none", "key": "{secret}"}, "'HS256'"),
         ({"type": "jwt", "algorithm": "HS256", "key": "{k}", "claims": {"exp": 1}}, "claim exp"),

@@ -116,7 +116,11 @@ class TokenClient:
         if request.prover is None:
             return _judged(request, await self._send(request)), self._wall()
         response = await self._prove(request, request.prover)
-        if response.status >= 400 and error_in(response.document).code == _WANTS_NONCE:
+        if (
+            response.status >= 400
+            and "DPoP-Nonce" in response.headers
+            and error_in(response.document).code == _WANTS_NONCE
+        ):
             response = await self._prove(request, request.prover)
         return _judged(request, response), self._wall()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 import secrets
 from collections.abc import Sequence
@@ -18,7 +17,7 @@ from proxy.auth.injection import RequestProof
 from proxy.auth.tokens.jwt import private_key
 from proxy.clock import Clock
 
-# Members of a public key in a header, by its type (RFC 7638 section 3.2).
+# Public members of a JWK, by key type (RFC 7638 section 3.2).
 _PUBLIC = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
 # RFC 9449 section 8.1.
 _NONCE = re.compile(rb"[\x21\x23-\x5b\x5d-\x7e]{1,1024}")
@@ -36,8 +35,7 @@ class DPoPProver:
         self._clock = clock
         self._algorithm = algorithm
         self._key = private_key(algorithm, key)
-        self._public = _public(algorithm, self._key)
-        self._headers = {"typ": "dpop+jwt", "jwk": self._public}
+        self._headers = {"typ": "dpop+jwt", "jwk": _public(algorithm, self._key)}
         self._nonces: dict[str, str] = {}
 
     def proof(self, method: str, url: str, token: bytes | None = None) -> str:
@@ -63,16 +61,13 @@ class DPoPProver:
         return _TokenProof(self, origin, token)
 
     def take_nonce(self, url: str, nonce: str) -> None:
-        """The server at ``url`` wants this nonce in proofs from now on (RFC 9449 section 8)."""
+        """Put this nonce into proofs for the origin of ``url`` from now on (RFC 9449 section 8)."""
+        origin = _origin(url)
+        # Taken out first: the newest is last, and a known origin displaces no other.
+        self._nonces.pop(origin, None)
         if len(self._nonces) >= _ORIGINS:
             self._nonces.pop(next(iter(self._nonces)))
-        self._nonces[_origin(url)] = nonce
-
-    @property
-    def thumbprint(self) -> str:
-        """Identifies the key (RFC 7638)."""
-        members = dict(sorted(self._public.items()))
-        return _digest(json.dumps(members, separators=(",", ":")).encode())
+        self._nonces[origin] = nonce
 
 
 class _TokenProof:
