@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import hypothesis
 import pytest
 import uvloop
 
+from tests.emulators import HUME_KEY, HumeEmulator
 from tests.support.certificates import Authority
 from tests.support.command import PREFIXES
 from tests.support.keyrelay import SECRET
@@ -46,6 +47,14 @@ def trusted(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
     """An authority that this machine trusts."""
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     return authority
+
+
+@pytest.fixture
+async def hume(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HumeEmulator]:
+    """An emulated Hume that accepts the key of HUME_API_KEY."""
+    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
+    async with HumeEmulator(strategy="key") as emulator:
+        yield emulator
 
 
 @pytest.fixture(autouse=True)

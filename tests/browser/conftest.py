@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser import pages
 from tests.browser.webdriver import Browser, chromium
-from tests.emulators import HUME_KEY, HumeEmulator
+from tests.emulators import HumeEmulator
 from tests.support.keyrelay import Running, preset_keyrelay
 
 
@@ -23,13 +23,6 @@ async def site() -> AsyncIterator[pages.Site]:
     """The pages that keyrelay allows, at localhost and at 127.0.0.1."""
     async with pages.site() as site:
         yield site
-
-
-@pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HumeEmulator]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    async with HumeEmulator(strategy="key") as emulator:
-        yield emulator
 
 
 @pytest.fixture

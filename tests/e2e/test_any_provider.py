@@ -45,20 +45,6 @@ GET = b"GET /hume/v0/evi/configs HTTP/1.1\r\nHost: localhost\r\n\r\n"
 KEYS = ("HUME_API_KEY", "AIGNE_HUB_API_KEY", "CAMB_API_KEY", "INWORLD_API_KEY")
 
 
-@pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HumeEmulator]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    async with HumeEmulator(strategy="key") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def running(hume: HumeEmulator) -> AsyncIterator[Running]:
-    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
-    async with preset_keyrelay(routes) as running:
-        yield running
-
-
 async def broken_off(reader: asyncio.StreamReader) -> bytes:
     """What still came until the connection ended, by a reset or by its end."""
     async with asyncio.timeout(5):

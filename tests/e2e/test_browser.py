@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from tests.emulators import HUME_KEY, HumeEmulator, json_answer
+from tests.emulators import HumeEmulator, json_answer
 from tests.support.keyrelay import Running, both_loops, client, preset_keyrelay
 
 pytestmark = both_loops
@@ -47,13 +47,6 @@ def other(fields: list[tuple[str, str]], origin: str) -> list[tuple[str, str]]:
     return [
         (name, origin if name == "Origin" else value) for name, value in fields if name != "Referer"
     ]
-
-
-@pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HumeEmulator]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    async with HumeEmulator(strategy="key") as emulator:
-        yield emulator
 
 
 @pytest.fixture

@@ -7,12 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
 
 import pytest
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError, InvalidStatus
 
-from tests.emulators import HUME_KEY, HumeEmulator, json_answer, redirect, text_answer
+from tests.emulators import HumeEmulator, json_answer, redirect, text_answer
 from tests.support.keyrelay import (
     Running,
     both_loops,
@@ -35,20 +34,6 @@ HANDSHAKE = (
     b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
     b"Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n"
 )
-
-
-@pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HumeEmulator]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    async with HumeEmulator(strategy="key") as emulator:
-        yield emulator
-
-
-@pytest.fixture
-async def running(hume: HumeEmulator) -> AsyncIterator[Running]:
-    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
-    async with preset_keyrelay(routes) as running:
-        yield running
 
 
 def order(name: str, **more: object) -> str:

@@ -1,0 +1,18 @@
+"""Fixtures of the end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+
+import pytest
+
+from tests.emulators import HumeEmulator
+from tests.support.keyrelay import Running, preset_keyrelay
+
+
+@pytest.fixture
+async def running(hume: HumeEmulator) -> AsyncIterator[Running]:
+    """A keyrelay before the emulated Hume."""
+    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
+    async with preset_keyrelay(routes) as running:
+        yield running
