@@ -1,6 +1,6 @@
 """Keyrelay: an authenticating reverse proxy.
 
-Client code calls a URL on localhost and holds no credential. Keyrelay looks up the route of a
+Client code calls a URL on localhost and holds no credential. Keyrelay selects the route of a
 request in the YAML configuration, adds the route's credential and streams the response back, for
 HTTP and WebSocket.
 

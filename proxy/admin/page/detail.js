@@ -1,4 +1,4 @@
-// One exchange: its facts, and what is said in it while it happens.
+// One exchange: its fields, and its messages while it is open.
 
 import { clock, duration, elapsed, element, method, size, statusText, tone } from "./format.js";
 
@@ -20,7 +20,7 @@ export class Detail {
     this.#actions = actions;
   }
 
-  // Shows the exchange at once; what was said follows with `tell`.
+  // Shows the exchange at once; its messages follow with `tell`.
   open(one) {
     this.number = one.number;
     this.#talk = null;
@@ -69,7 +69,7 @@ export class Detail {
     }
   }
 
-  // What the listener has heard of it so far; null if nobody watched when it began.
+  // The messages captured so far; null if no inspector was open when it began.
   tell(one, conversation) {
     if (conversation) {
       this.#begin(conversation.dropped);

@@ -1,4 +1,4 @@
-// What somebody writes into the filter, as a question about one exchange.
+// Parses the text of the filter into a predicate on one exchange.
 
 const COLUMNS = {
   route: (one, text) => one.route.toLowerCase().includes(text),

@@ -33,7 +33,7 @@ export class List {
     return this.#shown;
   }
 
-  // Newest first. Whoever has scrolled keeps seeing what is in sight.
+  // Newest first. A scrolled list keeps its visible rows in place.
   show(exchanges, selected) {
     const before = this.#shown;
     this.#shown = exchanges;

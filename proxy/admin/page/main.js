@@ -1,4 +1,4 @@
-// The inspector: what comes from the stream, what somebody presses, and what is then to be seen.
+// The inspector: applies events of the stream and actions of the user to the page.
 
 import { Detail } from "./detail.js";
 import { parse } from "./filter.js";
@@ -13,7 +13,7 @@ const AGAIN_MS = 1500;
 
 const $ = (id) => document.getElementById(id);
 const known = new Map();
-let order = []; // numbers of what is known, ascending
+let order = []; // numbers of the known exchanges, ascending
 let clearedTo = 0;
 let frozen = null; // what is shown while paused
 let arrivedMeanwhile = 0;
@@ -26,7 +26,7 @@ const list = new List($("list"), $("space"), (number) => { select(number); openD
 const detail = new Detail($("detail"), { copy: () => copy(), close: () => closeDetail() });
 const routes = new Routes($("routes"), () => reload());
 
-// -- what is known --------------------------------------------------------------------------------
+// -- known exchanges ------------------------------------------------------------------------------
 
 function take(one) {
   const before = known.get(one.number);
@@ -38,7 +38,7 @@ function take(one) {
   } else if (!before.open && one.open) {
     return;
   }
-  // The stream knows it first, from what it hears.
+  // Its messages reveal a server-sent event stream before the record of the exchange does.
   if (before && before.kind === "sse" && one.kind === "http") one.kind = "sse";
   known.set(one.number, one);
   if (order.length > KEPT * 1.1) forget(order.length - KEPT);
