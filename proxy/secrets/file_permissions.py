@@ -27,16 +27,47 @@ def writable_by_others(path: str, status: os.stat_result) -> tuple[str, str] | N
     """
     if is_mount(path):
         return None
-    if not _read_only(path) and _others_may(status, stat.S_IWGRP, stat.S_IWOTH):
-        return "other users may write to the file", f"chmod go-w {shlex.quote(path)}"
-    for directory in _above(path):
-        mode = directory.stat().st_mode
-        if mode & stat.S_IWOTH and not mode & stat.S_ISVTX and not _read_only(str(directory)):
+    if not _read_only(path):
+        if _others_may(status, stat.S_IWGRP, stat.S_IWOTH):
+            return "other users may write to the file", f"chmod go-w {shlex.quote(path)}"
+        if status.st_uid not in {os.geteuid(), _ROOT}:
+            return "it belongs to another user", f"chown {os.geteuid()} {shlex.quote(path)}"
+    for place in _above(path):
+        found = place.lstat()
+        if _read_only(str(place.parent if place.is_symlink() else place)):
+            continue
+        if found.st_uid not in {os.geteuid(), _ROOT} and not is_unmapped(found.st_uid):
             return (
-                f"other users may put another file in its place: they may write to {directory}",
-                f"chmod o-w {shlex.quote(str(directory))}",
+                f"its place can be changed: {place} belongs to user {found.st_uid}",
+                f"chown -h {os.geteuid()} {shlex.quote(str(place))}",
+            )
+        # In a directory with the sticky bit others cannot replace what is not theirs.
+        if (
+            stat.S_ISDIR(found.st_mode)
+            and not found.st_mode & stat.S_ISVTX
+            and _others_may(found, stat.S_IWGRP, stat.S_IWOTH)
+        ):
+            letters = "o" if found.st_mode & stat.S_IWOTH else "g"
+            return (
+                f"other users may put another file in its place: they may write to {place}",
+                f"chmod {letters}-w {shlex.quote(str(place))}",
             )
     return None
+
+
+def is_unmapped(uid: int) -> bool:
+    """Return whether the kernel shows this user for all those without one in this user namespace.
+
+    user_namespaces(7): the overflow user ID, unless the namespace maps it to a user of its own.
+    """
+    try:
+        if uid != int(Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii")):
+            return False
+        lines = Path("/proc/self/uid_map").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return False  # no Linux, no namespaces
+    spans = ([int(number) for number in line.split()] for line in lines)
+    return not any(first <= uid < first + count for first, _, count in spans)
 
 
 def secret_exposed(path: str, status: os.stat_result) -> tuple[str, str] | None:
@@ -88,8 +119,24 @@ def _private_group(status: os.stat_result) -> bool:
 
 
 def _above(path: str) -> Iterator[Path]:
-    """Yield the parent directories of the path, and those of the target of a link."""
-    yield from dict.fromkeys((*Path(path).absolute().parents, *Path(path).resolve().parents))
+    """Yield the directories above the path, and every link on the way with those above its target.
+
+    Raises OSError if there are too many links.
+    """
+    seen: set[Path] = set()
+    pending = [Path(path).absolute()]
+    while pending:
+        place = pending.pop()
+        for part in (*reversed(place.parents), place):
+            if part in seen:
+                continue
+            seen.add(part)
+            if part.is_symlink():
+                yield part
+                pending.append(Path(os.path.normpath(part.parent / part.readlink())))
+                pending.append(part.resolve(strict=True))
+            elif part.is_dir():
+                yield part
 
 
 def _read_only(path: str) -> bool:

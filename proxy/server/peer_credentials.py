@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any
 
 from proxy.errors import KeyrelayError, Refusal
+from proxy.secrets.file_permissions import is_unmapped
 
 _ROOT = 0
 # Maximum number of users that are warned about, which bounds the memory for them.
@@ -65,7 +66,7 @@ class Peers:
             )
         self._enforce = enforce
         self._warn = warn
-        self._allowed = frozenset({os.geteuid(), _ROOT}) if allowed is None else allowed
+        self._allowed = _own_users() if allowed is None else allowed
         self._warned: set[int] = set()
 
     def refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
@@ -77,6 +78,11 @@ class Peers:
             self._warned.add(uid)
             self._warn(_warning(uid, refused=self._enforce))
         return _not_allowed() if self._enforce else None
+
+
+def _own_users() -> frozenset[int]:
+    """The user of this process and root, without a number that the kernel shows for others."""
+    return frozenset(uid for uid in (os.geteuid(), _ROOT) if not is_unmapped(uid))
 
 
 def find_uid(transport: asyncio.BaseTransport) -> int | None:

@@ -1,0 +1,82 @@
+"""Rows T50 and T34: other users, as owners of files and of connections."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from proxy.config import loader
+from proxy.errors import ConfigError
+from proxy.secrets.file_permissions import is_unmapped
+
+ROUTES = "routes: {api: {provider: demo}}\n"
+OTHER = 54321
+
+only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
+
+
+def written(folder: Path) -> Path:
+    folder.mkdir(mode=0o755, exist_ok=True)
+    path = folder / "routes.yaml"
+    path.write_text(ROUTES, encoding="utf-8")
+    path.chmod(0o644)
+    return path
+
+
+def refused(path: Path, reason: str) -> None:
+    with pytest.raises(ConfigError, match=reason):
+        loader.load(path)
+
+
+@only_root
+def test_t50_a_routes_file_of_another_user(tmp_path: Path) -> None:
+    """Its owner could write other addresses into it."""
+    path = written(tmp_path / "a")
+    loader.load(path)
+    os.chown(path, OTHER, OTHER)
+    refused(path, "belongs to another user")
+
+
+@only_root
+@pytest.mark.parametrize("mode", [0o755, 0o700, 0o1777])
+def test_t50_a_directory_of_another_user(tmp_path: Path, mode: int) -> None:
+    """Its owner could put another file in its place, whatever its mode."""
+    (tmp_path / "a").mkdir()
+    path = written(tmp_path / "a" / "b")
+    (tmp_path / "a").chmod(mode)
+    os.chown(tmp_path / "a", OTHER, OTHER)
+    refused(path, "belongs to user 54321")
+
+
+@only_root
+def test_t50_a_link_of_another_user(tmp_path: Path) -> None:
+    """In a directory with the sticky bit: its owner could let it lead to another file."""
+    path = written(tmp_path / "a")
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    link = shared / "link"
+    link.symlink_to(path)
+    loader.load(link)
+    os.chown(link, OTHER, OTHER, follow_symlinks=False)
+    refused(link, "belongs to user 54321")
+
+
+@only_root
+def test_t50_a_directory_that_a_group_may_write_to(tmp_path: Path) -> None:
+    """The members of the group could replace the file; the sticky bit keeps them from it."""
+    path = written(tmp_path / "a")
+    path.parent.chmod(0o775)
+    refused(path, "may write to")
+    path.parent.chmod(0o1775)
+    loader.load(path)
+
+
+def test_t34_the_overflow_user_is_nobody_in_particular() -> None:
+    """It counts as unmapped only where the namespace has no user of this number."""
+    lines = Path("/proc/self/uid_map").read_text(encoding="ascii").split()
+    assert is_unmapped(65534) is not (int(lines[0]) == 0 and int(lines[2]) > 65534)
+    assert not is_unmapped(0)
+    assert not is_unmapped(os.geteuid()) or os.geteuid() == 65534
