@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.errors import Refusal
+from proxy.server.head_limits import HeadBudget
 
 if TYPE_CHECKING:
     from proxy.server.connection import ClientConnection
@@ -20,7 +21,8 @@ class AdmissionPolicy:
     """Admits connections: up to ``max_connections`` at a time, and none that ``refusal`` rejects.
 
     The decision precedes any read. ``refused`` holds the connections that have been sent a refusal
-    and linger for a few seconds to receive it. Open WebSockets do not count.
+    and linger for a few seconds to receive it. Open WebSockets do not count. ``heads`` bounds what
+    all connections hold of incomplete header sections.
     """
 
     def __init__(
@@ -31,6 +33,7 @@ class AdmissionPolicy:
         self.max_connections = max_connections
         self.refusal = refusal
         self.refused: set[ClientConnection] = set()
+        self.heads = HeadBudget()
 
     def check(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
         """The refusal of this connection beside ``connections`` others, None if it is admitted."""

@@ -19,6 +19,7 @@ from proxy.http import parser as http_parser
 from proxy.http.problem import problem
 from proxy.http.request import Request, request_id
 from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
+from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, head_too_large
 
 # Bytes that may wait behind a request in progress before reading stops. Reading continues up to
 # this limit so that a disconnect of the client is noticed.
@@ -91,6 +92,8 @@ class ClientConnection(asyncio.Protocol):
         "_exchange",
         "_full",
         "_handle",
+        "_head_bytes",
+        "_heads",
         "_loop",
         "_parser",
         "_pumping",
@@ -114,6 +117,9 @@ class ClientConnection(asyncio.Protocol):
     ) -> None:
         self._handle = handle
         self._admission = admission
+        self._heads = HeadBudget() if admission is None else admission.heads
+        # Bytes of the incomplete header section, taken from ``_heads``.
+        self._head_bytes = 0
         self._registry = registry
         self._times = times
         self._loop = loop
@@ -156,6 +162,7 @@ class ClientConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
         self._state = _CLOSING
+        self._release_head()
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.on_client_disconnect()
@@ -197,11 +204,16 @@ class ClientConnection(asyncio.Protocol):
                 if self._body is not None:
                     self._read_body(self._body)
                 if not messages:
+                    if self._exchange is None and data:
+                        self._hold_head(len(data))
                     break
                 head, body = messages[0]
                 # If a head without a body ends with the read, nothing has arrived behind it. A read
                 # that begins with a line end may contain another request's blank line.
                 end = data.find(_BLANK_LINE) + len(_BLANK_LINE)
+                if self._head_bytes + end > MAX_HEAD_BYTES:
+                    raise head_too_large()
+                self._release_head()
                 self._alone = end == len(data) and body.is_eof() and data[0] not in b"\r\n"
                 self._begin(head, body)
                 if self._exchange is not None or self._state is not _OPEN:
@@ -210,11 +222,25 @@ class ClientConnection(asyncio.Protocol):
                 data = b""
         except http_parser.HttpProcessingError as error:
             self._malformed(http_parser.refusal(error))
+        except HeadTooLarge as error:
+            self._malformed(error.refusal)
         finally:
             self._pumping = False
         if self._exchange is None and self._state is not _CLOSING and data:
             # An incomplete head has a deadline, which further bytes do not extend.
             self.deadline = min(self.deadline, self._loop.time() + self._times.head_seconds)
+
+    def _hold_head(self, size: int) -> None:
+        """Count a part of a header section. Raises HeadTooLarge beyond a bound."""
+        self._head_bytes += size
+        self._heads.take(size)
+        if self._head_bytes > MAX_HEAD_BYTES:
+            raise head_too_large()
+
+    def _release_head(self) -> None:
+        if self._head_bytes:
+            self._heads.give_back(self._head_bytes)
+            self._head_bytes = 0
 
     def _begin(self, head: http_parser.RequestHead, body: http_parser.Body) -> None:
         request = http_parser.request(head)
@@ -245,6 +271,9 @@ class ClientConnection(asyncio.Protocol):
             self.abort()
         else:
             self.transport.write(problem(refusal, close=True, request_id=request_id(None)))
+            # The old parser may hold much of a header section while the connection lingers.
+            self._parser = http_parser.request_parser(self._loop)
+            self._release_head()
             self.done(close=True)
 
     def take_early_bytes(self) -> bytes:

@@ -22,6 +22,8 @@ from proxy.upstream.unread import unread_poll
 _NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
 _VERSIONS = frozenset({(1, 0), (1, 1)})
+# Bytes of a response's header sections, those of interim responses included, and of its trailers.
+_MAX_HEAD_BYTES = 256 * 1024
 # A reused connection that the provider had closed before it received the request shows it within a
 # round trip. Later than this (seconds), the provider may have processed the request.
 _UNREAD_WITHIN = 5.0
@@ -90,7 +92,9 @@ class UpstreamConnection(asyncio.Protocol):
         "_clean_end",
         "_close_after",
         "_framing",
+        "_head_bytes",
         "_head_only",
+        "_head_tail",
         "_listener",
         "_loop",
         "_owner",
@@ -123,6 +127,9 @@ class UpstreamConnection(asyncio.Protocol):
         # Of the response body that is being received; NONE outside a body.
         self._framing = NONE
         self._clean_end = False
+        # Bytes of the current header sections so far, and the last three of them.
+        self._head_bytes = 0
+        self._head_tail = b""
         self._head_only = False
         self._upgrading = False
         self._close_after = False
@@ -289,40 +296,93 @@ class UpstreamConnection(asyncio.Protocol):
             self._parser = http_parser.response_parser(self._loop, head_only=self._head_only)
         self.state = _RECEIVING
         try:
-            messages, _, tail = self._parser.feed_data(data)
+            if self._payload is not None:
+                self._parse_body(listener, self._parser, self._payload, data)
+            else:
+                self._parse_head(listener, self._parser, data)
         except http_parser.HttpProcessingError as error:
             self._malformed(malformed.reason(error))
-            return
-        if self._payload is not None:
-            body = self._payload.read_nowait()
-            if self._payload.is_eof():
-                self._end(body, exact=not messages and data.endswith(_BLANK_LINE))
-            elif body:
-                listener.on_response_body(body, ended=False)
-            return
-        for position, (message, payload) in enumerate(messages, 1):
-            try:
-                head = http_parser.response_head(message)
-            except ValueError as error:
-                self._malformed(str(error))
+
+    def _parse_body(
+        self,
+        listener: ResponseListener,
+        parser: http_parser.Parser,
+        payload: http_parser.Body,
+        data: bytes,
+    ) -> None:
+        """Parse a part of a chunked body."""
+        messages, _, _ = parser.feed_data(data)
+        body = payload.read_nowait()
+        if payload.is_eof():
+            self._end(body, exact=not messages and data.endswith(_BLANK_LINE))
+        elif body:
+            self._head_bytes = 0
+            listener.on_response_body(body, ended=False)
+        else:
+            # Of a trailer section, or of the line before a chunk.
+            self._count_head(len(data))
+
+    def _parse_head(
+        self, listener: ResponseListener, parser: http_parser.Parser, data: bytes
+    ) -> None:
+        """Parse one header section at a time.
+
+        Bytes behind a response that has no body thus do not make the response malformed.
+        """
+        left = data
+        while left:
+            section, left = self._split_section(left)
+            if not self._count_head(len(section)):
                 return
-            if head.code == 101:
-                if self._upgrading:
-                    listener.on_response_start(head, tail, ended=False)
-                else:
-                    self._fail(
-                        "http_protocol_error", "The provider switched protocols without a request."
-                    )
-                return
-            # Interim responses need not be forwarded (RFC 9110 section 15.2).
-            if head.code >= 200:
-                last = position == len(messages)
-                self._begin(listener, message, head, payload, data, last=last)
-                return
-            if head.code < 100 or payload.read_nowait() or not payload.is_eof():
-                # An interim response has no body (RFC 9112 section 6.3), and it would not be read.
-                self._fail("http_protocol_error", "The provider's interim response is invalid.")
-                return
+            messages, _, tail = parser.feed_data(section)
+            for position, (message, payload) in enumerate(messages, 1):
+                try:
+                    head = http_parser.response_head(message)
+                except ValueError as error:
+                    self._malformed(str(error))
+                    return
+                if head.code == 101:
+                    self._switch(listener, head, tail + left)
+                    return
+                # Interim responses may be dropped (RFC 9110 section 15.2).
+                if head.code >= 200:
+                    last = position == len(messages) and not left
+                    if left and not payload.is_eof():
+                        last = not parser.feed_data(left)[0]
+                    self._begin(listener, message, head, payload, data, last=last)
+                    return
+                if head.code < 100 or payload.read_nowait() or not payload.is_eof():
+                    # An interim response has no body (RFC 9112 section 6.3).
+                    self._fail("http_protocol_error", "The provider's interim response is invalid.")
+                    return
+
+    def _split_section(self, data: bytes) -> tuple[bytes, bytes]:
+        """``data`` up to the end of the current header section, and the rest."""
+        known = self._head_tail
+        end = (known + data).find(_BLANK_LINE)
+        if end < 0:
+            self._head_tail = (known + data[-3:])[-3:]
+            return data, b""
+        self._head_tail = b""
+        size = end + len(_BLANK_LINE) - len(known)
+        return data[:size], data[size:]
+
+    def _count_head(self, size: int) -> bool:
+        """Count bytes of header and trailer sections. False, and failed, beyond the bound."""
+        self._head_bytes += size
+        if self._head_bytes <= _MAX_HEAD_BYTES:
+            return True
+        self._fail(
+            "http_response_header_section_size",
+            "The header section of the provider's response is over 256 KiB.",
+        )
+        return False
+
+    def _switch(self, listener: ResponseListener, head: ResponseHead, early: bytes) -> None:
+        if self._upgrading:
+            listener.on_response_start(head, early, ended=False)
+        else:
+            self._fail("http_protocol_error", "The provider switched protocols without a request.")
 
     def _begin(
         self,
@@ -365,7 +425,8 @@ class UpstreamConnection(asyncio.Protocol):
         assert listener is not None
         self._parser = self._payload = None
         self._framing = NONE
-        self._remaining = 0
+        self._remaining = self._head_bytes = 0
+        self._head_tail = b""
         if (
             exact
             and self._request_ended

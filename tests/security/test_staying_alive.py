@@ -155,3 +155,114 @@ async def test_t72_a_tls_stream_that_is_cut_off_is_a_broken_response(
             if version == b"1.1":
                 complete = body.endswith(b"\r\n0\r\n\r\n")
             assert complete is close_notify
+
+
+@both_loops
+@pytest.mark.parametrize("pieces", [1, 3])
+@pytest.mark.parametrize(
+    ("method", "response"),
+    [
+        (b"GET", b"HTTP/1.1 204 No Content\r\nX: kept\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 204 No Content\r\nX: kept\r\nContent-Length: 5\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nX: kept\r\nETag: x\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\nX: kept\r\n\r\n"),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nX: kept\r\nContent-Length: 5\r\n\r\n"),
+        (b"HEAD", b"HTTP/1.1 404 Not Found\r\nX: kept\r\nTransfer-Encoding: chunked\r\n\r\n"),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nX: kept\r\n\r\n"),
+    ],
+)
+async def test_t73_bytes_behind_a_response_without_a_body(
+    dummy_key: bytes, method: bytes, response: bytes, pieces: int
+) -> None:
+    """The response is passed on, what follows it is dropped, and its connection not used again."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        data = response + b"hello"
+        step = -(-len(data) // pieces)
+        for at in range(0, len(data), step):
+            writer.write(data[at : at + step])
+            await asyncio.sleep(0.02)
+        await reader.read()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": static_route(provider.url)}) as relay,
+        await RawClient.to(relay.port) as client,
+    ):
+        for _ in range(2):
+            client.send(API.replace(b"GET", method))
+            head = await client.head()
+            status = response.split(b"HTTP/1.1 ")[-1][:3]
+            assert head.startswith(b"HTTP/1.1 " + status)
+            assert b"\r\nX: kept\r\n" in head
+        assert provider.connections == 2
+
+
+@both_loops
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_t74_a_header_section_has_a_total_bound(at_once: bool) -> None:
+    """A request's header section over 64 KiB gets a 431, however it arrives; below, it is read."""
+    fields = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1000) for number in range(100))
+    async with keyrelay({}) as relay:
+        for count, status in ((50, 404), (100, 431)):
+            async with await RawClient.to(relay.port) as client:
+                lines = fields.splitlines(keepends=True)[:count]
+                request = API[:-2] + b"".join(lines) + b"\r\n"
+                if at_once:
+                    client.send(request)
+                else:
+                    for line in (API[:-2], *lines, b"\r\n"):
+                        client.send(line)
+                        await asyncio.sleep(0.001)
+                got, _, _ = await client.answer()
+                assert got == status
+
+
+@both_loops
+async def test_t74_incomplete_header_sections_have_a_bound_in_all() -> None:
+    """16 MiB on all connections together; beyond, a connection with a part of one gets a 503, and
+    requests that arrive whole are served.
+    """
+    part = API[:-2] + b"".join(b"X-%d: %s\r\n" % (number, b"x" * 1000) for number in range(60))
+    async with keyrelay({}) as relay:
+        clients = [await RawClient.to(relay.port) for _ in range(300)]
+        try:
+            for client in clients:
+                client.send(part)
+            status, _, _ = await clients[-1].answer()
+            assert status == 503
+            assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 404 ")
+        finally:
+            for client in clients:
+                client.reset()
+
+
+@both_loops
+@pytest.mark.parametrize("kind", ["fields", "interim", "trailers"])
+async def test_t74_a_response_header_section_has_a_total_bound(dummy_key: bytes, kind: str) -> None:
+    """Of a response 256 KiB: fields, interim responses and trailers beyond break it."""
+    lines = b"".join(b"X-%d: %s\r\n" % (number, b"x" * 4000) for number in range(100))
+    first = {
+        "fields": b"HTTP/1.1 200 OK\r\n" + lines,
+        "interim": (b"HTTP/1.1 103 Early Hints\r\nX: " + b"x" * 4000 + b"\r\n\r\n") * 100,
+        "trailers": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n" + lines,
+    }[kind]
+    broken = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(first)
+        await reader.read()
+        broken.set()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": static_route(provider.url)}) as relay,
+        await RawClient.to(relay.port) as client,
+    ):
+        client.send(API)
+        head = await client.head()
+        assert head.startswith(b"HTTP/1.1 200 " if kind == "trailers" else b"HTTP/1.1 502 ")
+        async with asyncio.timeout(10):
+            await broken.wait()
