@@ -48,6 +48,9 @@ from proxy.upstream.pool import Pool
 # Interval at which deadlines are checked (seconds). One timer for all connections costs less than
 # one for each, and no deadline here needs to be more exact.
 _TICK = 1.0
+# How long the end waits for connections that were aborted (seconds): a transport that never reports
+# its end must not keep the process alive.
+_ABORT_SECONDS = 1.0
 
 
 def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
@@ -356,15 +359,26 @@ class App:
         for strategy in self._services.strategies():
             strategy.close()
         await self._end_tasks()
-        # Transports call ``connection_lost`` in a later turn of the loop.
-        while self._clients or self._entrance.refused or self._around.relays:
+        await self._abort_all()
+        await self._stack.aclose()
+        await asyncio.sleep(0)
+
+    async def _abort_all(self) -> None:
+        """Abort every connection, and wait at most ``_ABORT_SECONDS`` until they are closed."""
+        loop = self._around.loop
+        until = loop.time() + _ABORT_SECONDS
+        # Transports call ``connection_lost`` in a later iteration of the event loop.
+        while (
+            self._clients or self._entrance.refused or self._around.relays
+        ) and loop.time() < until:
             for client in [*self._clients, *self._entrance.refused]:
                 client.transport.abort()
             for relay in list(self._around.relays):
                 relay.abort()
             await asyncio.sleep(0)
-        await self._stack.aclose()
-        await asyncio.sleep(0)
+        left = len(self._clients) + len(self._entrance.refused) + len(self._around.relays)
+        if left:
+            self._warn(f"{left} connections did not close within {_ABORT_SECONDS:g} s of the end")
 
     def _drop_idle(self) -> bool:
         """Close idle client connections. Returns whether any connection is left.

@@ -124,6 +124,7 @@ class PassedConnections:
     def __init__(self) -> None:
         self._served: dict[ListenAddress, Accept] = {}
         self.offers: Sequence[ListenerOffer] = ()
+        self._tasks: set[asyncio.Task[None]] = set()
 
     def serve(self, text: str, owner: str | None, accept: Accept) -> Listener:
         """Serve one of the offered listeners that is still unserved. Raises KeyrelayError."""
@@ -141,7 +142,19 @@ class PassedConnections:
             connection.close()
             return
         connection.setblocking(False)
-        await asyncio.get_running_loop().connect_accepted_socket(accept, connection)
+        loop = asyncio.get_running_loop()
+        # Cancelling within ``connect_accepted_socket`` leaves a transport of uvloop's that never
+        # calls ``connection_lost``, so the connection is always handed over to the end.
+        task = loop.create_task(_hand_over(loop, accept, connection))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        await asyncio.shield(task)
+
+
+async def _hand_over(
+    loop: asyncio.AbstractEventLoop, accept: Accept, connection: socket.socket
+) -> None:
+    await loop.connect_accepted_socket(accept, connection)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,7 @@ from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.forwarding.handler import RequestHandler
 from proxy.http.address import ListenAddress
+from proxy.process.ipc import Channel, Message
 from proxy.process.worker_listeners import GivenPlaces, ListenerOffer, OpenPlaces, PassedConnections
 from proxy.server.connection import ClientConnection
 from tests.support.keyrelay import both_loops, until
@@ -83,6 +84,49 @@ async def test_what_arrives_is_served_by_its_place() -> None:
             await arrivals.arrived(HERE, far)
             assert await loop.sock_recv(client, 100) == said
         listener.close()
+
+
+async def test_a_connection_that_is_being_handed_over_ends_with_its_channel() -> None:
+    """The channel closes while connections arrive: each protocol that was given its transport gets
+    the end of its connection as well.
+    """
+    made: list[asyncio.BaseTransport] = []
+    lost = 0
+
+    class Counted(asyncio.Protocol):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            made.append(transport)
+
+        def connection_lost(self, exc: Exception | None) -> None:
+            nonlocal lost
+            lost += 1
+
+    arrivals = PassedConnections()
+    arrivals.offers = [ListenerOffer(TEXT, None, HERE)]
+    arrivals.serve(TEXT, None, Counted)
+
+    async def arrive(_kind: str, _message: Message, descriptors: list[int]) -> Message:
+        await arrivals.arrived(HERE, socket.socket(fileno=descriptors[0]))
+        return {}
+
+    async def nothing(_kind: str, _message: Message, _descriptors: list[int]) -> Message:
+        return {}
+
+    here, there = socket.socketpair()
+    first, second = Channel(here, nothing), Channel(there, arrive)
+    pairs = [socket.socketpair() for _ in range(30)]
+    for _, far in pairs:
+        first.send("connection", {}, [far.fileno()])
+        far.close()
+    first.close()
+    await second.closed
+    # The handlers were cancelled in the iteration in which they began.
+    await until(lambda: not arrivals._tasks)
+    for client, _ in pairs:
+        client.close()
+    for transport in made:
+        cast("asyncio.Transport", transport).abort()
+    await until(lambda: lost == len(made), seconds=5)
 
 
 async def test_each_place_is_served_once() -> None:

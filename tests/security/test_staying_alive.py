@@ -164,6 +164,7 @@ async def test_t72_a_tls_stream_that_is_cut_off_is_a_broken_response(
     [
         (b"GET", b"HTTP/1.1 204 No Content\r\nX: kept\r\n\r\n"),
         (b"GET", b"HTTP/1.1 204 No Content\r\nX: kept\r\nContent-Length: 5\r\n\r\n"),
+        (b"GET", b"HTTP/1.1 204 \r\nX: kept\r\nTransfer-Encoding: chunked\r\n\r\n"),
         (b"GET", b"HTTP/1.1 304 Not Modified\r\nX: kept\r\nETag: x\r\n\r\n"),
         (b"GET", b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\nX: kept\r\n\r\n"),
         (b"HEAD", b"HTTP/1.1 200 OK\r\nX: kept\r\nContent-Length: 5\r\n\r\n"),
@@ -266,3 +267,19 @@ async def test_t74_a_response_header_section_has_a_total_bound(dummy_key: bytes,
         assert head.startswith(b"HTTP/1.1 200 " if kind == "trailers" else b"HTTP/1.1 502 ")
         async with asyncio.timeout(10):
             await broken.wait()
+
+
+@both_loops
+async def test_t75_the_end_does_not_wait_for_a_connection_that_reports_none() -> None:
+    """The end comes within drain time and 2 s though a connection never reports that it is closed:
+    here one whose transport has been given to another protocol behind its back.
+    """
+    async with keyrelay({}) as relay, await RawClient.to(relay.port) as client:
+        client.send(API)
+        await client.answer()
+        (connection,) = relay.app._clients
+        connection.transport.set_protocol(asyncio.Protocol())
+        async with asyncio.timeout(30):
+            began = asyncio.get_running_loop().time()
+            await relay.app.close(0)
+        assert asyncio.get_running_loop().time() - began < 2
