@@ -17,9 +17,6 @@ from tests.wheel.installation import Installation
 
 pytestmark = [pytest.mark.wheel, pytest.mark.timeout(900)]
 
-# Names alone mean presets, without a file: the wheel has to hold the shipped routes for that.
-shipped_routes = pytest.mark.xfail(reason="the wheel does not hold the shipped routes yet")
-
 HUME = {"HUME_API_KEY": CANARY}
 ANY_PORT = ("--listen", "127.0.0.1:0")
 
@@ -71,7 +68,6 @@ def test_run_serves_without_the_key(installed: Installation) -> None:
     assert b"HUME_API_KEY" in body
 
 
-@shipped_routes
 def test_exec_sets_a_program_up(installed: Installation) -> None:
     """``keyrelay exec hume -- …``: a base URL, no key, and the program's own exit code."""
     code = (
@@ -86,14 +82,12 @@ def test_exec_sets_a_program_up(installed: Installation) -> None:
     assert key != CANARY
 
 
-@shipped_routes
 def test_doctor_tries_the_demo(installed: Installation) -> None:
     """``keyrelay doctor demo``: every check passes, without a network."""
     done = installed.keyrelay("doctor", "demo")
     assert done.code == 0, done.out + done.err
 
 
-@shipped_routes
 def test_doctor_names_the_missing_key(installed: Installation) -> None:
     """``keyrelay doctor hume`` without its key: exit 1 and the variable to set."""
     done = installed.keyrelay("doctor", "hume")
@@ -101,7 +95,6 @@ def test_doctor_names_the_missing_key(installed: Installation) -> None:
     assert "HUME_API_KEY" in done.out + done.err
 
 
-@shipped_routes
 def test_explain_shows_what_would_be_sent(installed: Installation) -> None:
     """``keyrelay explain GET /hume/…`` ends with the request, the key's name in the key's place."""
     done = installed.keyrelay("explain", "GET", "/hume/v0/evi/configs?page_size=1", variables=HUME)
@@ -110,7 +103,6 @@ def test_explain_shows_what_would_be_sent(installed: Installation) -> None:
     assert "Host: api.hume.ai" in done.out
 
 
-@shipped_routes
 def test_check_reads_the_shipped_routes(installed: Installation) -> None:
     """``keyrelay check`` without a file."""
     assert installed.keyrelay("check").code == 0
@@ -126,7 +118,7 @@ def test_init_begins_a_file_that_runs(installed: Installation) -> None:
         assert get(f"{served.url}/demo/echo/hello")[0] == 200
 
 
-@pytest.mark.parametrize("file", [True, pytest.param(False, marks=shipped_routes)])
+@pytest.mark.parametrize("file", [True, False])
 def test_a_sealed_value_serves(installed: Installation, file: bool) -> None:
     """``keygen``, then ``seal hume api_key`` with or without a file: the reference it prints
     belongs into the route, and ``check`` takes it.
