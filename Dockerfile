@@ -27,14 +27,20 @@ ENV PATH=/opt/keyrelay/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONSAFEPATH=1 \
     PYTHONNOUSERSITE=1
+# Every command in the container uses this file and finds the process by a record in this directory,
+# as the user has no home. On a read-only file system mount a tmpfs there.
+ENV KEYRELAY_CONFIG=/etc/keyrelay/routes.yaml \
+    XDG_RUNTIME_DIR=/run/keyrelay
+RUN install --directory --mode=0700 --owner=65532 --group=65532 /run/keyrelay
 COPY --from=build /opt/keyrelay /opt/keyrelay
 # The mode that a checkout gave it may be one that keyrelay refuses.
 COPY --chmod=0644 config/routes.yaml /etc/keyrelay/routes.yaml
-# By number, so that Kubernetes' runAsNonRoot can tell. The number owns no file in the image.
+# By number, so that Kubernetes' runAsNonRoot can tell. It owns /run/keyrelay alone.
 USER 65532:65532
 WORKDIR /etc/keyrelay
 # No port is published: keyrelay listens on the loopback of the network it shares with the
 # application (see docker-compose.yml), and beyond it only with an inbound_token.
+# At the address in force, which the record has, whatever `listen` or --listen is.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["keyrelay", "health"]
 ENTRYPOINT ["keyrelay"]

@@ -1,7 +1,8 @@
-"""Runtime file with the URL and token of the admin server, one for each admin listener.
+"""Runtime files: URL and token of each admin listener, and the URL of each process.
 
-``keyrelay status`` and ``keyrelay reload`` find the process by it. It holds the listener's token,
-so it is private: mode 0600 in a directory of mode 0700, removed when keyrelay ends.
+``keyrelay status`` and ``keyrelay reload`` find the admin listener by the first, ``keyrelay
+health`` the main listener by the second. They are private: mode 0600 in a directory of mode 0700,
+removed when keyrelay ends.
 """
 
 from __future__ import annotations
@@ -76,27 +77,50 @@ def folder() -> Path:
 
 def write(url: str, token: str) -> RuntimeFile:
     """Write the runtime file of this process. Raises OSError if it cannot be private."""
+    return _write(f"admin-{_name(url)}.json", url, token)
+
+
+def write_serving(url: str) -> RuntimeFile | None:
+    """Record the main listener of this process, in place of the previous record.
+
+    None without ``XDG_RUNTIME_DIR``: only there does the system remove the files of killed
+    processes. Raises OSError if the file cannot be private.
+    """
+    if not Path(os.environ.get("XDG_RUNTIME_DIR", "")).is_absolute():
+        return None
+    return _write(f"serving-{os.getpid()}.json", url, "")
+
+
+def _write(name: str, url: str, token: str) -> RuntimeFile:
     place = folder()
     place.mkdir(mode=0o700, parents=True, exist_ok=True)
     _check_private(place)
-    path = place / f"admin-{_name(url)}.json"
+    path = place / name
     content = json.dumps({"url": url, "token": token, "pid": os.getpid()})
     private_file.replace(path, content.encode("utf-8"))
     return RuntimeFile(url, token, os.getpid(), path)
 
 
 def running() -> list[RuntimeFile]:
-    """Return the files of this user's running processes, by name. Deletes those of ended ones."""
-    return sorted(_living(), key=lambda one: one.path.name)
+    """Return the admin listeners of this user's running processes, by name.
+
+    Deletes the files of ended processes.
+    """
+    return sorted(_living("admin"), key=lambda one: one.path.name)
 
 
-def _living() -> Iterator[RuntimeFile]:
+def serving() -> list[RuntimeFile]:
+    """Return the main listeners of this user's running processes, as ``write_serving`` recorded."""
+    return sorted(_living("serving"), key=lambda one: one.path.name)
+
+
+def _living(kind: str) -> Iterator[RuntimeFile]:
     try:
         place = folder()
         _check_private(place)
     except (FileNotFoundError, PermissionError):
         return  # there is no directory, or it is not private and so not keyrelay's
-    for path in place.glob("admin-*.json"):
+    for path in place.glob(f"{kind}-*.json"):
         if (one := _read(path)) is None:
             continue
         if _lives(one.pid):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,8 +22,9 @@ from proxy.secrets import resolver
 
 _POLL_SECONDS = 1.0
 
-# Identifies a file and its content; None for one that does not exist.
-Signature = tuple[int, int, int, int, int] | None
+# Identifies a file, its content, and whether no directory contains it any more; None for one that
+# does not exist.
+Signature = tuple[int, int, int, int, int, bool] | None
 
 
 class Reloader:
@@ -31,6 +33,7 @@ class Reloader:
     load          reads the settings anew: blocking, raises KeyrelayError
     files         the files that ``load`` reads for given settings, directories included
     say           receives a line about each reload
+    taken         is called after each configuration that is put in force
     poll_seconds  interval of ``watch``
 
     A Reloader detects changes since its construction, so it is constructed before the app reads
@@ -44,12 +47,14 @@ class Reloader:
         files: Callable[[Settings], Iterable[Path]],
         say: Callable[[str], object],
         *,
+        taken: Callable[[], object] = lambda: None,
         poll_seconds: float = _POLL_SECONDS,
     ) -> None:
         self._app = app
         self._load = load
         self._files = files
         self._say = say
+        self._taken = taken
         self._poll_seconds = poll_seconds
         self._lock = asyncio.Lock()
         # A rejected configuration: its files are polled too, since the fix may be made in them.
@@ -75,9 +80,12 @@ class Reloader:
             self._seen = await asyncio.to_thread(self._poll)
             self._asked = {}
             report = await self._take(time.time())
+            report = replace(report, warnings=_detached(self._seen))
             self._app.reloads.note(report)
             self._seen = {**await asyncio.to_thread(self._poll), **self._seen}
-        for finding in report.findings:
+        if not report.findings:
+            self._taken()
+        for finding in (*report.warnings, *report.findings):
             self._say(finding)
         if report.findings:
             self._say("The configuration was not taken; the old one goes on serving.")
@@ -156,4 +164,25 @@ def _signature(path: Path) -> Signature:
         status = path.lstat()
     except OSError:
         return None
-    return (status.st_ino, status.st_dev, status.st_mode, status.st_size, status.st_mtime_ns)
+    return (
+        status.st_ino,
+        status.st_dev,
+        status.st_mode,
+        status.st_size,
+        status.st_mtime_ns,
+        status.st_nlink == 0,
+    )
+
+
+def _detached(files: Mapping[Path, Signature]) -> tuple[str, ...]:
+    """A warning for each file that no directory contains any more and that is still readable.
+
+    That is a mount of this single file, as in containers: a file that replaces it in its directory
+    is never visible.
+    """
+    return tuple(
+        f"{path}: this file is gone from its directory, and what replaced it there is not visible; "
+        "mount the directory instead of the file, and restart keyrelay"
+        for path, signature in sorted(files.items())
+        if signature is not None and signature[-1]
+    )

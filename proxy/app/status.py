@@ -40,11 +40,13 @@ class Reload:
     at        seconds since the epoch
     findings  errors, a text each; empty after a success
     changed   the differences, as texts for the operator
+    warnings  about files whose changes cannot be detected
     """
 
     at: float
     findings: tuple[str, ...] = ()
     changed: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)

@@ -50,18 +50,31 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 @click.command(short_help="Ask a running keyrelay whether it serves.")
-@click.argument("url", default="http://127.0.0.1:8080")
-def health(url: str) -> None:
+@click.argument("url", required=False)
+def health(url: str | None) -> None:
     """Ask a running keyrelay whether it serves: exit 0 if so, 1 if not.
 
-    URL is where it listens, http://127.0.0.1:8080 if not given, or unix:/path.
+    URL is where it listens: http://127.0.0.1:8080 or unix:/path. Without it every keyrelay of yours
+    that runs is asked, at the address it has recorded below $XDG_RUNTIME_DIR; if there is no such
+    record, http://127.0.0.1:8080.
     """
-    if "://" in url and not url.startswith("http://"):
-        raise KeyrelayError(f"{url}: health speaks http; write http://HOST:PORT or unix:/path")
-    status, _ = _ask(url, "GET", "/-/health", seconds=_HEALTH_SECONDS)
-    if status != 200:
-        raise KeyrelayError(f"{url} answered {status}")
+    for one in [url] if url is not None else _serving_urls():
+        if "://" in one and not one.startswith("http://"):
+            raise KeyrelayError(f"{one}: health speaks http; write http://HOST:PORT or unix:/path")
+        status, _ = _ask(one, "GET", "/-/health", seconds=_HEALTH_SECONDS)
+        if status != 200:
+            raise KeyrelayError(f"{one} answered {status}")
     click.echo("ok")
+
+
+def _serving_urls() -> list[str]:
+    """Where keyrelays of this user serve; a wildcard address is reached by loopback."""
+    from proxy.admin.runtime_file import serving
+
+    return [
+        one.url.replace("://0.0.0.0:", "://127.0.0.1:").replace("://[::]:", "://[::1]:")
+        for one in serving()
+    ] or ["http://127.0.0.1:8080"]
 
 
 @click.command(short_help="Show how the running keyrelay is.")
@@ -132,11 +145,13 @@ def reload(url: str | None, as_json: bool) -> None:
         click.echo(json.dumps(report, indent=2))
         if report["findings"]:
             sys.exit(1)
-    elif report["findings"]:
+        return
+    for warning in report.get("warnings", ()):
+        click.echo(f"keyrelay: {warning}", err=True)
+    if report["findings"]:
         kept = "the configuration was not taken; the old one goes on serving"
         raise KeyrelayError("\n".join([*report["findings"], kept]))
-    else:
-        click.echo("\n".join(report["changed"]) or "nothing is different")
+    click.echo("\n".join(report["changed"]) or "nothing is different")
 
 
 def running_routes() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proxy import __version__
+from proxy.admin import runtime_file
 from proxy.admin.server import Operating
 from proxy.app.app import App
 from proxy.app.reload import Reloader
@@ -119,8 +120,9 @@ async def _serve(
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(one, signals.put_nowait, one)
     # Before anything is read, so that no later change is missed.
-    reloader = Reloader(app, source.load, source.files, warn)
-    async with app:
+    record = _ServingRecord(app, warn)
+    reloader = Reloader(app, source.load, source.files, warn, taken=record.update)
+    async with app, record:
         opened = await _open_admin(app, reloader, warn)
         await app.settle(_SETTLE_SECONDS)
         warn(banner(app.routes, app.listeners))
@@ -153,6 +155,35 @@ async def _serve(
             await app.close(drain_seconds=0)
     if isinstance(app, Supervisor) and app.failure is not None:
         raise app.failure
+
+
+class _ServingRecord:
+    """The runtime file by which ``keyrelay health`` finds the main listener, after a reload too."""
+
+    def __init__(self, app: App, warn: Callable[[str], object]) -> None:
+        self._app = app
+        self._warn = warn
+        self._url = ""
+        self._file: runtime_file.RuntimeFile | None = None
+
+    def update(self) -> None:
+        """Record where the app listens now. Where it cannot be recorded, that is a warning."""
+        url = next(one.url for one in self._app.listeners if one.route is None)
+        if url == self._url:
+            return
+        self._url = url
+        try:
+            self._file = runtime_file.write_serving(url)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            self._warn(f"keyrelay health will not find this process: XDG_RUNTIME_DIR: {reason}")
+
+    async def __aenter__(self) -> None:
+        self.update()
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.remove()
 
 
 def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:

@@ -251,7 +251,7 @@ async def test_reloads_are_counted(running: Running) -> None:
     assert json.loads(json.dumps(snapshot(app)))["reloads"] == {
         "count": 1,
         "failed": 1,
-        "last": {"at": 2.0, "findings": ["routes.yaml:1:1: no"], "changed": []},
+        "last": {"at": 2.0, "findings": ["routes.yaml:1:1: no"], "changed": [], "warnings": []},
     }
     assert Reloads() == Reloads(0, 0, None)
 

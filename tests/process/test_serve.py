@@ -267,7 +267,7 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def written(runtime: Path) -> list[Path]:
-    return list(runtime.glob("keyrelay/*"))
+    return list(runtime.glob("keyrelay/admin-*"))
 
 
 async def inspector(process: Process) -> tuple[str, str]:

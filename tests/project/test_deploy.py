@@ -189,8 +189,11 @@ def test_the_key_is_mounted_for_keyrelay_alone(
     [sidecar], [application] = pod["initContainers"], pod["containers"]
     volumes = {one["name"]: one for one in pod["volumes"]}
     mounts = {one["name"]: one for one in sidecar["volumeMounts"]}
-    assert mounts.keys() == volumes.keys() == {"routes", "keys"}
-    assert all(one["readOnly"] and "subPath" not in one for one in mounts.values())
+    assert mounts.keys() == volumes.keys() == {"routes", "keys", "runtime"}
+    assert all("subPath" not in one for one in mounts.values())
+    assert [name for name, one in mounts.items() if not one.get("readOnly")] == ["runtime"]
+    assert mounts["runtime"]["mountPath"] == image_variables()["XDG_RUNTIME_DIR"]
+    assert volumes["runtime"]["emptyDir"]["medium"] == "Memory"
     assert volumes["keys"]["secret"]["defaultMode"] == 0o440
     assert pod["securityContext"]["fsGroup"] == sidecar["securityContext"]["runAsUser"]
     assert sidecar["securityContext"]["runAsUser"] == IMAGE_USER
@@ -247,6 +250,46 @@ def test_compose_hands_the_keys_to_keyrelay_alone() -> None:
     assert app["network_mode"] == "service:keyrelay"
     assert app["depends_on"]["keyrelay"] == {"condition": "service_healthy"}
     assert int(relay["stop_grace_period"].removesuffix("s")) > DRAIN_SECONDS
+
+
+def test_compose_mounts_directories() -> None:
+    """Neither what is in force nor what is commented out mounts a single file: once replaced, it
+    would never be seen. The runtime directory is the user's own, on a read-only file system too.
+    """
+    text = (ROOT / "docker-compose.yml").read_text(encoding="utf-8")
+    relay = yaml.safe_load(text)["services"]["keyrelay"]
+    assert "volumes" not in relay
+    assert not re.search(r"^ *#? *(secrets|configs):", text, re.MULTILINE)
+    [volumes] = re.findall(r"# volumes: (\[.*\])$", text, re.MULTILINE)
+    targets = {one.split(":")[1] for one in json.loads(volumes)}
+    assert targets == {"/etc/keyrelay", "/run/secrets/keyrelay"}
+    [runtime] = [one for one in relay["tmpfs"] if one.startswith("/run/keyrelay:")]
+    assert {f"uid={IMAGE_USER}", "mode=0700"} <= set(runtime.partition(":")[2].split(","))
+    assert runtime.startswith(image_variables()["XDG_RUNTIME_DIR"] + ":")
+
+
+# --- the image --------------------------------------------------------------------------------
+
+
+def image_variables() -> dict[str, str]:
+    """The environment that the Dockerfile sets in the image."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
+    last = text[text.rindex("\nFROM ") :]
+    pairs = re.findall(r"^ENV (.*)$", last, re.MULTILINE)
+    return dict(one.split("=", 1) for pair in pairs for one in pair.split())
+
+
+def test_the_image_needs_no_home_and_no_address() -> None:
+    """Its user has a private runtime directory, its configuration is named by a variable, and the
+    health check names no port.
+    """
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    variables = image_variables()
+    owner = f"--mode=0700 --owner={IMAGE_USER} --group={IMAGE_USER}"
+    assert f"install --directory {owner} {variables['XDG_RUNTIME_DIR']}\n" in text
+    assert f"config/routes.yaml {variables['KEYRELAY_CONFIG']}\n" in text
+    assert f"USER {IMAGE_USER}:{IMAGE_USER}\n" in text
+    assert re.search(r'^HEALTHCHECK .*\\\n    CMD \["keyrelay", "health"\]$', text, re.MULTILINE)
 
 
 # --- the page ---------------------------------------------------------------------------------

@@ -50,7 +50,7 @@ export class Routes {
     const title = bad
       ? `The configuration of ${clock(last.at)} was not taken; the one before serves.`
       : `Reloaded at ${clock(last.at)}${last.changed.length ? "" : ": nothing is different"}.`;
-    const lines = bad ? last.findings : last.changed;
+    const lines = [...(bad ? last.findings : last.changed), ...last.warnings];
     return [element("section", { id: "reloaded", className: bad ? "findings" : "changes", title: `${count} reloads, ${failed} not taken` },
       element("h3", { textContent: title }),
       element("ul", {}, ...lines.map((text) => element("li", { textContent: text }))))];
