@@ -1,4 +1,4 @@
-"""What the YAML may say about the grants of OAuth 2.0.
+"""Settings of the OAuth 2.0 grants under ``token:``.
 
 RFC 6749, with RFC 7523 (assertions), 8705 (certificates), 8707 (resources) and 9449 (DPoP).
 """
@@ -31,7 +31,7 @@ from proxy.errors import ConfigValueError
 
 _CLIENT_ID = "The client's ID, such as `{client_id}`."
 _CLIENT_KEY = "The client's secret, such as `{client_secret}`."
-# Fields of a token request that have a setting of their own, or are set here.
+# Form fields with a setting of their own, or with a value that the grant determines.
 _RESERVED = frozenset(
     {
         "assertion",
@@ -49,21 +49,23 @@ _RESERVED = frozenset(
 
 
 class ClientAssertion(Node):
-    """How the client's own assertion is signed (RFC 7523 section 2.2)."""
+    """Assertion that authenticates the client (RFC 7523 section 2.2)."""
 
     algorithm: Algorithm | None = Field(
         default=None,
-        description="How it is signed. RS256 by default, HS256 for `client_secret_jwt`.",
+        description="Signing algorithm. RS256 by default, HS256 for `client_secret_jwt`.",
     )
     key: TemplateText | None = Field(
         default=None, description="The private key in PEM, for `private_key_jwt`."
     )
     key_id: TemplateText | None = Field(
-        default=None, description="`kid` of the header, where the server knows several keys."
+        default=None,
+        description="`kid` of the header, for servers that hold several keys of a client.",
     )
     audience: TemplateText | None = Field(
         default=None,
-        description="`aud`: the token endpoint's URL by default; some servers want their issuer.",
+        description="`aud`: the token endpoint's URL by default; some servers require their "
+        "issuer.",
     )
     header_type: Line = Field(default="JWT", description="`typ` of the header. JWT by default.")
     valid_seconds: Seconds = Field(
@@ -77,54 +79,61 @@ class DPoP(Node):
 
     key: TemplateText = Field(description="The private key in PEM, such as `{dpop_key}`.")
     algorithm: Literal["ES256", "ES384", "ES512", "RS256", "PS256", "EdDSA"] = Field(
-        default="ES256", description="How proofs are signed; must fit the key. ES256 by default."
+        default="ES256",
+        description="Signing algorithm of proofs; must fit the key. ES256 by default.",
     )
 
 
 class OAuth2(TokenBase):
-    """What the grants of OAuth 2.0 have in common."""
+    """Settings of all OAuth 2.0 grants."""
 
     url: TokenUrl = Field(description=URL_DESCRIPTION)
     scope: TemplateText | None = Field(default=None, description=SCOPE_DESCRIPTION)
     audience: TemplateText | None = Field(
-        default=None, description="The API that the token is for, where the server wants it named."
+        default=None,
+        description="The API that the token is for, for servers that require the parameter.",
     )
     resource: tuple[TemplateText, ...] = Field(
         default=(),
-        description="Where the token will be used (RFC 8707): URLs, one or a list. None by "
-        "default.",
+        description="Resource indicators (RFC 8707): URLs of the APIs that the token is for, one "
+        "or a list. None by default.",
     )
     form: Mapping[Line, TemplateText | tuple[TemplateText, ...]] = Field(
         default={},
-        description="Further fields of the request; a list repeats a field. None by default.",
+        description="Additional form fields of the token request; a list repeats a field. None by "
+        "default.",
     )
     client_auth: Literal[
         "basic", "basic_plain", "form", "private_key_jwt", "client_secret_jwt", "tls"
     ] = Field(
         default="basic",
-        description="How the client shows who it is: `basic` authorization (the default), "
-        "`basic_plain` for servers that do not undo the encoding of RFC 6749 section 2.3.1, the "
-        "`form`, a signed assertion (`private_key_jwt`, `client_secret_jwt`), or the certificate "
-        "of the connection (`tls`).",
+        description="Method of client authentication: `basic` (the default), `basic_plain` for "
+        "servers that do not decode the percent-encoding of RFC 6749 section 2.3.1, "
+        "`form` fields, a signed assertion (`private_key_jwt`, `client_secret_jwt`), "
+        "or a client certificate (`tls`).",
     )
     client_assertion: ClientAssertion | None = Field(
-        default=None, description="For `private_key_jwt` and `client_secret_jwt`."
+        default=None,
+        description="Settings of the assertion, for `private_key_jwt` and `client_secret_jwt`.",
     )
     client_certificate: TemplateText | None = Field(
         default=None,
-        description="The certificate in PEM, with those above it, for TLS with the token endpoint "
-        "(RFC 8705). With `client_key`.",
+        description="Client certificate in PEM with its intermediates, for TLS to the token "
+        "endpoint (RFC 8705). Requires `client_key`.",
     )
     client_key: TemplateText | None = Field(
         default=None, description="The private key of `client_certificate`, in PEM."
     )
     dpop: DPoP | None = Field(
         default=None,
-        description="Proof of possession (RFC 9449). The placement is `DPoP {token}` then. None by "
-        "default.",
+        description="Proof of possession (RFC 9449). Requires the placement `DPoP {token}`. None "
+        "by default.",
     )
     timeout_seconds: Seconds = Field(
-        default=10, gt=0, le=300, description="Seconds that a call may take. 10 by default."
+        default=10,
+        gt=0,
+        le=300,
+        description="Seconds after which a token request fails. 10 by default.",
     )
 
     @field_validator("resource", mode="before")
@@ -144,8 +153,8 @@ class OAuth2(TokenBase):
         for name in self.form:
             if name in _RESERVED:
                 raise ConfigValueError(
-                    f"the form field {name} is set here",
-                    "use the setting of that name, if there is one",
+                    f"the form field {name} is set by keyrelay",
+                    "remove it from form:; where a setting has that name, use the setting",
                 )
         return self
 
@@ -153,7 +162,8 @@ class OAuth2(TokenBase):
     def _authentication_is_whole(self) -> OAuth2:
         if (self.client_certificate is None) != (self.client_key is None):
             raise ConfigValueError(
-                "a certificate goes with its key", "write client_certificate: and client_key:"
+                "a certificate and its key belong together",
+                "write client_certificate: and client_key:",
             )
         if self.client_auth == "tls" and self.client_certificate is None:
             raise ConfigValueError(
@@ -189,7 +199,10 @@ class OAuth2(TokenBase):
 
 
 def _needs_secret(settings: ClientCredentials | RefreshToken | JwtBearer, *, always: bool) -> None:
-    """The client's secret is there where it is used, and nowhere else."""
+    """Require the client's secret where it is used, and reject it elsewhere.
+
+    always  whether the grant excludes public clients. Raises ConfigValueError
+    """
     used = settings.client_auth in {"basic", "basic_plain", "form", "client_secret_jwt"}
     if settings.client_secret is not None and not used:
         raise ConfigValueError(
@@ -228,17 +241,17 @@ class RefreshToken(OAuth2):
     )
     store: FilePath | None = Field(
         default=None,
-        description="A file in which the newest refresh token is kept, with its access token, for "
-        "servers that give a new one each time and then refuse the old. Processes that name the "
-        "same file take turns. Its directory must exist and be yours. None by default: a new one "
-        "is kept in memory only.",
+        description="File for the current refresh token and its access token, for servers that "
+        "rotate refresh tokens. Processes with the same file exchange the token one at a time. "
+        "Its directory must exist and belong to the user of keyrelay. None by default: a successor is "
+        "kept in memory only.",
     )
     timeout_seconds: Seconds = Field(
         default=30,
         gt=0,
         le=300,
-        description="Seconds that a call may take. 30 by default: a server that answers too late "
-        "has replaced the refresh token all the same.",
+        description="Seconds after which a token request fails. 30 by default: a server that "
+        "responds later may have rotated the refresh token, and the successor is lost.",
     )
 
     @model_validator(mode="after")
@@ -248,14 +261,15 @@ class RefreshToken(OAuth2):
 
 
 class JwtBearer(OAuth2, Signed):
-    """A signed JWT, exchanged for a token (RFC 7523 section 2.1): Google service accounts."""
+    """JWT bearer grant (RFC 7523 section 2.1), such as for Google service accounts."""
 
     type: Literal["jwt_bearer"] = Field(description=TYPE_DESCRIPTION)
     scope: TemplateText | None = Field(
         default=None, description="Scopes as a form field; Google requires a claim instead."
     )
     client_id: TemplateText | None = Field(
-        default=None, description=_CLIENT_ID + " None by default: the JWT is enough for most."
+        default=None,
+        description=_CLIENT_ID + " None by default: most servers require the JWT only.",
     )
     client_secret: TemplateText | None = Field(default=None, description=_CLIENT_KEY)
 
@@ -263,6 +277,6 @@ class JwtBearer(OAuth2, Signed):
     def _client(self) -> JwtBearer:
         needs = self.client_secret is not None or self.client_auth not in {"basic", "form"}
         if needs and self.client_id is None:
-            raise ConfigValueError("the client has no id", "write client_id:")
+            raise ConfigValueError("client authentication requires an ID", "write client_id:")
         _needs_secret(self, always=False)
         return self

@@ -1,4 +1,4 @@
-"""What all settings of tokens are made of: their texts, URLs and common fields."""
+"""Field types, common settings and signing settings of all token types."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Algorithm: TypeAlias = Literal[
 
 
 def _check_url(text: str) -> None:
-    """Check a URL, or a path at the route's upstream. The path may name secrets."""
+    """Check a token endpoint: a URL, or a path at the route's upstream, with secrets in braces."""
     plain = "".join(
         "x" if isinstance(piece, str) else piece.decode() for piece in parse_template(text).pieces
     )
@@ -60,7 +60,7 @@ def _refusal(status: int) -> int:
 
 
 def check_document(value: Any) -> None:
-    """Check a value that is sent as JSON, with templates for strings."""
+    """Check a JSON value whose strings are templates. Raises ConfigValueError."""
     for _, text in texts_in(value):
         parse_template(text)
     try:
@@ -79,11 +79,11 @@ URL_DESCRIPTION = (
     "Token endpoint: a URL, or a path such as `/oauth2/token` at the route's upstream, so that "
     "overriding `upstream` moves both."
 )
-TYPE_DESCRIPTION = "How tokens are obtained."
+TYPE_DESCRIPTION = "Token type: the method by which tokens are obtained."
 SCOPE_DESCRIPTION = "Scopes, separated by spaces. None by default."
 LEEWAY_DESCRIPTION = (
-    "Seconds by which `iat` lies in the past, for servers whose clock is behind. 5 by default; "
-    "`exp` follows `iat`, so that no bound on their distance is passed."
+    "Seconds by which `iat` is set back, for servers whose clock is behind. 5 by default. "
+    "`exp` is counted from `iat`, so that the validity stays within the server's limit."
 )
 
 
@@ -94,13 +94,14 @@ class TokenBase(Node):
         default=300,
         gt=0,
         le=31_536_000,
-        description="Seconds that a token lives if its answer is of no use for that. 300 by "
+        description="Seconds that a token is valid if its response states no usable lifetime. 300 "
+        "by "
         "default.",
     )
     zero_lifetime: Literal["unknown", "never"] = Field(
         default="unknown",
-        description="What a lifetime of 0 in the answer means: `unknown` (the default), so that "
-        "`lifetime_seconds` counts, or that the token `never` ends.",
+        description="Meaning of a lifetime of 0 in the response: `unknown` (the default), so that "
+        "`lifetime_seconds` applies, or `never` for a token that does not expire.",
     )
     refused: tuple[RefusalStatus, ...] = Field(
         default=(401,),
@@ -111,12 +112,12 @@ class TokenBase(Node):
 
     @property
     def templates(self) -> dict[tuple[str | int, ...], str]:
-        """All strings, which may name secrets, by their path below ``token:`` in the YAML."""
+        """All strings, each a template, by their path below ``token:`` in the YAML."""
         return dict(texts_in(self.model_dump(by_alias=True)))
 
     @property
     def given(self) -> frozenset[str]:
-        """Names in the templates that are not secrets."""
+        """Names in templates that are provided at the request and are no secrets."""
         return frozenset()
 
 
@@ -139,21 +140,21 @@ class Signed(Node):
         description="Signing algorithm; must fit the key. `none` is not supported."
     )
     key: TemplateText = Field(
-        description="The key: PEM for all but HS…, where it is the shared secret itself."
+        description="The key: PEM, or the shared secret itself for HS256, HS384 and HS512."
     )
     key_id: TemplateText | None = Field(
-        default=None, description="`kid` of the header, where the provider has several keys."
+        default=None, description="`kid` of the header, for providers that hold several keys."
     )
     claims: Mapping[Line, Any] = Field(
         default={},
-        description="Claims, such as `iss` and `aud`. `iat`, `exp` and `jti` are set here.",
+        description="Claims, such as `iss` and `aud`. Keyrelay sets `iat`, `exp` and `jti`.",
     )
     header_type: Line = Field(default="JWT", description="`typ` of the header. JWT by default.")
     valid_seconds: Seconds = Field(
         default=300,
         gt=0,
         le=86_400,
-        description="Seconds from `iat` to `exp`. 300 by default; short, since it is made anew.",
+        description="Seconds from `iat` to `exp`. 300 by default; each JWT is signed anew.",
     )
     leeway_seconds: Seconds = Field(default=5, ge=0, le=300, description=LEEWAY_DESCRIPTION)
 
