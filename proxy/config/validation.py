@@ -254,21 +254,15 @@ def unshared_refresh_tokens(routes: Mapping[str, RouteSettings]) -> Iterator[str
 
     Each use would replace it for the others, which may cost the whole grant.
     """
-    uses: dict[tuple[str, ...], list[tuple[str, str | None]]] = {}
+    uses: dict[tuple[bytes | tuple[str, ...], ...], list[tuple[str, str | None]]] = {}
     for name, route in routes.items():
         for strategy in route.auth:
             token = strategy.token
             if not isinstance(token, RefreshToken):
                 continue
-            template = parse_template(token.refresh_token)
-            references = [
-                "\0".join(route.secrets[one].references)
-                for one in sorted(template.names)
-                if one in route.secrets
-            ]
-            uses.setdefault((*map(str, template.pieces[1:]), *references), []).append(
-                (name, token.store)
-            )
+            pieces = parse_template(token.refresh_token).pieces
+            key = tuple(_referenced(piece, route) for piece in pieces)
+            uses.setdefault(key, []).append((name, token.store))
     for used in uses.values():
         stores = {store for _, store in used}
         if len(used) > 1 and (len(stores) > 1 or None in stores):
@@ -278,3 +272,12 @@ def unshared_refresh_tokens(routes: Mapping[str, RouteSettings]) -> Iterator[str
                 "where the server replaces it, one use costs the others the grant; "
                 "write the same store: /var/lib/keyrelay/NAME.json in token: of each"
             )
+
+
+def _referenced(piece: bytes | str, route: RouteSettings) -> bytes | tuple[str, ...]:
+    """A piece of a template with its secret's references in place of the name in this route."""
+    if isinstance(piece, bytes):
+        return piece
+    name, _, field = piece.partition(".")
+    secret = route.secrets.get(name)
+    return (field, name) if secret is None else (field, *secret.references)

@@ -349,6 +349,97 @@ async def test_a_token_endpoint_that_refuses(monkeypatch: pytest.MonkeyPatch) ->
         assert heads(acme) == []
 
 
+def refresh_route(upstream: str, **token: Any) -> dict[str, Any]:
+    """The same with a refresh token, which comes from DUMMY_ID."""
+    route = token_route(upstream)
+    route["auth"][0]["token"] |= {
+        "type": "oauth2_refresh_token",
+        "client_id": "dummy",
+        "refresh_token": "{id}",
+        **token,
+    }
+    return route
+
+
+@pytest.mark.usefixtures("dummy_key")
+@pytest.mark.parametrize(
+    ("credential", "mark", "words"),
+    [
+        (None, "skip", "not tried"),
+        ({}, "skip", "not tried"),
+        ({"age_seconds": 5}, "ok", "keyrelay runs with one"),
+        ({"last_failure": "invalid_grant"}, "skip", "has none: invalid_grant"),
+    ],
+)
+async def test_a_refresh_token_without_a_store(
+    monkeypatch: pytest.MonkeyPatch,
+    credential: dict[str, Any] | None,
+    mark: str,
+    words: str,
+) -> None:
+    """Not exchanged, since the successor would be lost: the running keyrelay's state is shown."""
+    monkeypatch.setenv("DUMMY_ID", "dummy-refresh")
+    answer = json_answer(200, {"access_token": "dummy-token", "expires_in": 600})
+    strategies = [{"name": "token", "credential": credential}]
+    running = {} if credential is None else {"acme": {"name": "acme", "strategies": strategies}}
+    async with raw_provider(provider(token=answer)) as acme:
+        loaded = load_text(json.dumps({"routes": {"acme": refresh_route(acme.url)}}), "routes.yaml")
+        results: list[Result] = []
+        await run_checks(loaded, results.append, running=lambda: running)
+        assert (heads(acme), b"/token" in bytes(acme.received)) == ([], False)
+        # The date and no more.
+        assert acme.connections == 1
+    found = the(results, "token")
+    assert (found.mark, words in found.finding) == (mark, True)
+    assert ("store:" in found.advice) is (mark == "skip")
+    assert not [one for one in results if one.what == "verify"]
+
+
+@pytest.mark.usefixtures("dummy_key")
+async def test_a_refresh_token_with_a_store(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Exchanged, since the successor is kept; a second run uses the access token of the first."""
+    monkeypatch.setenv("DUMMY_ID", "dummy-refresh")
+    document = {"access_token": "dummy-token", "expires_in": 600, "refresh_token": "dummy-next"}
+    store = tmp_path / "store.json"
+    async with raw_provider(provider(token=json_answer(200, document))) as acme:
+        routes = {"acme": refresh_route(acme.url, store=str(store))}
+        assert the(await examined(routes), "token").mark == "ok"
+        assert "dummy-next" in store.read_text()
+        acme.serve = provider(token=json_answer(400, {"error": "invalid_grant"}))
+        results = await examined(routes)
+    assert (the(results, "token").mark, the(results, "verify").mark) == ("ok", "ok")
+
+
+@pytest.mark.usefixtures("dummy_key")
+@pytest.mark.parametrize(("granted", "warned"), [("read write", False), ("read", True)])
+async def test_scopes_that_were_not_granted(
+    monkeypatch: pytest.MonkeyPatch, granted: str, warned: bool
+) -> None:
+    """A token with fewer scopes than requested is obtained, with a warning that names the scope."""
+    monkeypatch.setenv("DUMMY_ID", "dummy-id")
+    document = {"access_token": "dummy-token", "expires_in": 600, "scope": granted}
+    async with raw_provider(provider(token=json_answer(200, document))) as acme:
+        route = token_route(acme.url)
+        route["auth"][0]["token"]["scope"] = "read write"
+        results = await examined({"acme": route})
+    warnings = [one.finding for one in results if (one.what, one.mark) == ("token", "warn")]
+    assert [("write" in one) for one in warnings] == [True] * warned
+    assert ("token", "ok") in marks(results)
+
+
+@pytest.mark.usefixtures("dummy_key")
+async def test_the_advice_of_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's words, redacted, and the advice for its error code."""
+    monkeypatch.setenv("DUMMY_ID", "dummy-id")
+    refusal = {"error": "invalid_scope", "error_description": f"no such scope, {CANARY}"}
+    async with raw_provider(provider(token=json_answer(400, refusal))) as acme:
+        found = the(await examined({"acme": token_route(acme.url)}), "token")
+    assert (found.mark, "no such scope" in found.finding) == ("fail", True)
+    assert found.advice.startswith("Check scope: of the token.")
+
+
 # --- several routes ---------------------------------------------------------------------------
 
 
