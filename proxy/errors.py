@@ -84,6 +84,7 @@ class Refusal(KeyrelayError):
     proxy_error   error type of RFC 9209 section 2.3
     headers       further header fields of the response
     log_detail    what only the log may hold (the offending value, escaped and truncated)
+    notice        one sentence for the operator's terminal, "" for none
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class Refusal(KeyrelayError):
         proxy_error: str = "http_request_denied",
         headers: tuple[tuple[str, str], ...] = (),
         log_detail: str = "",
+        notice: str = "",
     ) -> None:
         self.status = status
         self.kind = kind
@@ -104,6 +106,7 @@ class Refusal(KeyrelayError):
         self.proxy_error = proxy_error
         self.headers = headers
         self.log_detail = log_detail
+        self.notice = notice
         super().__init__(f"{status} {kind}: {detail}")
 
 

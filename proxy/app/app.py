@@ -32,6 +32,7 @@ from proxy.observability import tracing
 from proxy.observability.counters import Counters
 from proxy.observability.exchange_log import ExchangeLog
 from proxy.observability.inspector import InspectorHub
+from proxy.observability.notices import Notices
 from proxy.observability.tracing import Tracer
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets, read_secrets
@@ -188,6 +189,7 @@ class App:
             self.inspector_hub,
             tracer,
             own_ports=lambda: {port for _, port in self._own_addresses()},
+            notices=Notices(self._warn, loop.time),
         )
         withheld = frozenset() if tracer is None else tracing.FIELDS
         self._services = RouteServices(self._means, loop, self._own_addresses, withheld)
@@ -202,7 +204,12 @@ class App:
 
     def _accept(self, handler: RequestHandler) -> ClientConnection:
         return ClientConnection(
-            handler.handle, self._clients, self._times, self._around.loop, self._entrance
+            handler.handle,
+            self._clients,
+            self._times,
+            self._around.loop,
+            self._entrance,
+            handler.malformed,
         )
 
     # -- configurations ------------------------------------------------------------------------

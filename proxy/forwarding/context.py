@@ -9,6 +9,7 @@ from typing import Any
 
 from proxy.observability.exchange_log import ExchangeLog
 from proxy.observability.inspector import InspectorHub
+from proxy.observability.notices import Notices
 from proxy.observability.tracing import Tracer
 from proxy.websocket.relay import Relay
 
@@ -22,6 +23,7 @@ class ProxyContext:
     spawn          starts a task that the application owns and cancels on shutdown
     inspector_hub  notified of events while the inspector has subscribers
     tracer         creates spans; None without tracing
+    notices        lines for the operator about refused requests; None for none
     own_ports      the ports on which this process listens
     """
 
@@ -31,4 +33,5 @@ class ProxyContext:
     spawn: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]]
     inspector_hub: InspectorHub
     tracer: Tracer | None = None
+    notices: Notices | None = None
     own_ports: Callable[[], Collection[int]] = tuple

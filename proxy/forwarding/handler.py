@@ -154,6 +154,19 @@ class RequestHandler:
         self._context.exchange_log.begin(record)
         return Vending(client, strategy, self._context, record, page=page)
 
+    def malformed(self, refusal: Refusal, request_id: str) -> None:
+        """Record bytes that are no request; the connection refuses them."""
+        record = ExchangeRecord("-", "-", "-", request_id=request_id)
+        self._record(refusal, record)
+
+    def _record(self, refusal: Refusal, record: ExchangeRecord) -> None:
+        record.response_started(refusal.status)
+        record.outcome = refusal.kind
+        record.log_detail = refusal.log_detail
+        self._context.exchange_log.finish(record)
+        if self._context.notices is not None:
+            self._context.notices.refused(refusal)
+
     def _refuse(
         self,
         refusal: Refusal,
@@ -162,10 +175,7 @@ class RequestHandler:
         page: str | None,
         record: ExchangeRecord,
     ) -> None:
-        record.response_started(refusal.status)
-        record.outcome = refusal.kind
-        record.log_detail = refusal.log_detail
-        self._context.exchange_log.finish(record)
+        self._record(refusal, record)
         if refusal.kind == "bad-framing":
             # An intermediary may derive another end of this request, and so another next request.
             client.keep_alive = False

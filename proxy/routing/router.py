@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import re
 from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
@@ -9,6 +11,9 @@ from proxy.errors import Refusal
 from proxy.http.request import Request
 from proxy.routing.provider_urls import UrlRewriter
 from proxy.routing.route import Route
+
+# A first segment that the log may show.
+_PLAIN_SEGMENT = re.compile(r"/[A-Za-z0-9._~-]{0,24}")
 
 
 @dataclass(slots=True)  # not frozen: created per request, and freezing doubles the cost
@@ -96,5 +101,25 @@ class Router:
                 if rest.startswith(b"//"):
                     rest = b"/" + rest.lstrip(b"/")
                 return Match(route, prefix, rest, self._served)
-        names = ", ".join(sorted(prefix.decode() for prefix in self._by_prefix))
-        raise Refusal(404, "no-route", "No route has this path.", f"The routes are: {names}.")
+        raise self._no_route(path)
+
+    def _no_route(self, path: bytes) -> Refusal:
+        """The refusal of a path. To the client it has names of the configuration only."""
+        prefixes = sorted(prefix.decode() for prefix in self._by_prefix)
+        first = "/" + path[1:].partition(b"/")[0].decode("ascii", "replace")
+        near = difflib.get_close_matches(first.lower(), prefixes, n=1)
+        guess = f"Did you mean {near[0]}? " if near else ""
+        # A longer segment, or one with other characters, may be a key that a client puts there.
+        shown = first if _PLAIN_SEGMENT.fullmatch(first) else "(a segment that is no plain name)"
+        advice = (
+            f"{guess}The routes are: {', '.join(prefixes)}. A client that drops the path of a base "
+            "URL uses http://<route>.localhost:<port>, or a listener of the route's own (listen:)."
+        )
+        return Refusal(
+            404,
+            "no-route",
+            "No route has this path.",
+            advice,
+            log_detail=f"no route {shown}",
+            notice=f"No route {shown}.",
+        )

@@ -18,6 +18,7 @@ from proxy.errors import Refusal
 from proxy.http import parser as http_parser
 from proxy.http.problem import problem
 from proxy.http.request import Request, request_id
+from proxy.server import wrong_protocol
 from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
 from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, head_too_large
 
@@ -80,6 +81,7 @@ class ClientConnection(asyncio.Protocol):
     handle      called for each request with the part of its body that has arrived. Responds at once
                 (``write`` and ``done``, or ``refuse``) and returns None, or returns a listener that
                 will call ``write`` and ``done``
+    on_malformed  called with the refusal, and its request ID, of bytes that are no request
     admission   decides whether the connection is served at all; None admits every connection
     request_id  ID of the current request, for generated responses
     """
@@ -95,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
         "_head_bytes",
         "_heads",
         "_loop",
+        "_on_malformed",
         "_parser",
         "_pumping",
         "_reading_paused",
@@ -114,8 +117,10 @@ class ClientConnection(asyncio.Protocol):
         times: Timeouts,
         loop: asyncio.AbstractEventLoop,
         admission: AdmissionPolicy | None = None,
+        on_malformed: Callable[[Refusal, str], None] | None = None,
     ) -> None:
         self._handle = handle
+        self._on_malformed = on_malformed
         self._admission = admission
         self._heads = HeadBudget() if admission is None else admission.heads
         # Bytes of the incomplete header section, taken from ``_heads``.
@@ -221,7 +226,7 @@ class ClientConnection(asyncio.Protocol):
                 self._parser.message_consumed()
                 data = b""
         except http_parser.HttpProcessingError as error:
-            self._malformed(http_parser.refusal(error))
+            self._malformed(wrong_protocol.refusal(data) or http_parser.refusal(error))
         except HeadTooLarge as error:
             self._malformed(error.refusal)
         finally:
@@ -270,7 +275,10 @@ class ClientConnection(asyncio.Protocol):
             exchange.on_client_disconnect()
             self.abort()
         else:
-            self.transport.write(problem(refusal, close=True, request_id=request_id(None)))
+            self.request_id = request_id(None)
+            if self._on_malformed is not None:
+                self._on_malformed(refusal, self.request_id)
+            self.transport.write(problem(refusal, close=True, request_id=self.request_id))
             # The old parser may hold much of a header section while the connection lingers.
             self._parser = http_parser.request_parser(self._loop)
             self._release_head()

@@ -48,6 +48,19 @@ _NOT_FOR_PAGES = frozenset(
 _WITHOUT_TOKEN = frozenset({b"/-/health", b"/-/ready"})
 
 
+# For clients that were given keyrelay as their HTTP proxy.
+_NO_FORWARD_PROXY = "The client uses keyrelay as its HTTP proxy; keyrelay is a reverse proxy."
+_BASE_URL = (
+    "Set the client's base URL to keyrelay (http://127.0.0.1:8080/<route>), and remove keyrelay "
+    "from HTTP_PROXY, HTTPS_PROXY and ALL_PROXY or from the client's proxy setting."
+)
+# For commands copied from a playground or a browser's developer tools.
+_LEAVE_OUT = (
+    "leave out Origin, Referer, Cookie, every Sec-Fetch-* and sec-ch-ua header and a User-Agent "
+    "that begins with Mozilla/; do not list that origin"
+)
+
+
 class Guard:
     """The checks of one listener. ``hosts`` are lower-case names, ``origins`` exact origins.
 
@@ -106,6 +119,8 @@ class Guard:
                 raise Refusal(400, "bad-host", "The request needs exactly one valid Host field.")
             host = match[1].lower()
             if host not in self._hosts:
+                if _ABSOLUTE.match(request.target):
+                    raise _forward_proxy(values[0])
                 raise _wrong_host(values[0])
             if len(self._admitted) < _MAX_CACHED_HOSTS:
                 self._admitted[values[0]] = host
@@ -115,7 +130,7 @@ class Guard:
                 raise _bad_target()
             if absolute[1] != values[0].encode("latin-1"):
                 # Without user and password, which must not reach the log.
-                raise _wrong_host(absolute[1].rpartition(b"@")[2].decode("latin-1"))
+                raise _forward_proxy(absolute[1].rpartition(b"@")[2].decode("latin-1"))
             request.set_target(absolute[2] if absolute[2].startswith(b"/") else b"/" + absolute[2])
         if request.target.startswith(b"//") and self._own_root(host):
             request.set_target(b"/" + request.target.lstrip(b"/"))
@@ -144,10 +159,14 @@ class Guard:
             # Browsers serialise an origin in one way only, so strings are compared.
             if len(request.headers.getall("Origin")) == 1 and origin in self._origins:
                 return origin
+            if site in {"same-origin", "same-site", "none"} and not self._is_served(origin):
+                # No browser sends these to keyrelay from a page of another host.
+                raise _copied(origin)
             raise _page_refused(
                 "The page's origin is not allowed to use keyrelay.",
-                "Add its exact origin to browsers.origins in the routes file, "
-                "or start with --origin.",
+                "Of a page of your own, add the exact origin to browsers.origins in the routes "
+                "file, or start with --origin. In a command copied from a browser, "
+                f"{_LEAVE_OUT}.",
                 origin,
             )
         agent = get("User-Agent", "")
@@ -160,9 +179,15 @@ class Guard:
             raise _page_refused(
                 "The request comes from a browser but names no allowed origin.",
                 "Pages use fetch, EventSource or WebSocket from an origin listed in "
-                "browsers.origins; other programs must not pretend to be a browser.",
+                "browsers.origins; other programs must not pretend to be a browser: "
+                f"{_LEAVE_OUT}.",
             )
         return None
+
+    def _is_served(self, origin: str) -> bool:
+        """Whether the host of an origin is one of keyrelay's own names, such as localhost."""
+        parts = _origin_tuple(origin)
+        return parts is not None and (parts[1] in self._hosts or f"[{parts[1]}]" in self._hosts)
 
 
 def check_syntax(request: Request) -> None:
@@ -174,7 +199,9 @@ def check_syntax(request: Request) -> None:
         raise Refusal(
             405,
             "method-refused",
-            "Keyrelay does not serve this method.",
+            _NO_FORWARD_PROXY if request.method == "CONNECT" else "Keyrelay does not serve TRACE.",
+            _BASE_URL if request.method == "CONNECT" else "",
+            notice=_NO_FORWARD_PROXY if request.method == "CONNECT" else "",
             headers=(("Allow", "GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS"),),
         )
     if request.target == b"*" and request.method != "OPTIONS":
@@ -247,6 +274,31 @@ def _wrong_host(received: str) -> Refusal:
         "Use 127.0.0.1, localhost or <route>.localhost, or list the name under hosts in the routes "
         "file.",
         log_detail=ascii(received[:200]),
+    )
+
+
+def _forward_proxy(received: str) -> Refusal:
+    return Refusal(
+        421,
+        "host-not-allowed",
+        _NO_FORWARD_PROXY,
+        _BASE_URL,
+        log_detail=ascii(received[:200]),
+        notice=_NO_FORWARD_PROXY,
+    )
+
+
+def _copied(origin: str) -> Refusal:
+    detail = "The request has a browser's headers of a page elsewhere: a copied command?"
+    return Refusal(
+        403,
+        "browser-not-allowed",
+        detail,
+        f"In a command copied from a playground, {_LEAVE_OUT}. Only the origin of a page of your "
+        "own, such as one behind a dev server's proxy, belongs in browsers.origins.",
+        headers=(("Vary", "Origin"),),
+        log_detail=ascii(origin[:200]),
+        notice=detail,
     )
 
 
