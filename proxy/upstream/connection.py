@@ -13,7 +13,7 @@ import ssl
 from typing import Protocol, cast
 
 from proxy.errors import UpstreamFailure
-from proxy.http import malformed
+from proxy.http import keep_alive, malformed
 from proxy.http import parser as http_parser
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
@@ -85,6 +85,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     state     see ``UpstreamState``
     fresh     until the end of the first response
+    reusable_seconds  how long after the last response the provider keeps it, less a margin
     deadline  in the loop's time, see ``expire``
     """
 
@@ -104,11 +105,13 @@ class UpstreamConnection(asyncio.Protocol):
         "_reading_paused",
         "_remaining",
         "_request_ended",
+        "_requests_left",
         "_sent_at",
         "_silence",
         "_upgrading",
         "deadline",
         "fresh",
+        "reusable_seconds",
         "state",
         "transport",
     )
@@ -133,6 +136,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_only = False
         self._upgrading = False
         self._close_after = False
+        self._requests_left = keep_alive.UNLIMITED
+        self.reusable_seconds = keep_alive.UNLIMITED
         self._request_ended = True
         self._reading_paused = False
         self._sent_at = 0.0
@@ -283,6 +288,7 @@ class UpstreamConnection(asyncio.Protocol):
             return False
         self.state = _RECEIVING
         self._close_after = head.closing
+        self._keep_alive(head)
         if left:
             self._framing = LENGTH
             self._remaining = left
@@ -404,6 +410,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
             return
         self._close_after = head.closing
+        self._keep_alive(head)
         body = payload.read_nowait()
         if payload.is_eof():
             rest = _BLANK_LINE if codings else _BLANK_LINE + body
@@ -418,6 +425,13 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             self._framing = UNTIL_CLOSE
         listener.on_response_start(head, body, ended=False)
+
+    def _keep_alive(self, head: ResponseHead) -> None:
+        """Take over the provider's Keep-Alive limits; ``max`` may be constant, so it is counted."""
+        self.reusable_seconds, requests = keep_alive.limits(head)
+        self._requests_left = min(self._requests_left - 1, requests)
+        if self._requests_left <= 0 or self.reusable_seconds <= 0:
+            self._close_after = True
 
     def _end(self, body: bytes, head: ResponseHead | None = None, *, exact: bool) -> None:
         """End the response. ``exact``: no bytes follow it, so the connection is reusable."""

@@ -63,7 +63,8 @@ class Pool:
             connection = self._idle.pop()
             if connection.state is CLOSED or connection.transport.is_closing():
                 continue
-            if connection.has_unread():
+            # Deadlines are enforced once a second; the provider's may be between two of these.
+            if connection.deadline <= self._loop.time() or connection.has_unread():
                 connection.abort()
                 continue
             connection.deadline = _NEVER
@@ -92,7 +93,8 @@ class Pool:
         if not self._idle_seconds:
             connection.abort()
             return
-        connection.deadline = self._loop.time() + self._idle_seconds
+        seconds = min(self._idle_seconds, connection.reusable_seconds)
+        connection.deadline = self._loop.time() + seconds
         self._idle.append(connection)
 
     def forget(self, connection: UpstreamConnection) -> None:
