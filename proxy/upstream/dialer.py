@@ -89,6 +89,7 @@ class Dialler:
         self._tls = tls if origin.scheme == "https" else None
         self._address = address
         self._own = own
+        self._lookup: asyncio.Task[list[AddrInfoType]] | None = None
 
     async def dial(self, protocol: Callable[[], P]) -> P:
         """Open a connection with ``protocol``, TLS included.
@@ -140,7 +141,7 @@ class Dialler:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", self._address)]
         origin = self._origin
-        found = _literal(origin) or await _resolve_name(origin, loop)
+        found = _literal(origin) or await self._shared_lookup(loop)
         allowed: list[AddrInfoType] = [
             info
             for info in found
@@ -168,6 +169,22 @@ class Dialler:
                 "proxy_loop_detected", "The route's upstream leads back to keyrelay itself."
             )
         return allowed
+
+    async def _shared_lookup(self, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
+        """The addresses of the name, by one lookup at a time that all dials share.
+
+        A lookup holds a thread, also after its dials have given up: a name whose servers do not
+        respond would otherwise take all threads from the lookups of other names.
+        """
+        if self._lookup is None:
+            self._lookup = loop.create_task(_resolve_name(self._origin, loop))
+            self._lookup.add_done_callback(self._looked_up)
+        return await asyncio.shield(self._lookup)
+
+    def _looked_up(self, lookup: asyncio.Task[list[AddrInfoType]]) -> None:
+        self._lookup = None
+        if not lookup.cancelled():
+            lookup.exception()  # retrieved, even if no dial waits for it any more
 
     def _is_own_listener(self, address: str) -> bool:
         """Whether keyrelay listens at the address. A request would loop until a limit is hit."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import socket as socket_module
 import ssl
 import threading
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ from tests.support.keyrelay import (
     raw_provider,
     read_head,
     static_route,
+    until,
 )
 
 GET = b"GET /demo/echo/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -283,3 +285,35 @@ async def test_t75_the_end_does_not_wait_for_a_connection_that_reports_none() ->
             began = asyncio.get_running_loop().time()
             await relay.app.close(0)
         assert asyncio.get_running_loop().time() - began < 2
+
+
+@both_loops
+async def test_t76_a_name_that_does_not_resolve_takes_one_thread(
+    dummy_key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All requests to one origin wait for one lookup, also those whose clients are gone; afterwards
+    another lookup can succeed.
+    """
+    lookups: list[str] = []
+    gate = asyncio.Event()
+
+    async def getaddrinfo(host: str, port: int, **hints: object) -> list[object]:
+        lookups.append(host)
+        await gate.wait()
+        raise socket_module.gaierror(socket_module.EAI_AGAIN, "dummy")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    async with keyrelay({"api": static_route("https://slow.example")}) as relay:
+        clients = [await RawClient.to(relay.port) for _ in range(20)]
+        for client in clients:
+            client.send(API)
+        await until(lambda: sum(not one.idle for one in relay.app._clients) == len(clients))
+        await until(lambda: lookups)
+        clients.pop().reset()
+        gate.set()
+        for client in clients:
+            assert (await client.answer())[0] == 502
+            client.reset()
+        assert lookups == ["slow.example"]
+        assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 502 ")
+        assert len(lookups) == 2
