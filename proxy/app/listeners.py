@@ -113,7 +113,14 @@ class ListenerSet:
         for place in places.values():
             only = place.listener.route
             table = Router(routes, None if only is None else route_services[only].route, hosts)
-            guard = Guard(hosts | table.hosts, origins, token, table.shares, table.roots)
+            guard = Guard(
+                hosts | table.hosts,
+                origins,
+                token,
+                table.shares,
+                table.roots,
+                probes=place.listener.address.exposed,
+            )
             place.handler.active = ActiveConfig(guard, table, route_services)
 
     def differences(self, places: Mapping[Key, ListenerEntry]) -> Iterator[str]:

@@ -13,6 +13,7 @@ stops other clients that can connect.
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes, urlsplit
@@ -65,6 +66,7 @@ class Guard:
     """The checks of one listener. ``hosts`` are lower-case names, ``origins`` exact origins.
 
     token      the inbound token that clients must send; None if none is required
+    probes     whether health checks are served by address, for listeners beyond loopback
     own_pages  whether ``/-/health`` at a host is keyrelay's own, which requires no token. At a host
                of a single route it is the provider's.
     own_root   whether paths at a host are a single route's from their beginning. Slashes that begin
@@ -78,10 +80,13 @@ class Guard:
         token: InboundToken | None = None,
         own_pages: Callable[[str], bool] = lambda _host: False,
         own_root: Callable[[str], bool] = lambda _host: False,
+        *,
+        probes: bool = False,
     ) -> None:
         self._hosts = hosts
         self._origins = origins
         self._token = token
+        self._probes = probes
         self._own_pages = own_pages
         self._own_root = own_root
         # Cache of admitted Host values: clients repeat the same one.
@@ -94,6 +99,9 @@ class Guard:
         Replaces an absolute-form target by its origin form. Raises Refusal for every other request.
         """
         check_syntax(request)
+        if self._probes and self._is_probe(request):
+            self._browser(request)
+            return "", None
         host = self._host(request)
         if request.websocket:
             check_handshake(request)
@@ -101,6 +109,31 @@ class Guard:
         if self._token is not None and not self._is_open(request, host, page):
             self._token.require(request, page)
         return host, page
+
+    def _is_probe(self, request: Request) -> bool:
+        """Whether this is a health check by address, or by HTTP/1.0 without ``Host``.
+
+        Kubelets and load balancers send no name. No DNS name can be rebound to an address literal,
+        and the response has no content.
+        """
+        if (
+            request.target not in _WITHOUT_TOKEN
+            or request.method not in {"GET", "HEAD"}
+            or request.websocket
+            or not self._own_pages("")
+        ):
+            return False
+        values = request.headers.getall("Host", [])
+        if not values:
+            return request.version == (1, 0)
+        match = _HOST.fullmatch(values[0])
+        if len(values) != 1 or match is None:
+            return False
+        try:
+            ipaddress.ip_address(match[1].strip("[]"))
+        except ValueError:
+            return False
+        return True
 
     def _is_open(self, request: Request, host: str, page: str | None) -> bool:
         """Whether a request needs no token because keyrelay responds to it itself.

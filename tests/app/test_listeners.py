@@ -24,7 +24,7 @@ from proxy.secrets.secret import Secret
 from proxy.server.admission import AdmissionPolicy
 from proxy.server.connection import ClientConnection
 from proxy.server.inbound_token import InboundToken
-from tests.support.keyrelay import RawClient, exchange, until
+from tests.support.keyrelay import RawClient, exchange, keyrelay, static_route, until
 
 HEALTH = b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
 TOKEN = InboundToken(Secret("inbound_token", b"dummy-inbound-0123456789"))
@@ -252,3 +252,16 @@ def test_who_may_connect() -> None:
     with pytest.raises(KeyrelayError, match="peer_uid: enforce"):
         check_addresses(enforced, TOKEN)
     check_addresses(loopback.model_copy(update={"peer_uid": "enforce"}), TOKEN)
+
+
+async def test_a_kubelet_s_probe_by_address(
+    dummy_key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond loopback, health checks are served by address and without Host; routes are not."""
+    monkeypatch.setenv("DUMMY_INBOUND", "dummy-inbound-token-of-enough-length-0123456789")
+    routes = {"api": static_route("http://127.0.0.1:9")}
+    inbound = {"listen": ["0.0.0.0:0"], "inbound_token": "env:DUMMY_INBOUND"}
+    async with keyrelay(routes, **inbound) as running:
+        for head in (b"HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n\r\n", b"HTTP/1.0\r\n\r\n"):
+            assert b" 200 " in (await exchange(running.port, b"GET /-/ready " + head))[:15]
+            assert b" 200 " not in (await exchange(running.port, b"GET /api/x " + head))[:15]

@@ -779,3 +779,45 @@ def test_nothing_else_of_ours_is_open(path: str) -> None:
 def test_without_a_token_to_ask_for_none_is_asked() -> None:
     """What clients bring then is theirs."""
     assert status_of(request(fields=[HOST, TOKEN_FIELD])) == 200
+
+
+def _probing(
+    target: str, *fields: tuple[str, str], version: tuple[int, int] = (1, 1), method: str = "GET"
+) -> Request:
+    request = Request.of(method, target, list(fields))
+    request.version = version
+    return request
+
+
+PROBED = Guard(LOOPBACK_NAMES, frozenset(), None, lambda host: host != "one", probes=True)
+
+
+@pytest.mark.parametrize("path", ["/-/health", "/-/ready"])
+@pytest.mark.parametrize("host", ["10.1.2.3:8080", "10.1.2.3", "[fd00::7]:8080", None])
+def test_probes_need_no_name_beyond_loopback(path: str, host: str | None) -> None:
+    """By address or HTTP/1.0 without Host, on listeners beyond loopback only."""
+    fields = [] if host is None else [("Host", host)]
+    version = (1, 0) if host is None else (1, 1)
+    assert PROBED.admit(_probing(path, *fields, version=version)) == ("", None)
+    with pytest.raises(Refusal):
+        GUARD.admit(_probing(path, *fields, version=version))
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        _probing("/acme", ("Host", "10.1.2.3")),
+        _probing("/-/token/acme", ("Host", "10.1.2.3")),
+        _probing("/-/health/x", ("Host", "10.1.2.3")),
+        _probing("/-/health", ("Host", "evil.example")),
+        _probing("/-/health", ("Host", "10.1.2.3"), ("Host", "10.1.2.3")),
+        _probing("/-/health", ("Host", "10.1.2.3"), ("Origin", "https://evil.example")),
+        _probing("/-/health", ("Host", "10.1.2.3"), method="POST"),
+        _probing("/-/health"),
+        _probing("/acme", version=(1, 0)),
+    ],
+)
+def test_nothing_but_probes_goes_without_a_name(request_: Request) -> None:
+    """Other paths, names, methods and pages are refused as before."""
+    with pytest.raises(Refusal):
+        PROBED.admit(request_)
