@@ -243,8 +243,8 @@ class RefreshToken(OAuth2):
         default=None,
         description="File for the current refresh token and its access token, for servers that "
         "rotate refresh tokens. Processes with the same file exchange the token one at a time. "
-        "Its directory must exist and belong to the user of keyrelay. None by default: a successor is "
-        "kept in memory only.",
+        "Its directory must exist and belong to the user of keyrelay. None by default: a successor "
+        "is kept in memory only.",
     )
     timeout_seconds: Seconds = Field(
         default=30,

@@ -26,7 +26,7 @@ Form = Sequence[tuple[str, bytes]]
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientAuthentication:
-    """How a client shows who it is. Holds secret bytes: never printed.
+    """Client authentication at a token endpoint. Holds secret bytes: never printed.
 
     method  ``basic``: id and secret form-encoded, as RFC 6749 section 2.3.1 wants it.
             ``basic_plain``: as they are, for servers that do not decode. ``form``: as fields.

@@ -1,4 +1,4 @@
-"""Makes the sources of tokens of OAuth 2.0 servers from their settings."""
+"""Token sources of the OAuth 2.0 grants, made from their settings."""
 
 from __future__ import annotations
 
@@ -51,9 +51,9 @@ _JWT_BEARER = b"urn:ietf:params:oauth:grant-type:jwt-bearer"
 
 
 def make_prover(settings: TokenSettings, values: Values, context: AuthContext) -> DPoPProver | None:
-    """What proves possession of the key that tokens are bound to; None if they are bound to none.
+    """The prover for ``dpop:`` of a token; None for a token that is not bound to a key.
 
-    Raises ValueError, without the key, if it does not fit.
+    Raises ValueError, without the key, if the key does not fit the algorithm.
     """
     dpop = getattr(settings, "dpop", None)
     if not isinstance(dpop, DPoP):
@@ -168,7 +168,7 @@ def _client(
     context: AuthContext,
     url: str,
 ) -> ClientAuthentication | None:
-    """How the client shows who it is; None if a grant needs no client."""
+    """Client authentication by the settings; None for a grant without a client."""
     values = inputs.values
     if settings.client_id is None:
         return None
@@ -198,7 +198,7 @@ def _client_assertion(
     client_id: bytes,
     secret: bytes | None,
 ) -> Callable[[], bytes]:
-    """RFC 7523 section 3: issuer and subject are the client, the audience is the server."""
+    """Return a function that signs assertions of the client (RFC 7523 section 3)."""
     from proxy.auth.tokens.jwt import Signer
 
     assertion = settings.client_assertion or ClientAssertion()
@@ -223,7 +223,7 @@ def _client_assertion(
 
 
 def make_signer(settings: Assertion | Jwt | JwtBearer, values: Values, clock: Clock) -> Signer:
-    """What signs JWTs by these settings. Raises ValueError, without the key, if it does not fit."""
+    """The signer for these settings. Raises ValueError, without the key, if it does not fit."""
     # PyJWT and cryptography take 9 MB, which routes that sign nothing do without.
     from proxy.auth.tokens.jwt import Signer
 

@@ -63,7 +63,7 @@ GRANTS: dict[str, dict[str, Any]] = {
     "oauth2_refresh_token": {"refresh_token": "{refresh}"},
     "jwt_bearer": {"algorithm": "ES256", "key": "{es256}", "claims": {"iss": "dummy"}},
 }
-WITH_SECRET = {"client_id": "{id}", "client_secret": "{secret}"}
+WITH_SECRET: dict[str, Any] = {"client_id": "{id}", "client_secret": "{secret}"}
 every_type = pytest.mark.parametrize("kind", GRANTS)
 
 
@@ -371,7 +371,7 @@ def requiring(authority: Authority) -> ssl.SSLContext:
     return tls
 
 
-CERTIFICATE = {"client_certificate": "{certificate}", "client_key": "{key}"}
+CERTIFICATE: dict[str, Any] = {"client_certificate": "{certificate}", "client_key": "{key}"}
 
 
 @every_type
