@@ -260,7 +260,7 @@ async def test_a_kubelet_s_probe_by_address(
     """Beyond loopback, health checks are served by address and without Host; routes are not."""
     monkeypatch.setenv("DUMMY_INBOUND", "dummy-inbound-token-of-enough-length-0123456789")
     routes = {"api": static_route("http://127.0.0.1:9")}
-    inbound = {"listen": ["0.0.0.0:0"], "inbound_token": "env:DUMMY_INBOUND"}
+    inbound: dict[str, Any] = {"listen": ["0.0.0.0:0"], "inbound_token": "env:DUMMY_INBOUND"}
     async with keyrelay(routes, **inbound) as running:
         for head in (b"HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n\r\n", b"HTTP/1.0\r\n\r\n"):
             assert b" 200 " in (await exchange(running.port, b"GET /-/ready " + head))[:15]
