@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from proxy.auth.injection import Injection, inject
-from proxy.auth.rotation import RotatingStrategy, Variant
+from proxy.auth.secret_rotation import RotatingStrategy, Variant
 from proxy.auth.strategy import AuthContext, StaticStrategy, Strategy
 from proxy.auth.token_cache import TokenCache
 from proxy.auth.token_strategy import TokenStrategy

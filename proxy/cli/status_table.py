@@ -7,7 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from proxy.auth.rotation import UNUSED_SECONDS
+from proxy.auth.secret_rotation import UNUSED_SECONDS
 from proxy.auth.token import TokenState
 
 _GAP = "  "

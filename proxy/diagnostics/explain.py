@@ -27,7 +27,8 @@ from proxy.errors import Refusal
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http import parser as http_parser
 from proxy.http.address import parse_listen
-from proxy.http.request import Request, request_id
+from proxy.http.request import Request
+from proxy.http.request_id import request_id
 from proxy.observability import tracing
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route

@@ -24,7 +24,8 @@ from proxy.forwarding.exchange import ProxyExchange
 from proxy.forwarding.token_vending import PREFIX as VENDING
 from proxy.forwarding.token_vending import Vending, vendor
 from proxy.http.problem import plain, preflight
-from proxy.http.request import Request, request_id
+from proxy.http.request import Request
+from proxy.http.request_id import request_id
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.route_service import RouteService
 from proxy.routing.router import Router

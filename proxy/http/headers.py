@@ -11,8 +11,8 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
-from proxy.http.request import FIELD as REQUEST_ID
 from proxy.http.request import RawHeaders
+from proxy.http.request_id import FIELD as REQUEST_ID
 
 INBOUND_HEADER = b"x-keyrelay-token"
 """Field of the inbound token, for clients whose SDK sets ``Authorization``. Lower case."""

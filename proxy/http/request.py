@@ -1,10 +1,6 @@
-"""The client's request as parsed: raw bytes, nothing decoded; and its request ID."""
+"""The client's request as parsed: raw bytes, nothing decoded."""
 
 from __future__ import annotations
-
-import itertools
-import re
-import secrets
 
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -88,21 +84,3 @@ class Request:
             CIMultiDictProxy(CIMultiDict(fields)),
             websocket=websocket,
         )
-
-
-FIELD = b"x-request-id"
-"""Name of the request ID field, lower case. The client's lines are replaced by a single one."""
-
-# Formats of clients and tracing tools: UUIDs, ULIDs, trace IDs, paths of hops.
-_VALID = re.compile(r"[A-Za-z0-9._~:/+=@-]{1,128}")
-
-# Random per process, so that two processes do not generate the same ID.
-_process = secrets.token_hex(4)
-_numbers = itertools.count(1)
-
-
-def request_id(given: str | None) -> str:
-    """The client's request ID if it is valid, else a new one."""
-    if given is not None and _VALID.fullmatch(given):
-        return given
-    return f"{_process}-{next(_numbers):x}"

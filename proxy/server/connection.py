@@ -17,7 +17,8 @@ from typing import Protocol, cast
 from proxy.errors import Refusal
 from proxy.http import parser as http_parser
 from proxy.http.problem import problem
-from proxy.http.request import Request, request_id
+from proxy.http.request import Request
+from proxy.http.request_id import request_id
 from proxy.server import wrong_protocol
 from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
 from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, head_too_large

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from proxy.http.request import request_id
+from proxy.http.request_id import request_id
 from proxy.observability.exchange_log import AccessLog, ExchangeRecord
 from proxy.observability.metrics import exposition
 from tests.support.metrics import standing, tally_of

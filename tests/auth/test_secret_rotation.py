@@ -14,7 +14,7 @@ import pytest
 from websockets.exceptions import InvalidStatus
 
 from proxy.auth.injection import Injection
-from proxy.auth.rotation import RotatingStrategy, Variant
+from proxy.auth.secret_rotation import RotatingStrategy, Variant
 from proxy.auth.strategy import CredentialState, StaticStrategy, Strategy
 from proxy.auth.token import FetchedToken, TokenError
 from proxy.auth.token_cache import TokenCache

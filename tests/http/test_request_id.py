@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from proxy.http.request import FIELD, request_id
+from proxy.http.request_id import FIELD, request_id
 from tests.support.command import ROOT, environment
 from tests.support.keyrelay import (
     answering,
@@ -86,7 +86,7 @@ def test_new_names_differ() -> None:
 
 def test_two_processes_differ() -> None:
     """So that their logs can be put together."""
-    program = "from proxy.http.request import request_id; print(request_id(None))"
+    program = "from proxy.http.request_id import request_id; print(request_id(None))"
     made = {
         subprocess.run(
             [sys.executable, "-c", program],
