@@ -289,7 +289,7 @@ class App:
     def reset(self) -> None:
         """Make every route use the first value of its secrets again."""
         for strategy in self._services.strategies():
-            strategy.reset()
+            strategy.credential.reset()
 
     # -- running state -------------------------------------------------------------------------
 
@@ -316,7 +316,8 @@ class App:
 
     async def settle(self, seconds: float) -> None:
         """Wait until every strategy has its first credential or an error, at most ``seconds``."""
-        waits = [self._spawn(strategy.wait_ready()) for strategy in self._services.strategies()]
+        credentials = [strategy.credential for strategy in self._services.strategies()]
+        waits = [self._spawn(credential.wait_ready()) for credential in credentials]
         if waits:
             await asyncio.wait(waits, timeout=seconds)
 
@@ -364,7 +365,7 @@ class App:
         while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
             await asyncio.sleep(0.02)
         for strategy in self._services.strategies():
-            strategy.close()
+            strategy.credential.close()
         await self._end_tasks()
         await self._abort_all()
         await self._stack.aclose()

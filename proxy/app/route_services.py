@@ -123,7 +123,7 @@ class RouteServices:
         for name, route_service in route_services.items():
             if old.get(name) is not route_service:
                 for strategy in route_service.route.strategies:
-                    strategy.start()
+                    strategy.credential.start()
 
     def discard(self, route_services: Mapping[str, RouteService]) -> None:
         """Close those of ``route_services`` that are not in force."""
@@ -177,7 +177,7 @@ class RouteServices:
         """Yield the redactors of a route's credentials, none for a removed route."""
         if name in self.in_force:
             for strategy in self.in_force[name].route.strategies:
-                for injection in strategy.active_injections():
+                for injection in strategy.credential.active_injections():
                     yield injection.redactor
 
     def strategies(self) -> Iterator[Strategy]:

@@ -127,7 +127,7 @@ def snapshot(app: Operated) -> dict[str, Any]:
 
 
 def _strategy(strategy: Strategy) -> dict[str, Any]:
-    state = strategy.state()
+    state = strategy.credential.state()
     token = None if state is None else state.token
     credential = token and {
         "age_seconds": token.age_seconds,
@@ -143,7 +143,7 @@ def _strategy(strategy: Strategy) -> dict[str, Any]:
 
 def _secrets(strategies: Iterable[Strategy]) -> list[dict[str, Any]]:
     """Return the secrets of all strategies; a shared one appears once."""
-    states = [strategy.state() for strategy in strategies]
+    states = [strategy.credential.state() for strategy in strategies]
     every = dict.fromkeys(one for state in states if state is not None for one in state.secrets)
     return [asdict(one) for one in every]
 

@@ -1,24 +1,24 @@
-"""From a route's settings and its secrets to its strategies.
+"""Build the strategies of a route from its settings and secrets.
 
-What goes to a provider is revealed here and nowhere else.
+Reveals the secrets that are sent to the provider.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.auth.injection import Injection, inject
-from proxy.auth.secret_rotation import RotatingStrategy, Variant
-from proxy.auth.strategy import AuthContext, StaticStrategy, Strategy
+from proxy.auth.credential import Credential, StaticCredential
+from proxy.auth.injection import Placements
+from proxy.auth.secret_rotation import RotatingCredential, Variant
+from proxy.auth.strategy import AuthContext, Strategy
 from proxy.auth.token_cache import TokenCache
-from proxy.auth.token_strategy import TokenStrategy
+from proxy.auth.token_credential import TokenCredential
 from proxy.auth.tokens.factory import make_source
 from proxy.auth.tokens.inputs import SourceInputs, identity_of
 from proxy.auth.tokens.oauth2_factory import make_prover
-from proxy.config.placement import Placement
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.token import Jwt, TokenSettings
 from proxy.errors import SecretUnavailable
@@ -33,12 +33,12 @@ def build_strategies(
     secrets: Mapping[str, tuple[Secret, ...]],
     context: AuthContext | None,
 ) -> tuple[Strategy, ...]:
-    """The strategies whose secrets are all there, in order. Building does no I/O.
+    """Return the strategies whose secrets are all available, in order. Does no I/O.
 
-    Where a secret has several values the strategy tries them in their order. Without ``context``
-    the strategies are only for showing: ``<token>`` stands where a token would be.
+    A strategy whose secret has several values tries them in order. Without ``context`` the
+    strategies are for display only: ``<token>`` replaces the token.
 
-    Raises SecretUnavailable for a value that cannot be used where it is meant to be.
+    Raises SecretUnavailable for a value that does not fit its placement.
     """
     return tuple(
         _build_all(one, name_of(one, position), secrets, route, settings, context)
@@ -55,70 +55,67 @@ def _build_all(
     whole: RouteSettings,
     context: AuthContext | None,
 ) -> Strategy:
-    """One strategy for each set of values, the first values first; one of several if there are."""
+    """Return a strategy; its credential rotates if a secret has several values."""
     used = {one: secrets[one] for one in sorted(settings.secret_names)}
     turns = range(max(map(len, used.values()), default=1))
     sets = [
         {one: given[min(turn, len(given) - 1)].reveal() for one, given in used.items()}
         for turn in turns
     ]
-    # Of each variant the token in use and its predecessor.
+    # Per variant the token in use and its predecessor.
     recent: deque[bytes] = deque(maxlen=2 * len(turns))
     names = {name: given[0].reference for name, given in used.items()}
+    placements = Placements(settings.http, settings.websocket)
     variants = [
         Variant(
             _build(
-                _Parts(route, whole, settings, name, names, recent, context),
+                _Parts(route, whole, settings, placements, names, recent, context),
                 sets[turn],
                 sets[:turn] + sets[turn + 1 :],
             ),
-            # What all variants share is nothing that one of them could be refused for.
+            # Without the secrets that all variants share: no rejection is due to one of those.
             tuple(given[turn] for given in used.values() if turn < len(given) > 1),
         )
         for turn in turns
     ]
-    if context is None or len(variants) == 1:
-        return variants[0].strategy
-    return RotatingStrategy(
-        name,
-        PatternSet(settings.paths) if settings.paths else None,
-        variants,
-        refused=frozenset(settings.refused),
-        clock=context.clock,
-        warn=lambda line: context.warn(f"{route}: {line}"),
-    )
+    credential = variants[0].credential
+    if context is not None and len(variants) > 1:
+        credential = RotatingCredential(
+            variants,
+            refused=frozenset(settings.refused),
+            clock=context.clock,
+            warn=lambda line: context.warn(f"{route}: {line}"),
+        )
+    paths = PatternSet(settings.paths) if settings.paths else None
+    return Strategy(name, paths, placements, credential)
 
 
 def name_of(settings: StrategySettings, position: int) -> str:
-    """What a strategy is called: as configured, else by its place in the list, from 1."""
+    """Return the name of a strategy: as configured, else by its position in the list, from 1."""
     return settings.name or f"strategy {position}"
 
 
 @dataclass(frozen=True, slots=True)
 class _Parts:
-    """What all variants of a strategy are built from.
+    """Common inputs of all variants of a credential.
 
-    references  where the secrets come from, by name
+    references  the sources of the secrets, by name
     recent      the last tokens of all variants
     """
 
     route: str
     whole: RouteSettings
     settings: StrategySettings
-    name: str
+    placements: Placements
     references: Mapping[str, str]
     recent: deque[bytes]
     context: AuthContext | None
 
-    @property
-    def paths(self) -> PatternSet | None:
-        return PatternSet(self.settings.paths) if self.settings.paths else None
-
 
 def _build(
     parts: _Parts, values: dict[str, bytes], others: Sequence[Mapping[str, bytes]]
-) -> Strategy:
-    """The strategy for one set of values; ``others`` are the values of its other variants."""
+) -> Credential:
+    """Return the credential for one set of values; ``others`` are those of its other variants."""
     settings = parts.settings
     try:
         if settings.token is not None and parts.context is not None:
@@ -126,12 +123,7 @@ def _build(
         if settings.token is not None:
             values = {**values, "token": b"<token>"}
             others = [{**one, "token": b"<token>"} for one in others]
-        return StaticStrategy(
-            parts.name,
-            parts.paths,
-            http=_injection(settings.http, values, others),
-            websocket=_injection(settings.websocket, values, others),
-        )
+        return StaticCredential(parts.placements.inject(values, others))
     except ValueError as error:
         raise SecretUnavailable(", ".join(sorted(values)), str(error)) from None
 
@@ -142,7 +134,7 @@ def _build_token(
     context: AuthContext,
     values: dict[str, bytes],
     others: Sequence[Mapping[str, bytes]],
-) -> Strategy:
+) -> Credential:
     upstream = parts.whole.upstream
     assert upstream is not None
     base = upstream.rstrip("/")
@@ -164,22 +156,19 @@ def _build_token(
             context.clock,
             context.spawn,
             warn=warn,
-            # With several values the strategy reports which of them takes over.
+            # With several values the rotation reports which of them is used.
             trouble=None if others else warn,
         )
 
-    # Also made where the cache exists already: this checks at once whether the secrets fit.
+    # Also created if the cache exists already: it checks that the secrets fit.
     prover = make_prover(token, values, context)
     cache = (
         make() if context.caches is None else context.caches.cache(identity_of(token, inputs), make)
     )
     try:
-        return TokenStrategy(
-            parts.name,
-            parts.paths,
+        return TokenCredential(
             cache,
-            http=parts.settings.http,
-            websocket=parts.settings.websocket,
+            parts.placements,
             values=values,
             others=others,
             recent=parts.recent,
@@ -193,13 +182,5 @@ def _build_token(
 
 
 def _origin(upstream: str) -> str:
-    """Scheme and authority of the upstream, as requests are sent there."""
+    """Return scheme and authority of the upstream, as in requests to it."""
     return str(parse_upstream(upstream)[0])
-
-
-def _injection(
-    placements: Iterable[Placement] | None,
-    values: Mapping[str, bytes],
-    others: Sequence[Mapping[str, bytes]],
-) -> Injection | None:
-    return None if placements is None else inject(placements, values, others)

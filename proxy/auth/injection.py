@@ -1,4 +1,4 @@
-"""From placements and values to the bytes that go onto a request."""
+"""Render placements and secret values to the bytes that are injected into a request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import base64
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 from urllib.parse import quote_from_bytes
 
 from proxy.config.placement import (
@@ -21,9 +21,9 @@ from proxy.config.template import Template, parse_template
 from proxy.http.abnf import FIELD_VALUE
 from proxy.secrets.redaction import SHORTEST, Redactor
 
-# RFC 6265 section 4.1.1: what a cookie's value may hold.
+# RFC 6265 section 4.1.1: characters allowed in a cookie value.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
-# RFC 3986 section 3.3: stays as it is within a path segment.
+# RFC 3986 section 3.3: characters that need no encoding within a path segment.
 _SEGMENT_SAFE = "!$&'()*+,;=:@"
 
 
@@ -32,12 +32,12 @@ def inject(
     values: Mapping[str, bytes],
     others: Collection[Mapping[str, bytes]] = (),
 ) -> Injection:
-    """The credential in all its placements.
+    """Return the credential in all its placements.
 
-    values  what the templates name
-    others  what they may name instead: a provider may speak of these in its answer, too
+    values  values of the names in the templates
+    others  alternative values, which are redacted in responses as well
 
-    Raises ValueError, without the value, if a value cannot be put where it shall go.
+    Raises ValueError, without the value, if a value does not fit its placement.
     """
     headers, query, path, cookies = b"", [], b"", []
     secrets: set[bytes] = set()
@@ -89,10 +89,10 @@ def _sent(template: Template, values: Mapping[str, bytes]) -> Iterator[bytes]:
 
 
 def _basic(placement: BasicPlacement, values: Mapping[str, bytes]) -> bytes:
-    """RFC 7617 section 2: the first colon separates, so the user name has none."""
+    """Encode Basic credentials. The user name has no colon (RFC 7617 section 2)."""
     username = _render(placement.basic.username, values)
     if b":" in username:
-        raise ValueError("the user name of Basic authorization holds a colon")
+        raise ValueError("the user name of Basic authorization has a colon")
     return base64.b64encode(username + b":" + _render(placement.basic.password, values))
 
 
@@ -101,7 +101,7 @@ def _pieces(template: str) -> tuple[bytes | str, ...]:
 
 
 def _segment(piece: bytes | str, values: Mapping[str, bytes]) -> bytes:
-    """Part of a path; each value is encoded by itself, after a field of it has been found."""
+    """Render part of a path; a value is encoded after a field of it has been selected."""
     if isinstance(piece, bytes):
         return piece
     return _quoted(Template((piece,)).render(values), _SEGMENT_SAFE)
@@ -112,24 +112,27 @@ def _quoted(value: bytes, safe: str) -> bytes:
 
 
 class RequestProof(Protocol):
-    """What a request needs beside its credential, made anew for each (RFC 9449)."""
+    """Proof of possession that each request needs besides its credential (RFC 9449)."""
 
     def fields(self, method: bytes, path: bytes) -> bytes:
-        """Field lines, each ended with CRLF, for a request with this raw path, without query."""
+        """Return field lines, each ended by CRLF, for a request with this raw path (no query)."""
 
     def take_challenge(self, nonces: Sequence[bytes], challenges: Sequence[bytes]) -> bool:
-        """Values of ``DPoP-Nonce`` and ``WWW-Authenticate``: whether only the proof was refused."""
+        """Store the nonce of a response; return whether only the proof was rejected.
+
+        ``nonces`` and ``challenges`` are the values of ``DPoP-Nonce`` and ``WWW-Authenticate``.
+        """
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Injection:
-    """A credential in its placements, ready to be spliced in. Holds secret bytes: never printed.
+    """A credential in its placements, ready to be inserted. Contains secret bytes: never printed.
 
-    headers   field lines, each ended with CRLF
+    headers   field lines, each ended by CRLF
     query     ``name=value`` pairs joined by ``&``
-    path      goes between the upstream's base path and the rest, begins with ``/`` or is empty
-    redactor  finds the credential in responses
-    proof     makes what has to go with each request that carries the credential, if anything has to
+    path      inserted between the upstream's base path and the rest; starts with ``/`` or is empty
+    redactor  redacts the credential in responses
+    proof     creates the proof for each request with the credential, None if it needs none
     """
 
     headers: bytes = b""
@@ -140,3 +143,27 @@ class Injection:
 
     def __repr__(self) -> str:
         return "<injection>"
+
+
+class Injections(NamedTuple):
+    """The injections for HTTP requests and for WebSocket handshakes; None without a placement."""
+
+    http: Injection | None
+    websocket: Injection | None
+
+
+@dataclass(frozen=True, slots=True)
+class Placements:
+    """The placements of a strategy for HTTP requests and WebSocket handshakes; None for none."""
+
+    http: tuple[Placement, ...] | None
+    websocket: tuple[Placement, ...] | None
+
+    def inject(
+        self, values: Mapping[str, bytes], others: Collection[Mapping[str, bytes]] = ()
+    ) -> Injections:
+        """Return the credential for both kinds of requests. Raises ValueError as ``inject``."""
+        return Injections(
+            None if self.http is None else inject(self.http, values, others),
+            None if self.websocket is None else inject(self.websocket, values, others),
+        )

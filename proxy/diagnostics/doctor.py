@@ -136,13 +136,13 @@ class _RouteCheck:
             stack.callback(self.results.put_nowait, None)
             route = await self._compiled()
             for strategy in route.strategies:
-                stack.callback(strategy.close)
+                stack.callback(strategy.credential.close)
             if route.unready:
                 return
             dialler = await self._dialler(route, stack)
             if not await self._resolves(route) or not await self._connects(route, dialler):
                 return
-            tokens = [await self._obtains(one) for one in route.strategies if one.vends]
+            tokens = [await self._obtains(one) for one in route.strategies if one.credential.vends]
             if all(tokens):
                 await self._verifies(route, dialler)
 
@@ -252,9 +252,9 @@ class _RouteCheck:
             await self._ask_running(strategy)
             return False
         try:
-            issued = await strategy.vend()
+            issued = await strategy.credential.vend()
         except Refusal as refusal:
-            state = strategy.state()
+            state = strategy.credential.state()
             token = None if state is None else state.token
             reason = refusal.detail if token is None else f"no token: {token.reason}"
             advice = "Check the secrets that it is made from, and token: of the strategy."
@@ -265,7 +265,7 @@ class _RouteCheck:
         self._note(
             "token", "ok", f"{strategy.name}: obtained, good for {issued.seconds_left:.0f} s"
         )
-        state = strategy.state()
+        state = strategy.credential.state()
         if state is not None and state.token is not None:
             for line in (*state.token.remarks, *state.token.notes):
                 self._note("token", "warn", f"{strategy.name}: {line}")
@@ -308,7 +308,10 @@ class _RouteCheck:
         request = Request.of(method, target, _FIELDS)
         try:
             strategy = route.admit(request, request.path)
-            injection = strategy.ready(websocket=False) or await strategy.obtain(websocket=False)
+            credential = strategy.credential
+            injection = credential.ready(websocket=False) or await credential.obtain(
+                websocket=False
+            )
             sent = UpstreamRequest(request, request.path, route.rules).render(injection)
             head = await ask(await connect(dialler), sent, head_only=False)
         except Refusal as refusal:

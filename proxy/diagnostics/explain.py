@@ -131,7 +131,7 @@ def _follow(
     steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
     where = "the built-in provider" if route.origin.builtin else str(route.origin)
     steps.append(("sent to", where))
-    injection = strategy.ready(websocket=request.websocket)
+    injection = strategy.credential.ready(websocket=request.websocket)
     assert injection is not None
     added = _request_id(request) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
     upstream_request = UpstreamRequest(request, match.rest, route.rules, added)

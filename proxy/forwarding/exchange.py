@@ -52,6 +52,7 @@ class ProxyExchange:
         "_connection",
         "_context",
         "_copy",
+        "_credential",
         "_events",
         "_injection",
         "_match",
@@ -62,7 +63,6 @@ class ProxyExchange:
         "_request_ended",
         "_rewriter",
         "_route_service",
-        "_strategy",
         "_task",
         "_unsent",
         "_upstream_request",
@@ -85,7 +85,7 @@ class ProxyExchange:
         self._request = request
         self._match = match
         self._route_service = route_service
-        self._strategy = strategy
+        self._credential = strategy.credential
         self._context = context
         self._record = record
         self._page = page
@@ -115,11 +115,11 @@ class ProxyExchange:
         self._record.sent = len(body)
         self._unsent = self._framed(body, ended=ended)
         self._request_ended = ended
-        if ended or self._strategy.renewable:
+        if ended or self._credential.renewable:
             self._keep(self._unsent)
-        strategy = self._strategy
-        injection = strategy.ready(websocket=self._request.websocket)
-        if not ended and strategy.revocable:
+        credential = self._credential
+        injection = credential.ready(websocket=self._request.websocket)
+        if not ended and credential.revocable:
             # It cannot be sent again once it has grown: the credential has to be certain.
             injection = None
         connection = self._route_service.pool.take() if injection is not None else None
@@ -162,7 +162,7 @@ class ProxyExchange:
     async def _connect(self, *, fresh: bool) -> None:
         """Wait for credential and connection, then send. ``fresh`` requires a new connection."""
         try:
-            injection = await self._strategy.obtain(
+            injection = await self._credential.obtain(
                 websocket=self._request.websocket, certain=not self._request_ended
             )
             connection = None if fresh else self._route_service.pool.take()
@@ -214,7 +214,7 @@ class ProxyExchange:
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """Forward the head of the response and the part of the body that arrived with it."""
-        if self._strategy.renewable and self._should_replay(head):
+        if self._credential.renewable and self._should_replay(head):
             if not ended:
                 self._drop_connection()
             self._replays += 1
@@ -296,12 +296,12 @@ class ProxyExchange:
             # The token itself was not refused.
             again, self._challenged = not self._challenged, True
         else:
-            again = self._strategy.refused(injection, head.code)
+            again = self._credential.on_response(injection, head.code)
         return (
             again
             and self._request_ended
             and self._copy is not None
-            and self._replays < self._strategy.replays
+            and self._replays < self._credential.replays
         )
 
     def _rewriter_for(self, head: ResponseHead) -> ResponseRewriter:

@@ -11,7 +11,8 @@ import asyncio
 import json
 from datetime import UTC, datetime, timedelta
 
-from proxy.auth.strategy import IssuedToken, Strategy
+from proxy.auth.credential import IssuedToken
+from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal
 from proxy.forwarding.context import ProxyContext
 from proxy.http.problem import cors_fields, plain
@@ -42,7 +43,7 @@ class Vending:
 
     async def _serve(self, strategy: Strategy) -> None:
         try:
-            issued = await strategy.vend()
+            issued = await strategy.credential.vend()
         except Refusal as refusal:
             self._record.response_started(refusal.status)
             self._end(refusal.kind)
@@ -108,7 +109,7 @@ def vendor(route: Route) -> Strategy:
             proxy_error="proxy_configuration_error",
         )
     for strategy in route.strategies:
-        if strategy.vends:
+        if strategy.credential.vends:
             return strategy
     raise Refusal(
         403,

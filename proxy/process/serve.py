@@ -260,17 +260,19 @@ def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
 
 
 def _lacks_token(strategy: Strategy) -> bool:
-    state = strategy.state()
+    state = strategy.credential.state()
     token = None if state is None else state.token
     return token is not None and token.age_seconds is None and bool(token.reason)
 
 
 def _strategy_lines(route: Route) -> list[str]:
     """List each strategy with its paths and the state of its token; empty for a single key."""
-    if len(route.strategies) == 1 and not route.strategies[0].renewable:
+    if len(route.strategies) == 1 and not route.strategies[0].credential.renewable:
         return []
     lines = []
     for position, one in enumerate(route.strategies):
         scope = "everything else" if position and one.scope == EVERY_PATH else one.scope
-        lines.append(", ".join(filter(None, (f"{one.name} for {scope}", one.describe()))))
+        lines.append(
+            ", ".join(filter(None, (f"{one.name} for {scope}", one.credential.describe())))
+        )
     return lines

@@ -67,7 +67,7 @@ class RouteService:
     def close(self) -> None:
         """Abort the remaining connections and discard the credentials."""
         for strategy in self.route.strategies:
-            strategy.close()
+            strategy.credential.close()
         self.pool.close()
 
 

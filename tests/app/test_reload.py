@@ -592,8 +592,8 @@ async def test_a_retired_service_is_closed(
                 assert await slow.read() == b"first second"
             await until(lambda: not running.app._services._retired)
             (strategy,) = route_service.route.strategies
-            assert strategy.ready(websocket=False) is None
-            assert strategy.active_injections() == ()
+            assert strategy.credential.ready(websocket=False) is None
+            assert strategy.credential.active_injections() == ()
             assert route_service.pool.open == 0
             assert provider.fetched == [FIRST, SECOND]
             # The new one's, idle, and that alone.

@@ -111,10 +111,10 @@ async def test_what_is_discarded_was_not_in_force() -> None:
         first = token_route(provider.url, "env:DUMMY_KEY")
         one.put_in_force(a=first)
         (strategy,) = one.route_services.strategies()
-        await strategy.wait_ready()
+        await strategy.credential.wait_ready()
         prepared = one.prepare(a=first, b=token_route(provider.url, "env:DUMMY_KEY"))
         one.route_services.discard(prepared)
-        assert strategy.ready(websocket=False) is not None
+        assert strategy.credential.ready(websocket=False) is not None
         assert len(provider.fetched) == 1
         (other,) = prepared["b"].route.strategies
         other.start()
@@ -193,16 +193,16 @@ async def test_a_retired_strategy_is_closed_and_no_other() -> None:
     async with keyed_provider(clients=["dummy-real-key"]) as provider, kept() as one:
         one.put_in_force(a=token_route(provider.url, "env:DUMMY_KEY"))
         (strategy,) = one.route_services.strategies()
-        await strategy.wait_ready()
+        await strategy.credential.wait_ready()
         under_way = ExchangeRecord("a", "GET", "/x")
         one.put_in_force(a=token_route(provider.url, "env:DUMMY_KEY", methods=["GET"]))
         (new,) = one.route_services.strategies()
-        await new.wait_ready()
+        await new.credential.wait_ready()
         one.tick(under_way)
-        assert strategy.ready(websocket=False) is not None
+        assert strategy.credential.ready(websocket=False) is not None
         one.tick()
-        assert strategy.ready(websocket=False) is None
-        assert new.ready(websocket=False) is not None
+        assert strategy.credential.ready(websocket=False) is None
+        assert new.credential.ready(websocket=False) is not None
 
 
 async def test_maskers_are_those_of_the_route() -> None:
@@ -373,7 +373,7 @@ async def test_nor_do_commands_that_print_tokens(
         one.put_in_force(a=exec_route, b=route(secrets=OTHER))
         (strategy, *_) = one.route_services.in_force["a"].route.strategies
         one.put_in_force(a=exec_route, c=route(secrets={"key": "env:DUMMY_LATER"}))
-        injection = await strategy.obtain(websocket=False)
+        injection = await strategy.credential.obtain(websocket=False)
         assert b"Bearer DUMMYCLIENT-DUMMYKEY-DUMMYOWN-end dummy" in injection.headers
 
 

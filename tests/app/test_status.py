@@ -12,8 +12,9 @@ import pytest
 
 from proxy import __version__
 from proxy.app.status import Reload, Reloads, _secrets, merged, snapshot
-from proxy.auth.injection import Injection
-from proxy.auth.strategy import CredentialState, SecretState, StaticStrategy
+from proxy.auth.credential import CredentialState, SecretState, StaticCredential
+from proxy.auth.injection import Injection, Injections, Placements
+from proxy.auth.strategy import Strategy
 from proxy.auth.token import FetchedToken, TokenError, TokenState
 from proxy.auth.token_cache import TokenCache
 from proxy.observability.exchange_log import ExchangeRecord
@@ -209,8 +210,8 @@ NEW = SecretState("api_key", "env:NEW", "0a1b2c3d", served=3, last_served=5.0)
 OLD = SecretState("api_key", "env:OLD", "99999999", refused=1, last_refused=7.0)
 
 
-class Rotating(StaticStrategy):
-    """A strategy that has something to say of its secrets."""
+class Rotating(StaticCredential):
+    """A credential with statistics of its secrets."""
 
     __slots__ = ()
 
@@ -220,7 +221,10 @@ class Rotating(StaticStrategy):
 
 def test_what_is_said_of_secrets() -> None:
     """Where each comes from and how it served; once, however many strategies share it."""
-    both = [Rotating(name, None, http=Injection(), websocket=None) for name in ("first", "second")]
+    both = [
+        Strategy(name, None, Placements(None, None), Rotating(Injections(Injection(), None)))
+        for name in ("first", "second")
+    ]
     assert _secrets(both) == [
         {
             "name": "api_key",

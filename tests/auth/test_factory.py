@@ -44,7 +44,10 @@ def test_http_and_websocket_have_their_own_injections() -> None:
         "websocket": [{"query": "user", "value": "{user}"}, {"query": "k", "value": "{key}"}],
     }
     (built,) = build_strategies("acme", settings(auth), SECRETS, None)
-    http, websocket = built.ready(websocket=False), built.ready(websocket=True)
+    http, websocket = (
+        built.credential.ready(websocket=False),
+        built.credential.ready(websocket=True),
+    )
     assert http is not None
     assert websocket is not None
     assert (http.headers, http.query) == (b"X-Api-Key: dummy-key\r\n", b"")

@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 from websockets.exceptions import InvalidStatus
 
-from proxy.auth.injection import Injection
-from proxy.auth.secret_rotation import RotatingStrategy, Variant
-from proxy.auth.strategy import CredentialState, StaticStrategy, Strategy
+from proxy.auth.credential import Credential, CredentialState, StaticCredential
+from proxy.auth.injection import Injection, Injections, Placements
+from proxy.auth.secret_rotation import RotatingCredential, Variant
 from proxy.auth.token import FetchedToken, TokenError
 from proxy.auth.token_cache import TokenCache
-from proxy.auth.token_strategy import TokenStrategy
+from proxy.auth.token_credential import TokenCredential
 from proxy.config.placement import HeaderPlacement
 from proxy.diagnostics.doctor import Result, run_checks
 from proxy.errors import Refusal
@@ -242,13 +242,13 @@ async def test_what_is_said_and_what_is_not(tmp_path: Path) -> None:
             f"api: the provider refuses env:DUMMY_NEW ({new}); env:DUMMY_OLD ({old}) serves now"
         ]
         (strategy,) = running.app.routes[0].strategies
-        assert strategy.describe() == f"env:DUMMY_OLD ({old}) in use, of 2"
+        assert strategy.credential.describe() == f"env:DUMMY_OLD ({old}) in use, of 2"
         states = running.secrets()
         assert [(one.name, one.reference, one.fingerprint) for one in states] == [
             ("key", "env:DUMMY_NEW", new),
             ("key", "env:DUMMY_OLD", old),
         ]
-        no_value_in(running.said, states, strategy.describe(), strategy, running.lines)
+        no_value_in(running.said, states, strategy.credential.describe(), strategy, running.lines)
 
 
 async def test_how_often_each_key_served(tmp_path: Path) -> None:
@@ -337,7 +337,7 @@ async def test_tokens_of_one_secret_that_are_all_refused(tmp_path: Path) -> None
         *_, new, old = running.secrets()
         assert (new.refused, old.refused) == (1, 0)
         (strategy,) = next(one for one in running.app.routes if one.name == "api").strategies
-        injection = await strategy.obtain(websocket=False)
+        injection = await strategy.credential.obtain(websocket=False)
         assert b"dummy-token-3" in injection.headers
         told = b"dummy-token-1 dummy-token-2 dummy-token-3"
         assert injection.redactor.redact(told) == re.sub(rb"[^ ]", b"*", told)
@@ -371,7 +371,7 @@ async def test_a_token_is_handed_out_of_the_secret_that_works(tmp_path: Path) ->
 
 def key(value: str) -> Variant:
     one = Injection(headers=f"X-Api-Key: {value}\r\n".encode())
-    return Variant(StaticStrategy("key", None, http=one, websocket=None), (secret(value, value),))
+    return Variant(StaticCredential(Injections(one, None)), (secret(value, value),))
 
 
 class ScriptedTokenSource:
@@ -402,23 +402,18 @@ class Rotating:
                 Variant(self._token(mint), (secret(value, value),))
                 for mint, value in zip(self.mints, values, strict=True)
             ]
-        self.strategy = RotatingStrategy(
-            "key",
-            None,
+        self.credential = RotatingCredential(
             variants,
             refused=frozenset({401}),
             clock=self.clock,
             warn=self.said.append,
         )
 
-    def _token(self, mint: ScriptedTokenSource) -> Strategy:
+    def _token(self, mint: ScriptedTokenSource) -> Credential:
         placement = HeaderPlacement(header="Authorization", value="Bearer {token}")
-        return TokenStrategy(
-            "token",
-            None,
+        return TokenCredential(
             TokenCache(mint, self.clock, self._spawn, lambda: 1.0),
-            http=[placement],
-            websocket=None,
+            Placements((placement,), None),
             values={},
             refused=frozenset({401, 403}),
         )
@@ -430,16 +425,16 @@ class Rotating:
         return task
 
     def ready(self) -> Injection:
-        injection = self.strategy.ready(websocket=False)
+        injection = self.credential.ready(websocket=False)
         assert injection is not None
         return injection
 
     async def obtain(self) -> Injection:
-        return await self.strategy.obtain(websocket=False)
+        return await self.credential.obtain(websocket=False)
 
     @property
     def state(self) -> CredentialState:
-        return self.strategy.state()
+        return self.credential.state()
 
     @property
     def counts(self) -> list[tuple[int, int]]:
@@ -447,7 +442,7 @@ class Rotating:
         return [(one.served, one.refused) for one in self.state.secrets]
 
     async def close(self) -> None:
-        self.strategy.close()
+        self.credential.close()
         await self.clock.settle()
         assert not self.tasks
 
@@ -458,13 +453,13 @@ def test_a_late_refusal_leaves_the_successor_alone() -> None:
     """
     one = Rotating("a", "b")
     first = one.ready()
-    assert one.strategy.refused(first, 401)
+    assert one.credential.on_response(first, 401)
     second = one.ready()
     assert second is not first
-    assert one.strategy.refused(first, 401)
+    assert one.credential.on_response(first, 401)
     assert one.ready() is second
     assert one.counts == [(0, 2), (0, 0)]
-    assert not one.strategy.refused(second, 200)
+    assert not one.credential.on_response(second, 200)
     assert one.counts == [(0, 2), (1, 0)]
 
 
@@ -479,11 +474,11 @@ def test_asking_for_a_credential_is_not_serving() -> None:
 def test_times_are_those_of_the_clock() -> None:
     """Seconds since the epoch, of the last time."""
     one = Rotating("a", "b")
-    one.strategy.refused(one.ready(), 200)
+    one.credential.on_response(one.ready(), 200)
     one.clock.jump(5)
-    one.strategy.refused(one.ready(), 404)
+    one.credential.on_response(one.ready(), 404)
     one.clock.jump(5)
-    one.strategy.refused(one.ready(), 401)
+    one.credential.on_response(one.ready(), 401)
     (first, second) = one.state.secrets
     assert (first.served, first.last_served) == (2, WALL + 5)
     assert (first.refused, first.last_refused) == (1, WALL + 10)
@@ -495,28 +490,28 @@ async def test_the_same_line_is_said_once_a_minute() -> None:
     """And again later: it may have been overlooked, and it goes on."""
     one = Rotating("a", "b")
     for _ in range(4):
-        one.strategy.refused(one.ready(), 401)
+        one.credential.on_response(one.ready(), 401)
     assert len(one.said) == 2
     await one.clock.advance(60)
-    one.strategy.refused(one.ready(), 401)
+    one.credential.on_response(one.ready(), 401)
     assert len(one.said) == 3
     assert one.said[2] == one.said[0]
 
 
 def test_how_often_a_request_may_be_sent_again() -> None:
     """Once for each other key; where it is a token, once more for each that may be made anew."""
-    assert Rotating("a", "b").strategy.replays == 1
-    assert Rotating("a", "b", "c").strategy.replays == 2
-    assert Rotating("a", "b", tokens=True).strategy.replays == 3
+    assert Rotating("a", "b").credential.replays == 1
+    assert Rotating("a", "b", "c").credential.replays == 2
+    assert Rotating("a", "b", tokens=True).credential.replays == 3
 
 
 def test_reconsider_begins_with_the_first() -> None:
     """Nothing is said and nothing is forgotten."""
     one = Rotating("a", "b", "c")
     first = one.ready()
-    one.strategy.refused(first, 401)
-    one.strategy.refused(one.ready(), 401)
-    one.strategy.reset()
+    one.credential.on_response(first, 401)
+    one.credential.on_response(one.ready(), 401)
+    one.credential.reset()
     assert one.ready() is first
     assert one.counts == [(0, 1), (0, 1), (0, 0)]
     assert len(one.said) == 2
@@ -525,9 +520,9 @@ def test_reconsider_begins_with_the_first() -> None:
 def test_every_key_is_masked() -> None:
     """An answer to a request with the first key may come when the second one is in use."""
     one = Rotating("a", "b")
-    before = one.strategy.active_injections()
-    one.strategy.refused(one.ready(), 401)
-    assert one.strategy.active_injections() == before
+    before = one.credential.active_injections()
+    one.credential.on_response(one.ready(), 401)
+    assert one.credential.active_injections() == before
     assert len(before) == 2
 
 
@@ -551,9 +546,8 @@ async def test_the_refused_key_is_masked_in_the_answer_to_the_next() -> None:
 def test_a_key_is_not_handed_out() -> None:
     """Having two of them makes it no token."""
     one = Rotating("a", "b")
-    assert not one.strategy.vends
-    assert one.strategy.carries(websocket=False)
-    assert not one.strategy.carries(websocket=True)
+    assert not one.credential.vends
+    assert one.credential.ready(websocket=True) is None
 
 
 async def test_a_token_of_another_secret_is_not_taken_for_the_current_one() -> None:
@@ -562,13 +556,13 @@ async def test_a_token_of_another_secret_is_not_taken_for_the_current_one() -> N
     """
     one = Rotating("a", "b", tokens=True)
     old = await one.obtain()
-    assert one.strategy.refused(old, 401)
+    assert one.credential.on_response(old, 401)
     newer = await one.obtain()
     assert one.mints[0].calls == 2
-    assert one.strategy.refused(newer, 401)
+    assert one.credential.on_response(newer, 401)
     assert len(one.said) == 1
     for late in (newer, old):
-        assert one.strategy.refused(late, 403)
+        assert one.credential.on_response(late, 403)
     assert len(one.said) == 1
     assert (await one.obtain()).headers == b"Authorization: Bearer token-1\r\n"
     assert one.mints[1].calls == 1
@@ -585,7 +579,7 @@ async def test_counts_of_calls_never_go_back() -> None:
     assert (token.fetches, token.failures, token.reason) == (2, 1, "")
     assert token.age_seconds == 0
     assert one.counts == [(0, 1), (0, 0)]
-    one.strategy.reset()
+    one.credential.reset()
     token = one.state.token
     assert token is not None
     assert (token.fetches, token.failures, token.reason) == (2, 1, "dummy reason")
@@ -611,7 +605,7 @@ async def test_after_the_end_there_is_nothing() -> None:
     with pytest.raises(Refusal, match="no token"):
         await one.obtain()
     assert [mint.calls for mint in one.mints] == [1, 0]
-    assert one.strategy.active_injections() == ()
+    assert one.credential.active_injections() == ()
     await one.close()
 
 

@@ -187,13 +187,13 @@ async def check_strategy(
             continue
         found = route.admit(received, path.encode())
         assert found.name == strategy.name
-        injection = await found.obtain(websocket=websocket)
+        injection = await found.credential.obtain(websocket=websocket)
         outgoing = UpstreamRequest(received, path.encode(), route.rules)
         every = {**values, "token": TOKEN.encode()}
         assert outgoing.render(injection) == expected(sent, upstream, path, kept, every)
         assert outgoing.withheld_subprotocols == stayed
         printed = (route, *route.strategies, settings, injection, outgoing, received)
-        assert_silent(every.values(), *printed, found.describe())
+        assert_silent(every.values(), *printed, found.credential.describe())
 
 
 async def check_token(name: str, settings: RouteSettings, strategy: StrategySettings) -> None:
@@ -223,10 +223,10 @@ async def check_token(name: str, settings: RouteSettings, strategy: StrategySett
         route = compile_route(name, moved, these(moved, values), given)
         (found,) = (one for one in route.strategies if one.name == strategy.name)
         with pytest.raises(Refusal) as refused:
-            await found.obtain(websocket=False)
+            await found.credential.obtain(websocket=False)
         error = refused.value
         printed = (error, error.detail, error.advice, error.headers, error.log_detail)
-        assert_silent(values.values(), *printed, found.describe(), route)
+        assert_silent(values.values(), *printed, found.credential.describe(), route)
 
 
 def check_broken_secrets(name: str, settings: RouteSettings) -> None:

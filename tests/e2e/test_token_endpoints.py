@@ -120,7 +120,7 @@ class Endpoint:
 
 
 def describe(running: Running) -> str:
-    return running.app.routes[0].strategies[0].describe()
+    return running.app.routes[0].strategies[0].credential.describe()
 
 
 @pytest.mark.parametrize("kind", ANSWERS)

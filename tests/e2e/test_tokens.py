@@ -89,7 +89,7 @@ def keyrelay_to(hume: HumeEmulator, clock: ManualClock) -> AbstractAsyncContextM
 
 def state(running: Running) -> str:
     """What keyrelay says of the route's token."""
-    return running.app.routes[0].strategies[0].describe()
+    return running.app.routes[0].strategies[0].credential.describe()
 
 
 def has_token(running: Running) -> bool:

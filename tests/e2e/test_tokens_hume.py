@@ -239,5 +239,7 @@ async def test_a_lifetime_written_as_text() -> None:
     async with HumeEmulator(strategy="token", expires_in_text=True) as hume:
         async with preset_keyrelay(route(hume)) as running:
             assert await ask(running, "GET", "/v0/evi/configs") == 200
-            assert re.search("renewed in 2[45] min", running.app.routes[0].strategies[0].describe())
+            assert re.search(
+                "renewed in 2[45] min", running.app.routes[0].strategies[0].credential.describe()
+            )
         assert hume.faults == []

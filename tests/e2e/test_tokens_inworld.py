@@ -116,7 +116,7 @@ async def running(
 
 
 def has_token(running: Running) -> bool:
-    return running.app.routes[0].strategies[0].describe().startswith("token ")
+    return running.app.routes[0].strategies[0].credential.describe().startswith("token ")
 
 
 async def ask(running: Running, method: str, path: str, **more: Any) -> tuple[int, bytes]:

@@ -105,7 +105,7 @@ async def running(hume: Hume, clock: ManualClock) -> AsyncIterator[Running]:
 
 
 def has_token(running: Running) -> bool:
-    return running.app.routes[0].strategies[0].describe().startswith("token ")
+    return running.app.routes[0].strategies[0].credential.describe().startswith("token ")
 
 
 def post(body: bytes, framing: bytes) -> bytes:

@@ -110,7 +110,7 @@ async def running(
 
 
 def has_token(running: Running, number: int) -> bool:
-    return running.app.routes[number].strategies[0].describe().startswith("token ")
+    return running.app.routes[number].strategies[0].credential.describe().startswith("token ")
 
 
 def calls(hume: HumeEmulator) -> int:
@@ -325,7 +325,7 @@ async def test_the_time_that_is_left(
     fetched = len(hume.fetched)
     await clock.advance(LIFETIME - 900)
     await until(lambda: len(hume.fetched) == fetched + 2)
-    await until(lambda: " s old" in running.app.routes[0].strategies[0].describe())
+    await until(lambda: " s old" in running.app.routes[0].strategies[0].credential.describe())
     third = (await ask(running, FETCH)).json
     assert third["token"] != first["token"]
     assert LIFETIME - LAST - 400 < third["expires_in"] <= LIFETIME - LAST

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.injection import Injection
+from proxy.auth.credential import Credential
+from proxy.auth.injection import Injection, Placements
 from proxy.auth.strategy import Strategy
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
@@ -130,11 +131,10 @@ async def test_it_has_the_time_of_its_creation() -> None:
     assert before <= (await route_service()).created <= time.perf_counter()
 
 
-class Closable(Strategy):
-    closed = 0
+class Closable(Credential):
+    """Counts calls of ``close``."""
 
-    def carries(self, *, websocket: bool) -> bool:
-        return True
+    closed = 0
 
     def ready(self, *, websocket: bool) -> Injection:
         return Injection()
@@ -148,9 +148,13 @@ class Closable(Strategy):
 
 async def test_retiring_is_not_closing() -> None:
     """What is under way may still need the credential; only ``close`` forgets it."""
-    one, strategies = await route_service(), (Closable("a", None), Closable("b", None))
+    one, credentials = await route_service(), (Closable(), Closable())
+    strategies = tuple(
+        Strategy(name, None, Placements(None, None), credential)
+        for name, credential in zip("ab", credentials, strict=True)
+    )
     one = replace(one, route=replace(one.route, strategies=strategies))
     one.retire()
-    assert [strategy.closed for strategy in strategies] == [0, 0]
+    assert [credential.closed for credential in credentials] == [0, 0]
     one.close()
-    assert [strategy.closed for strategy in strategies] == [1, 1]
+    assert [credential.closed for credential in credentials] == [1, 1]

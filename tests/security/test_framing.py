@@ -1089,7 +1089,7 @@ def sent_for(message: bytes, route: Route) -> tuple[bytes, bytes] | None:
         strategy = match.route.admit(request, match.rest)
     except Refusal:
         return None
-    injection = strategy.ready(websocket=False)
+    injection = strategy.credential.ready(websocket=False)
     assert injection is not None
     return request.target, UpstreamRequest(request, match.rest, route.rules).render(injection)
 

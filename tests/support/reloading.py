@@ -18,7 +18,7 @@ from aiohttp import WSMsgType, web
 from proxy.app.app import App
 from proxy.app.reload import Reloader
 from proxy.app.status import Reload
-from proxy.auth.strategy import SecretState
+from proxy.auth.credential import SecretState
 from proxy.clock import Clock
 from proxy.config import loader
 from tests.support.keyrelay import Running, static_route
@@ -207,7 +207,7 @@ class Changing(Running):
     def secrets(self, route: str = "api") -> tuple[SecretState, ...]:
         """What the first strategy of a route says of its secrets."""
         (found,) = [one for one in self.app.routes if one.name == route]
-        state = found.strategies[0].state()
+        state = found.strategies[0].credential.state()
         return () if state is None else state.secrets
 
 

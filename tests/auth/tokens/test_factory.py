@@ -594,7 +594,7 @@ async def test_fields_of_secrets_in_urls() -> None:
     [
         ({"type": "jwt", "algorithm": "RS256", "key": "{key}"}, {"key": b"CANARY"}, "no private"),
         ({"type": "jwt", "algorithm": "HS256", "key": "{key}"}, {"key": b"CANARY"}, "shorter"),
-        (SERVICE_ACCOUNT | {"url": "/t"}, {"account": b"CANARY"}, "account is no JSON"),
+        (SERVICE_ACCOUNT | {"url": "/t"}, {"account": b"CANARY"}, "account is not JSON"),
         (SERVICE_ACCOUNT | {"url": "/t"}, {"account": b'{"x": "CANARY"}'}, "private_key"),
         ({"type": "inworld", "portal": "{key}"}, {"key": b"CANARY!"}, "not Base64"),
         ({"type": "inworld", "portal": "{key}"}, {"key": b"Q0FOQVJZ"}, "a key and a secret"),
@@ -608,7 +608,7 @@ async def test_fields_of_secrets_in_urls() -> None:
             {"key": b"CANARY\xff"},
             "not UTF-8",
         ),
-        ({"type": "request", "url": "/{key.x}"}, {"key": b'{"x": ["CANARY"]}'}, "key is no JSON"),
+        ({"type": "request", "url": "/{key.x}"}, {"key": b'{"x": ["CANARY"]}'}, "key is not JSON"),
         (
             {
                 "type": "request",

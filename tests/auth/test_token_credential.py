@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from proxy.auth.injection import Injection
+from proxy.auth.injection import Injection, Placements
 from proxy.auth.token import FetchedToken, TokenError, TokenSource
 from proxy.auth.token_cache import TokenCache
-from proxy.auth.token_strategy import TokenStrategy
+from proxy.auth.token_credential import TokenCredential
 from proxy.auth.tokens.client import TokenClient
 from proxy.auth.tokens.oauth2 import (
     EXPIRY,
@@ -25,7 +25,6 @@ from proxy.auth.tokens.oauth2 import (
 from proxy.auth.tokens.response import TokenFields
 from proxy.config.placement import CookiePlacement, HeaderPlacement, Placement, QueryPlacement
 from proxy.errors import Refusal
-from proxy.http.path_patterns import PatternSet
 from proxy.upstream.dialer import tls_context
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import RawProvider, answering, both_loops, raw_provider
@@ -52,14 +51,14 @@ class Built:
     """A strategy, its clock, and what its tokens are from unless a test has brought its own."""
 
     def __init__(
-        self, strategy: TokenStrategy, mint: CountingTokenSource, clock: ManualClock
+        self, credential: TokenCredential, mint: CountingTokenSource, clock: ManualClock
     ) -> None:
-        self.strategy = strategy
+        self.credential = credential
         self.mint = mint
         self.clock = clock
 
     async def http(self) -> Injection:
-        return await self.strategy.obtain(websocket=False)
+        return await self.credential.obtain(websocket=False)
 
 
 @asynccontextmanager
@@ -67,7 +66,6 @@ async def built(
     http: tuple[Placement, ...] | None = (HEADER,),
     websocket: tuple[Placement, ...] | None = (QUERY,),
     *,
-    paths: PatternSet | None = None,
     values: dict[str, bytes] | None = None,
     refused: tuple[int, ...] = (401,),
     mint: TokenSource | None = None,
@@ -82,19 +80,16 @@ async def built(
         return task
 
     counting, clock = CountingTokenSource(), ManualClock()
-    strategy = TokenStrategy(
-        "token",
-        paths,
+    credential = TokenCredential(
         TokenCache(mint or counting, clock, spawn, lambda: 1.0),
-        http=http,
-        websocket=websocket,
+        Placements(http, websocket),
         values=values or {},
         refused=frozenset(refused),
     )
     try:
-        yield Built(strategy, counting, clock)
+        yield Built(credential, counting, clock)
     finally:
-        strategy.close()
+        credential.close()
         await clock.settle()
         assert not tasks
 
@@ -102,9 +97,9 @@ async def built(
 async def test_a_token_goes_into_its_placements() -> None:
     """One for HTTP, another for WebSocket; the same token in both, from one call."""
     async with built() as one:
-        assert one.strategy.ready(websocket=False) is None
+        assert one.credential.ready(websocket=False) is None
         http = await one.http()
-        socket = await one.strategy.obtain(websocket=True)
+        socket = await one.credential.obtain(websocket=True)
         assert (http.headers, http.query) == (b"Authorization: Bearer dummy/1\r\n", b"")
         assert (socket.headers, socket.query) == (b"", b"access_token=dummy%2F1")
         assert one.mint.calls == 1
@@ -114,10 +109,10 @@ async def test_a_token_is_placed_once() -> None:
     """As long as the token is the same nothing is encoded again; a new one is placed anew."""
     async with built() as one:
         injection = await one.http()
-        assert one.strategy.ready(websocket=False) is injection
+        assert one.credential.ready(websocket=False) is injection
         assert await one.http() is injection
         await one.clock.advance(801)
-        renewed = one.strategy.ready(websocket=False)
+        renewed = one.credential.ready(websocket=False)
         assert renewed is not None
         assert renewed.headers == b"Authorization: Bearer dummy/2\r\n"
 
@@ -141,28 +136,22 @@ async def test_secrets_that_cannot_be_placed_are_found_when_built(websocket: boo
     assert "CANARY" not in str(caught.value)
 
 
-async def test_it_serves_what_it_has_a_placement_for() -> None:
-    """Kinds of request without a placement, and other paths, are another strategy's."""
-    paths = PatternSet(["/v0/**"])
-    async with built(websocket=None, paths=paths) as one:
-        assert one.strategy.serves("GET", "/v0/chats", websocket=False)
-        assert not one.strategy.serves("GET", "/v0/chats", websocket=True)
-        assert not one.strategy.serves("GET", "/v1/chats", websocket=False)
-        await one.http()
-    async with built(http=None) as one:
-        assert one.strategy.serves("GET", "/x", websocket=True)
-        assert not one.strategy.serves("GET", "/x", websocket=False)
+async def test_only_its_placements_are_rendered() -> None:
+    """A kind of request without a placement gets no injection, and needs no valid token for it."""
+    async with built(websocket=None) as one:
+        assert (await one.http()).headers == b"Authorization: Bearer dummy/1\r\n"
+        assert len(one.credential.active_injections()) == 1
 
 
 @pytest.mark.parametrize("websocket", [False, True])
 async def test_a_refused_token_is_replaced(websocket: bool) -> None:
     """For either kind of request: worth another try, and then with another token."""
     async with built() as one:
-        old = await one.strategy.obtain(websocket=websocket)
-        assert one.strategy.renewable
-        assert one.strategy.refused(old, 401)
-        assert one.strategy.ready(websocket=websocket) is None
-        new = await one.strategy.obtain(websocket=websocket)
+        old = await one.credential.obtain(websocket=websocket)
+        assert one.credential.renewable
+        assert one.credential.on_response(old, 401)
+        assert one.credential.ready(websocket=websocket) is None
+        new = await one.credential.obtain(websocket=websocket)
         assert b"2" in new.headers + new.query
         assert one.mint.calls == 2
 
@@ -172,23 +161,23 @@ async def test_other_answers_are_no_refusals() -> None:
     async with built(refused=(401, 403)) as one:
         injection = await one.http()
         for status in (101, 200, 400, 402, 404, 429, 500, 503):
-            assert not one.strategy.refused(injection, status)
-        assert one.strategy.ready(websocket=False) is injection
-        assert one.strategy.refused(injection, 403)
+            assert not one.credential.on_response(injection, status)
+        assert one.credential.ready(websocket=False) is injection
+        assert one.credential.on_response(injection, 403)
 
 
 async def test_late_refusals_leave_the_successor_alone() -> None:
     """Of requests that left with the old token: each may try again, the new token stays."""
     async with built() as one:
         old = await one.http()
-        old_socket = await one.strategy.obtain(websocket=True)
-        assert one.strategy.refused(old, 401)
-        assert one.strategy.refused(old_socket, 401)  # before anybody has seen the new one
+        old_socket = await one.credential.obtain(websocket=True)
+        assert one.credential.on_response(old, 401)
+        assert one.credential.on_response(old_socket, 401)  # before anybody has seen the new one
         new = await one.http()
         for _ in range(20):
-            assert one.strategy.refused(old, 401)
-            assert one.strategy.refused(old_socket, 401)
-        assert one.strategy.ready(websocket=False) is new
+            assert one.credential.on_response(old, 401)
+            assert one.credential.on_response(old_socket, 401)
+        assert one.credential.ready(websocket=False) is new
         assert one.mint.calls == 2
 
 
@@ -200,10 +189,10 @@ async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
             tries = 1
             injection = await one.http()
             await asyncio.sleep(0)
-            if one.strategy.refused(injection, 401):
+            if one.credential.on_response(injection, 401):
                 tries += 1
                 injection = await one.http()
-                one.strategy.refused(injection, 401)
+                one.credential.on_response(injection, 401)
             return tries
 
         tries = await asyncio.gather(*(request() for _ in range(50)))
@@ -216,38 +205,38 @@ async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
 async def test_a_token_can_be_handed_out() -> None:
     """With the seconds for which it can still be used; its repr does not show it."""
     async with built() as one:
-        assert (await one.strategy.vend()).seconds_left == 990
+        assert (await one.credential.vend()).seconds_left == 990
         await one.clock.advance(700)
-        vended = await one.strategy.vend()
+        vended = await one.credential.vend()
         assert (vended.token, vended.seconds_left) == (b"dummy/1", 290)
         assert "dummy" not in f"{vended!r}{vended}"
         one.mint.failing = True
         await one.clock.advance(300)
         with pytest.raises(Refusal):
-            await one.strategy.vend()
+            await one.credential.vend()
 
 
 async def test_no_token_is_a_refusal() -> None:
     """It says why; once there is a token again requests are served."""
     async with built() as one:
         one.mint.failing = True
-        one.strategy.start()
+        one.credential.start()
         with pytest.raises(Refusal, match="the endpoint is down"):
             await one.http()
-        assert one.strategy.describe() == "no token: the endpoint is down"
+        assert one.credential.describe() == "no token: the endpoint is down"
         one.mint.failing = False
         await one.clock.advance(2)
-        assert one.strategy.ready(websocket=False) is not None
-        assert one.strategy.describe().startswith("token ")
+        assert one.credential.ready(websocket=False) is not None
+        assert one.credential.describe().startswith("token ")
 
 
 async def test_a_closed_strategy_has_nothing() -> None:
     """No token, no second try, no call; requests get a refusal."""
     async with built() as one:
         injection = await one.http()
-        one.strategy.close()
-        assert one.strategy.ready(websocket=False) is None
-        assert not one.strategy.refused(injection, 401)
+        one.credential.close()
+        assert one.credential.ready(websocket=False) is None
+        assert not one.credential.on_response(injection, 401)
         with pytest.raises(Refusal):
             await one.http()
         assert one.mint.calls == 1
@@ -257,7 +246,7 @@ async def test_a_strategy_never_prints_its_token() -> None:
     """Nor the secrets beside it."""
     async with built(values={"other": b"CANARY-other"}) as one:
         injection = await one.http()
-        text = f"{one.strategy!r}{one.strategy}{injection!r}{one.strategy.describe()}"
+        text = f"{one.credential!r}{one.credential}{injection!r}{one.credential.describe()}"
         assert "dummy/1" not in text
         assert "CANARY" not in text
 
@@ -327,7 +316,7 @@ async def test_answers_that_cannot_be_used(answer: bytes, caplog: pytest.LogCapt
             assert refusal.status == 502
             assert refusal.headers == (("Retry-After", "1"),)
             assert "CANARY" not in f"{refusal!r}{vars(refusal)}"
-        assert "CANARY" not in one.strategy.describe() + caplog.text
+        assert "CANARY" not in one.credential.describe() + caplog.text
 
 
 async def test_wrong_credentials_are_tried_seldom() -> None:
@@ -337,7 +326,7 @@ async def test_wrong_credentials_are_tried_seldom() -> None:
         raw_provider(answering(json_answer(document, "401 No"))) as provider,
         built(mint=credentials(provider)) as one,
     ):
-        one.strategy.start()
+        one.credential.start()
         calls = []
         for moment in range(100):
             with pytest.raises(Refusal, match="401, invalid_client") as caught:
@@ -366,8 +355,8 @@ async def test_the_operator_gets_the_server_s_words() -> None:
             await one.http()
         assert "Invalid client secret" in caught.value.log_detail
         assert "Invalid client secret" not in f"{caught.value}{caught.value.advice}"
-        assert "Invalid client secret" in one.strategy.describe()
-        everything = f"{vars(caught.value)}{one.strategy.describe()}{one.strategy.state()}"
+        assert "Invalid client secret" in one.credential.describe()
+        everything = f"{vars(caught.value)}{one.credential.describe()}{one.credential.state()}"
         assert "CANARY" not in everything
 
 
@@ -382,7 +371,7 @@ async def test_a_token_that_a_placement_cannot_hold() -> None:
     async with built((cookie,), (HEADER,), mint=Odd()) as one:
         with pytest.raises(Refusal, match="cookie session") as caught:
             await one.http()
-        assert one.strategy.ready(websocket=False) is None
+        assert one.credential.ready(websocket=False) is None
         assert "CANARY" not in f"{caught.value}{vars(caught.value)}"
 
 

@@ -1,58 +1,53 @@
-"""The strategy whose credential is a token that expires and is renewed."""
+"""A credential that is a token, fetched and renewed by a token cache."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from proxy.auth.injection import Injection, RequestProof, inject
-from proxy.auth.strategy import CredentialState, IssuedToken, Strategy
+from proxy.auth.credential import Credential, CredentialState, IssuedToken
+from proxy.auth.injection import Injection, Injections, Placements, RequestProof
 from proxy.auth.token import Token
 from proxy.auth.token_cache import TokenCache
-from proxy.config.placement import Placement
 from proxy.errors import Refusal
-from proxy.http.path_patterns import PatternSet
 
-# Any token, to check at the start that all other values fit their placements.
+# Any token, to check that all other values can be placed.
 _EXAMPLE = b"token"
 
 
-class TokenStrategy(Strategy):
-    """Puts the cache's token into the placements, under the name ``token``.
+class TokenCredential(Credential):
+    """The cache's token in the placements, under the name ``token``.
 
-    values   what the placements name beside it
-    refused  statuses with which the provider refuses the token
-    others   what ``values`` are for the other variants of the strategy
-    recent   the last tokens, shared with these; all are redacted, since a provider that refuses
-             one may quote it in the response to the next
-    prove    makes the proof for a token, where tokens are bound to a key
-    vends    whether pages may get the token: not if it contains a secret
+    placements  where the token is injected
+    values      the secrets that placements name besides the token
+    refused     statuses with which the provider rejects the token
+    others      ``values`` of the other variants of the credential
+    recent      the last tokens, shared with these variants; all of them are redacted, as a provider
+                that rejects one may quote it in the response to the next
+    prove       creates the proof for a token, where tokens are bound to a key
+    vends       whether pages may get the token: not if it contains a secret
 
-    Raises ValueError, without the value, if one of ``values`` cannot be where a placement puts it.
+    Raises ValueError, without the value, if one of ``values`` does not fit its placement.
     """
 
     __slots__ = (
         "_cache",
-        "_http",
         "_others",
+        "_placements",
         "_prove",
         "_recent",
         "_refused",
         "_rendered",
         "_values",
         "_vends",
-        "_websocket",
     )
 
     def __init__(
         self,
-        name: str,
-        paths: PatternSet | None,
         cache: TokenCache,
+        placements: Placements,
         *,
-        http: Iterable[Placement] | None,
-        websocket: Iterable[Placement] | None,
         values: Mapping[str, bytes],
         refused: frozenset[int],
         others: Collection[Mapping[str, bytes]] = (),
@@ -60,10 +55,8 @@ class TokenStrategy(Strategy):
         prove: Callable[[bytes], RequestProof] | None = None,
         vends: bool = True,
     ) -> None:
-        super().__init__(name, paths)
         self._cache = cache
-        self._http = None if http is None else tuple(http)
-        self._websocket = None if websocket is None else tuple(websocket)
+        self._placements = placements
         self._values = dict(values)
         self._refused = refused
         self._others = tuple(others)
@@ -72,11 +65,7 @@ class TokenStrategy(Strategy):
         self._recent: deque[bytes] = deque(maxlen=2) if recent is None else recent
         # The last token in its placements: nothing is encoded per request.
         self._rendered: tuple[Token, Injection | None, Injection | None] | None = None
-        for placements in (self._http, self._websocket):
-            self._inject(placements, _EXAMPLE)
-
-    def carries(self, *, websocket: bool) -> bool:
-        return (self._websocket if websocket else self._http) is not None
+        self._render(_EXAMPLE)
 
     def ready(self, *, websocket: bool) -> Injection | None:
         token = self._cache.ready()
@@ -104,28 +93,28 @@ class TokenStrategy(Strategy):
 
     @property
     def replays(self) -> int:
-        # A server may ask for its nonce first, and then refuse the token.
+        # A server may first require its nonce, and then reject the token.
         return 1 if self._prove is None else 2
 
     @property
     def vends(self) -> bool:
         return self._vends
 
-    def refuses(self, status: int) -> bool:
+    def rejects(self, status: int) -> bool:
         return status in self._refused
 
-    def refused(self, injection: Injection, status: int) -> bool:
+    def on_response(self, injection: Injection, status: int) -> bool:
         rendered = self._rendered
         if rendered is None:
             return False
         current = injection is rendered[1] or injection is rendered[2]
-        if not self.refuses(status):
+        if not self.rejects(status):
             if current:
                 self._cache.serve(rendered[0])
             return False
         if current:
             return self._cache.refuse(rendered[0])
-        return True  # of an older token: its successor has been used since
+        return True  # an older token: its successor is in use
 
     def reset(self) -> None:
         self._cache.reset()
@@ -160,22 +149,17 @@ class TokenStrategy(Strategy):
         if rendered is None or rendered[0] is not token:
             if token.value not in self._recent:
                 self._recent.append(token.value)
-            rendered = self._rendered = (
-                token,
-                self._inject(self._http, token.value),
-                self._inject(self._websocket, token.value),
-            )
+            rendered = self._rendered = (token, *self._render(token.value))
         injection = rendered[2] if websocket else rendered[1]
-        assert injection is not None, "asked of a strategy that does not serve the request"
+        assert injection is not None, "the strategy has no placement for the request"
         return injection
 
     def _unplaceable(self, token: Token) -> Refusal | None:
-        """Why a token cannot be in these placements: a cookie holds less than a header."""
+        """Return why a token does not fit the placements: a cookie allows less than a field."""
         if self._rendered is not None and self._rendered[0] is token:
             return None
         try:
-            for placements in (self._http, self._websocket):
-                self._inject(placements, token.value)
+            self._render(token.value)
         except ValueError as error:
             return Refusal(
                 502,
@@ -186,10 +170,14 @@ class TokenStrategy(Strategy):
             )
         return None
 
-    def _inject(self, placements: Iterable[Placement] | None, token: bytes) -> Injection | None:
-        if placements is None:
-            return None
+    def _render(self, token: bytes) -> Injections:
         others = [{**one, "token": token} for one in self._others]
         others += [{**self._values, "token": one} for one in self._recent if one != token]
-        injection = inject(placements, {**self._values, "token": token}, others)
-        return injection if self._prove is None else replace(injection, proof=self._prove(token))
+        http, websocket = self._placements.inject({**self._values, "token": token}, others)
+        return Injections(self._proven(http, token), self._proven(websocket, token))
+
+    def _proven(self, injection: Injection | None, token: bytes) -> Injection | None:
+        """Return the injection with the proof for the token, if tokens need one."""
+        if injection is None or self._prove is None:
+            return injection
+        return replace(injection, proof=self._prove(token))
