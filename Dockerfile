@@ -44,4 +44,4 @@ WORKDIR /etc/keyrelay
 HEALTHCHECK --interval=5s --timeout=3s --start-period=10s --retries=3 \
     CMD ["keyrelay", "health"]
 ENTRYPOINT ["keyrelay"]
-CMD ["run", "--config", "/etc/keyrelay/routes.yaml"]
+CMD ["run"]

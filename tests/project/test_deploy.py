@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -279,6 +280,24 @@ def image_variables() -> dict[str, str]:
     return dict(one.split("=", 1) for pair in pairs for one in pair.split())
 
 
+def test_the_build_has_the_files_that_it_copies() -> None:
+    """What the Dockerfile copies from the checkout, and nothing else, is let into the build."""
+    text = (ROOT / "Dockerfile").read_text(encoding="utf-8")
+    copied = {
+        source
+        for line in re.findall(r"^COPY (.*)$", text, re.MULTILINE)
+        if "--from=" not in line
+        for source in line.split()[:-1]
+        if not source.startswith("--")
+    }
+    ignore = (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert copied == {line.removeprefix("!") for line in ignore if line.startswith("!")}
+    assert [one for one in copied if not (ROOT / one).exists()] == []
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    modules = project["tool"]["setuptools"]["py-modules"]
+    assert {f"{module}.py" for module in modules} <= copied
+
+
 def test_the_image_needs_no_home_and_no_address() -> None:
     """Its user has a private runtime directory, its configuration is named by a variable, and the
     health check names no port.
@@ -288,6 +307,7 @@ def test_the_image_needs_no_home_and_no_address() -> None:
     owner = f"--mode=0700 --owner={IMAGE_USER} --group={IMAGE_USER}"
     assert f"install --directory {owner} {variables['XDG_RUNTIME_DIR']}\n" in text
     assert f"config/routes.yaml {variables['KEYRELAY_CONFIG']}\n" in text
+    assert text.endswith('ENTRYPOINT ["keyrelay"]\nCMD ["run"]\n')
     assert f"USER {IMAGE_USER}:{IMAGE_USER}\n" in text
     assert re.search(r'^HEALTHCHECK .*\\\n    CMD \["keyrelay", "health"\]$', text, re.MULTILINE)
 
