@@ -117,8 +117,8 @@ async def test_what_is_discarded_was_not_in_force() -> None:
         assert strategy.credential.ready(websocket=False) is not None
         assert len(provider.fetched) == 1
         (other,) = prepared["b"].route.strategies
-        other.start()
-        assert other.ready(websocket=False) is None
+        other.credential.start()
+        assert other.credential.ready(websocket=False) is None
         assert len(one.tasks) == 1
 
 
