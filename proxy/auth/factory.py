@@ -95,7 +95,7 @@ def name_of(settings: StrategySettings, position: int) -> str:
     return settings.name or f"strategy {position}"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class _Parts:
     """Common inputs of all variants of a credential.
 

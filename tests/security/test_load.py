@@ -320,15 +320,12 @@ JSON = "Content-Type: application/json"
         (answer(f'"{CANARY}"' + " " * 10 * MEBIBYTE, JSON), 502),
         (token_answer(CANARY, token_type="mac"), 502),
         (token_answer(f"{CANARY}\r\nX-Injected: 1"), 502),
-        (token_answer(f"{CANARY} with blanks"), 502),
-        (token_answer(CANARY, expires_in=0), 502),
-        (token_answer(CANARY, expires_in=-5), 502),
         (answer(f"<p>{CANARY}</p>", "Content-Type: text/html"), 502),
         (answer(f'{{"token": "{CANARY}"', JSON), 502),
         (answer(f'{{"error": "{CANARY}"}}', JSON, status="400 Bad Request"), 503),
         (answer(CANARY, status="500 Internal Server Error"), 503),
     ],
-    ids=["10 MiB", "mac", "CRLF", "blanks", "expires 0", "expired", "html", "half", "400", "500"],
+    ids=["10 MiB", "mac", "CRLF", "html", "half", "400", "500"],
 )
 async def test_t47_a_token_endpoint_that_misbehaves(
     secrets: None, caplog: pytest.LogCaptureFixture, said: bytes, expected: int
