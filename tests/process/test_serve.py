@@ -398,19 +398,17 @@ async def test_an_admin_socket_file_goes_with_its_listener(runtime: Path) -> Non
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
-async def test_no_route_leads_to_the_admin_listener(runtime: Path, host: str) -> None:
-    """Not even one whose file could not know where that is: 508, and nothing is sent there."""
+def test_no_route_leads_to_the_admin_listener(runtime: Path, host: str) -> None:
+    """A route to an address that --admin opens is a finding at the start."""
     with socket.create_server(("127.0.0.1", 0)) as reserved:
         port = reserved.getsockname()[1]
     file = runtime / "routes.yaml"
     file.write_text(
         f"listen: 127.0.0.1:0\nroutes: {{back: {{provider: hume, upstream: 'http://{host}:{port}'}}}}"
     )
-    arguments = ("run", "-c", str(file), "--admin", f"127.0.0.1:{port}")
-    async with running(*arguments, variables=keys()) as process:
-        await inspector(process)
-        answer = await exchange(process.port, get("/back/api/status"))
-        assert answer.startswith(b"HTTP/1.1 508 ")
+    done = keyrelay("run", "-c", str(file), "--admin", f"127.0.0.1:{port}", variables=keys())
+    assert done.code == 2
+    assert "the upstream is keyrelay itself" in done.err
 
 
 # --- what it says -----------------------------------------------------------------------------
