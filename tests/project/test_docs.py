@@ -39,11 +39,17 @@ def test_every_placement_and_type_of_token_is_documented() -> None:
     """The words that choose between kinds stand in the reference, with all that belongs to them."""
     for word in PLACEMENTS:
         assert f"{{{word}: " in CONFIGURATION
-    common = {"type", "lifetime_seconds", "refused", "valid_seconds", "header_type", "key_id"}
+    common = {"type", "lifetime_seconds", "zero_lifetime", "refused", "valid_seconds"}
+    common |= {"header_type", "key_id"}
+    # The fields that all OAuth 2.0 types share have a section of their own.
+    shared = "[OAuth 2.0 settings](#oauth-20-settings)"
+    section = CONFIGURATION.partition("### OAuth 2.0 settings")[2].partition("\n## ")[0]
     for word, model in TOKENS.items():
         line = next(one for one in CONFIGURATION.splitlines() if one.startswith(f"| `{word}` |"))
         for name, field in model.model_fields.items():
             said = CONFIGURATION if name in common or word == "jwt_bearer" else line
+            if shared in line:
+                said += section
             assert f"`{field.alias or name}`" in said or name in common, (word, name)
 
 
