@@ -8,7 +8,7 @@ from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, h
 
 
 def test_the_sum_is_bounded_and_what_is_given_back_counts_no_more() -> None:
-    """Up to the bound everything is taken; beyond it 503 with Retry-After, until bytes come back."""
+    """Up to the bound all is taken; beyond it 503 with Retry-After, until bytes come back."""
     budget = HeadBudget(100)
     budget.take(60)
     budget.take(40)
