@@ -125,7 +125,7 @@ def test_listening_beyond_loopback_is_refused(address: str, tmp_path: Path) -> N
     """Whoever can connect spends the keys: refused on the command line and in the file."""
     done = keyrelay("run", "--listen", address, variables=keys())
     assert done.code == 2
-    assert "could spend the credentials" in done.err or "every network" in done.err
+    assert "could use the credentials" in done.err or "every network" in done.err
     assert 'network_mode: "service:keyrelay"' in done.err
     path = tmp_path / "routes.yaml"
     path.write_text(f"listen: '{address}'\nroutes: {{demo: {{provider: demo}}}}\n")

@@ -82,6 +82,8 @@ def credential(**more: Any) -> dict[str, Any]:
         "fetches": 3,
         "failures": 0,
         "last_failure": "",
+        "advice": "",
+        "remarks": [],
         **more,
     }
 

@@ -403,7 +403,7 @@ def test_a_secret_that_cannot_be_placed_is_noticed(
     monkeypatch.setenv("ACME_COLON", "dummy:secret")
     found = ask(settings, "/colon/v1")
     assert found.refusal is not None
-    assert "holds a colon" in found.refusal.advice
+    assert "has a colon" in found.refusal.advice
     assert "dummy" not in found.refusal.advice
 
 
