@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from proxy.auth.token import TokenError
+from proxy.secrets import private_file
 
 # How long a lock is waited for (seconds) beyond the longest call that its holder may make.
 _LOCK_MARGIN = 20.0
@@ -159,14 +160,7 @@ class FileTokenStore:
 
     def _reserve(self) -> None:
         try:
-            # An existing file there must not determine the mode.
-            self._new_path.unlink(missing_ok=True)
-            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
-            descriptor = os.open(self._new_path, flags, 0o600)
-            try:
-                os.posix_fallocate(descriptor, 0, _RESERVED)
-            finally:
-                os.close(descriptor)
+            private_file.reserve(self._new_path, _RESERVED)
         except OSError as error:
             raise TokenError(f"the store cannot be written: {error.strerror}") from None
         self._reserved = True
@@ -186,20 +180,7 @@ class FileTokenStore:
             if not self._reserved:
                 self._reserve()
             self._reserved = False
-            flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
-            # A descriptor is not truncated by the mode.
-            with open(os.open(self._new_path, flags), "wb") as file:  # noqa: PTH123
-                file.write(content)
-                file.flush()
-                # Afterwards, so that the space which was set aside is used and not given back.
-                file.truncate(len(content))
-                os.fsync(file.fileno())
-            self._new_path.replace(self._path)
-            directory = os.open(self._path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            private_file.replace_by_reserved(self._path, self._new_path, content)
             self._seen = self._stamp()
         except OSError as error:
             raise TokenError(f"the store cannot be written: {error.strerror}") from None

@@ -16,7 +16,6 @@ import click
 
 from proxy import __version__
 from proxy.admin import runtime_file
-from proxy.admin.server import Operating
 from proxy.app.app import App
 from proxy.app.reload import Reloader
 from proxy.auth.strategy import EVERY_PATH, Strategy
@@ -221,7 +220,7 @@ async def _open_admin(app: App, reloader: Reloader, warn: Callable[[str], object
     from proxy.admin import server as admin  # loads a web server, which nothing else needs
 
     opened = await admin.start(
-        Operating(app, reloader),
+        admin.Operating(app, reloader),
         app.settings.admin.listen,
         warn=warn,
         peer_refusal=app.peer_refusal,

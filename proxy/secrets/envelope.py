@@ -8,7 +8,6 @@ claim does not depend on the secret value.
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
 import re
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 
 from proxy.errors import ConfigValueError
 from proxy.http.address import bracketed, parse_upstream
+from proxy.secrets import base64url
 
 _TEXT = re.compile(r"sealed:v1:([0-9a-f]{8}):([A-Za-z0-9_-]{16}):([A-Za-z0-9_-]+)")
 # Long enough to distinguish the bindings of one file; too short to be mistaken for a proof.
@@ -78,7 +78,9 @@ class Envelope:
         return ""
 
     def __str__(self) -> str:
-        return f"sealed:v1:{self.key_id}:{_encoded(self.claim)}:{_encoded(self.data)}"
+        return (
+            f"sealed:v1:{self.key_id}:{base64url.encode(self.claim)}:{base64url.encode(self.data)}"
+        )
 
 
 def parse_envelope(text: str) -> Envelope:
@@ -93,9 +95,7 @@ def parse_envelope(text: str) -> Envelope:
             "paste the whole output of keyrelay seal, from sealed:v1: on, in one line",
         )
     try:
-        claim, data = (
-            base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)) for part in found.groups()[1:]
-        )
+        claim, data = map(base64url.decode, found.groups()[1:])
     except binascii.Error:
         claim, data = b"", b""
     if len(data) < _OVERHEAD_BYTES or claim[3 * _TAG_BYTES :] != _tag("data", data):
@@ -116,7 +116,3 @@ def _tags(binding: SealBinding, slot: str) -> tuple[bytes, bytes, bytes]:
 
 def _tag(kind: str, data: bytes) -> bytes:
     return hashlib.sha256(f"keyrelay claim v1 {kind}\0".encode() + data).digest()[:_TAG_BYTES]
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode("ascii")

@@ -52,6 +52,34 @@ def replace(path: Path, data: bytes, *, like: os.stat_result | None = None) -> N
     _sync_directory(path.parent)
 
 
+def reserve(path: Path, size: int) -> None:
+    """Create an empty file with ``size`` bytes of disk space set aside, instead of one at ``path``.
+
+    Filling it within that size cannot fail for want of space. Blocking. Raises OSError.
+    """
+    # An existing file must not determine the mode.
+    path.unlink(missing_ok=True)
+    descriptor = os.open(path, _NEW, _MODE)
+    try:
+        os.posix_fallocate(descriptor, 0, size)
+    finally:
+        os.close(descriptor)
+
+
+def replace_by_reserved(path: Path, reserved: Path, data: bytes) -> None:
+    """Replace ``path`` by a file of ``reserve``, filled with ``data``. Blocking. Raises OSError."""
+    flags = os.O_WRONLY | os.O_CLOEXEC | os.O_NOFOLLOW
+    # A descriptor is not truncated by the mode.
+    with open(os.open(reserved, flags), "wb") as file:  # noqa: PTH123
+        file.write(data)
+        file.flush()
+        # Afterwards, so that the space which was set aside is used and not given back.
+        file.truncate(len(data))
+        os.fsync(file.fileno())
+    reserved.replace(path)
+    _sync_directory(path.parent)
+
+
 def _fill(descriptor: int, data: bytes) -> None:
     with open(descriptor, "ab") as file:
         file.write(data)
@@ -60,6 +88,7 @@ def _fill(descriptor: int, data: bytes) -> None:
 
 
 def _sync_directory(path: Path) -> None:
+    """Sync the names in a directory to the disk. Blocking. Raises OSError."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)

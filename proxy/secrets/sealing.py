@@ -7,7 +7,6 @@ does not authenticate the sender.
 
 from __future__ import annotations
 
-import base64
 import datetime
 import hashlib
 import re
@@ -19,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
 from proxy.errors import ConfigValueError, KeyrelayError
+from proxy.secrets import base64url
 from proxy.secrets.envelope import Envelope, SealBinding, hpke_info
 
 HEADER = "# Keys for sealed values of keyrelay. Keep private: this file opens all of them.\n"
@@ -63,7 +63,7 @@ class PublicKey:
         return Envelope.of(self.key_id, data, binding, slot)
 
     def __str__(self) -> str:
-        return _PUBLIC + _encoded(self.raw)
+        return _PUBLIC + base64url.encode(self.raw)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +86,7 @@ class SealingKey:
 
     def line(self) -> str:
         """Return the key's line in a key file. Contains the private part."""
-        private = _PRIVATE + _encoded(self._private.private_bytes_raw())
+        private = _PRIVATE + base64url.encode(self._private.private_bytes_raw())
         return f"{self.key_id} {self.created.isoformat()} {private} {self.public}\n"
 
     def open(self, envelope: Envelope, binding: SealBinding, slot: str) -> bytes:
@@ -174,12 +174,8 @@ def _usable(raw: bytes) -> bool:
     return True
 
 
-def _encoded(raw: bytes) -> str:
-    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode("ascii")
-
-
 def _decoded(text: str, prefix: str) -> bytes | None:
     """Decode the 32 bytes of a key: 43 unpadded base64url digits. None if malformed."""
     if not re.fullmatch(prefix + "[A-Za-z0-9_-]{43}", text):
         return None
-    return base64.urlsafe_b64decode(text.removeprefix(prefix) + "=")
+    return base64url.decode(text.removeprefix(prefix))

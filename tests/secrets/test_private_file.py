@@ -103,3 +103,18 @@ def test_nothing_is_left_of_a_failure(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="directory"):
         private_file.replace(path, b"new")
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("old", [None, b"old and longer than the new content"])
+def test_a_reserved_file_replaces_another(tmp_path: Path, old: bytes | None) -> None:
+    """Mode 0600 whatever was there before, the space given back, no further file left."""
+    path, reserved = tmp_path / "a", tmp_path / "a.new"
+    if old is not None:
+        path.write_bytes(old)
+        reserved.write_bytes(b"left behind")
+        reserved.chmod(0o644)
+    private_file.reserve(reserved, 4096)
+    assert reserved.stat().st_size == 4096
+    private_file.replace_by_reserved(path, reserved, b"new")
+    assert (path.read_bytes(), mode(path)) == (b"new", 0o600)
+    assert list(tmp_path.iterdir()) == [path]

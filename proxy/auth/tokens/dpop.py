@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import re
 import secrets
@@ -16,6 +15,7 @@ from jwt.algorithms import get_default_algorithms
 from proxy.auth.injection import RequestProof
 from proxy.auth.tokens.jwt import private_key
 from proxy.clock import Clock
+from proxy.secrets import base64url
 
 # Public members of a JWK, by key type (RFC 7638 section 3.2).
 _PUBLIC = {"EC": ("crv", "kty", "x", "y"), "RSA": ("e", "kty", "n"), "OKP": ("crv", "kty", "x")}
@@ -107,4 +107,4 @@ def _origin(url: str) -> str:
 
 
 def _digest(data: bytes) -> str:
-    return base64.urlsafe_b64encode(hashlib.sha256(data).digest()).rstrip(b"=").decode("ascii")
+    return base64url.encode(hashlib.sha256(data).digest())

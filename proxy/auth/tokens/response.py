@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import json
 import math
 import re
@@ -13,6 +12,7 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 from proxy.auth.token import FetchedToken, TokenError
+from proxy.secrets import base64url
 from proxy.secrets.redaction import Redactor
 
 # RFC 6749 appendix A.12, without the blanks at an end that no field value could hold.
@@ -253,7 +253,7 @@ def _scopes_of_jwt(token: bytes) -> set[str] | None:
     if len(parts) != 3:
         return None
     try:
-        payload = json.loads(base64.urlsafe_b64decode(parts[1] + b"=" * (-len(parts[1]) % 4)))
+        payload = json.loads(base64url.decode(parts[1].decode("ascii")))
     except (ValueError, RecursionError):
         return None
     if not isinstance(payload, dict):
