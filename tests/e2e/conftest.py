@@ -7,7 +7,14 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.emulators import HumeEmulator
+from tests.support.clock import ManualClock
 from tests.support.keyrelay import Running, preset_keyrelay
+
+
+@pytest.fixture
+def clock() -> ManualClock:
+    """The clock of keyrelay and of the emulated provider."""
+    return ManualClock()
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ from typing import Literal, cast
 import pytest
 from yarl import URL
 
-from tests.emulators import HUME_KEY, HUME_SECRET, HumeEmulator, Recorded, json_answer
+from tests.emulators import HUME_KEY, HUME_SECRET, HumeEmulator, json_answer
 from tests.support.keyrelay import Running, both_loops, client, preset_keyrelay
 
 pytestmark = both_loops
@@ -34,11 +34,6 @@ async def hume(
         monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
     async with HumeEmulator(strategy=credential) as emulator:
         yield emulator
-
-
-def asked(hume: HumeEmulator) -> list[Recorded]:
-    """What clients asked for: all but the call by which keyrelay gets its token."""
-    return [one for one in hume.requests if one.path != "/oauth2-cc/token"]
 
 
 @pytest.fixture
@@ -74,7 +69,7 @@ async def test_rest_takes_whatever_key_a_client_insists_on(
         assert answer.status == 200
         assert "configs_page" in await answer.json()
     assert hume.faults == []
-    (recorded,) = asked(hume)
+    (recorded,) = hume.asked
     assert recorded.target == "/v0/evi/configs?page_size=1&name=a+b%20c"
     tokens = [f"Bearer {one.value}" for one in hume.fetched]
     assert recorded.values("Authorization") == tokens
@@ -94,7 +89,7 @@ async def test_speech_arrives_chunk_by_chunk(hume: HumeEmulator, running: Runnin
             async with asyncio.timeout(5):
                 assert await answer.content.readexactly(len(piece)) == piece
         assert await answer.content.read() == b""
-    assert (hume.faults, await hume.ended(asked(hume)[0].index)) == ([], "complete")
+    assert (hume.faults, await hume.ended(hume.asked[0].index)) == ([], "complete")
 
 
 async def test_json_lines_arrive_line_by_line(hume: HumeEmulator, running: Running) -> None:
@@ -149,7 +144,7 @@ async def test_a_socket_gets_the_key_in_its_query_whatever_the_client_did(
         assert await socket.recv() == b"\x00\xff"
     assert hume.faults == []
     ours = f"access_token={hume.fetched[0].value}" if hume.fetched else f"api_key={HUME_KEY}"
-    assert asked(hume)[0].query == f"{kept}&{ours}".removeprefix("" if kept else "&")
+    assert hume.asked[0].query == f"{kept}&{ours}".removeprefix("" if kept else "&")
 
 
 @pytest.mark.parametrize(
@@ -190,7 +185,7 @@ async def test_hume_s_own_refusals_and_retry_after_reach_the_client(
     async with client() as http, http.get(f"{running.url}/hume/v0/evi/configs") as answer:
         assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
         assert await answer.json() == {"message": "slow down"}
-    assert len(asked(hume)) == 1
+    assert len(hume.asked) == 1
 
 
 async def test_a_wrong_key_is_hume_s_401_not_ours(

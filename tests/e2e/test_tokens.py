@@ -48,21 +48,6 @@ class FailingHume(HumeEmulator):
             return await self.send(request, recorded, self.instead)
         return await super().serve(request, recorded)
 
-    @property
-    def asked(self) -> list[Recorded]:
-        """What clients asked for."""
-        return [one for one in self.requests if one.path != TOKEN_PATH]
-
-    @property
-    def calls(self) -> int:
-        """How often a token was asked for."""
-        return len(self.requests) - len(self.asked)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
 
 @pytest.fixture
 async def hume(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> AsyncIterator[FailingHume]:

@@ -70,11 +70,6 @@ def route(hume: HumeEmulator, **more: str) -> dict[str, dict[str, str]]:
     return {"hume": {"provider": "hume", "upstream": hume.origin, **more}}
 
 
-def asked(hume: HumeEmulator) -> list[Recorded]:
-    """What clients asked for."""
-    return [one for one in hume.requests if one.path != TOKEN_PATH]
-
-
 async def ask(running: Running, method: str, path: str) -> int:
     url = URL(f"{running.url}/hume{path}?{QUERY}", encoded=True)
     async with client() as http, http.request(method, url, headers=DUMMIES) as answer:
@@ -104,12 +99,12 @@ async def test_with_a_secret_evi_and_tts_get_tokens(hume: HumeEmulator) -> None:
         for path in TOKEN_SOCKETS:
             await open_socket(running, path)
     count = len(TOKEN_REST)
-    for recorded in asked(hume)[:count]:
+    for recorded in hume.asked[:count]:
         assert credential(recorded) == (["Bearer dummy-token-1"], [], "x=1")
-    for recorded in asked(hume)[count:]:
+    for recorded in hume.asked[count:]:
         assert recorded.websocket
         assert credential(recorded) == ([], [], "x=1&access_token=dummy-token-1")
-    assert len(asked(hume)) == count + len(TOKEN_SOCKETS)
+    assert len(hume.asked) == count + len(TOKEN_SOCKETS)
     assert (len(hume.fetched), hume.faults) == (1, [])
 
 
@@ -122,9 +117,9 @@ async def test_with_a_secret_everything_else_gets_the_key(hume: HumeEmulator) ->
         for path in KEY_SOCKETS:
             await open_socket(running, path)
     count = len(KEY_REST)
-    for recorded in asked(hume)[:count]:
+    for recorded in hume.asked[:count]:
         assert credential(recorded) == ([], [HUME_KEY], "x=1")
-    for recorded in asked(hume)[count:]:
+    for recorded in hume.asked[count:]:
         assert credential(recorded) == ([], [], f"x=1&api_key={HUME_KEY}")
     assert hume.faults == []
 
@@ -167,7 +162,7 @@ async def test_tokens_alone(hume: HumeEmulator) -> None:
             assert refused.value.response.status_code == 403
             problem = json.loads(refused.value.response.body or b"")
             assert problem["detail"].endswith("for this WebSocket: it uses token.")
-        assert asked(hume) == []
+        assert hume.asked == []
         assert await ask(running, *TOKEN_REST[0]) == 200
         await open_socket(running, TOKEN_SOCKETS[0])
     assert (len(hume.requests), hume.faults) == (3, [])
@@ -229,7 +224,7 @@ async def test_two_routes_have_two_tokens(hume: HumeEmulator) -> None:
             for name in ("hume", "second"):
                 async with http.get(f"{running.url}/{name}/v0/evi/configs") as answer:
                     assert answer.status == 200
-    sent = {recorded.value("Authorization") for recorded in asked(hume)}
+    sent = {recorded.value("Authorization") for recorded in hume.asked}
     assert sent == {"Bearer dummy-token-1", "Bearer dummy-token-2"}
 
 

@@ -62,11 +62,6 @@ SAMPLE = {
 }
 
 
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
-
 @pytest.fixture(params=["session", "sample"])
 def variant(request: pytest.FixtureRequest) -> str:
     """Which call mints: the preset's, or the other one that Inworld has."""

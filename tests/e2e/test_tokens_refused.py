@@ -70,21 +70,6 @@ class Hume(HumeEmulator):
         found = carriers.find(recorded.target, recorded.headers, self.harmless_query)
         return super().judge(recorded, found)
 
-    @property
-    def asked(self) -> list[Recorded]:
-        """What clients asked for."""
-        return [one for one in self.requests if one.path != TOKEN_PATH]
-
-    @property
-    def calls(self) -> int:
-        """How often a token was asked for."""
-        return len(self.requests) - len(self.asked)
-
-
-@pytest.fixture
-def clock() -> ManualClock:
-    return ManualClock()
-
 
 @pytest.fixture
 async def hume(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> AsyncIterator[Hume]:
@@ -335,7 +320,7 @@ async def test_a_body_that_is_still_coming(
                 assert (status, said) == (401, REFUSAL)
                 assert b"\r\nConnection: close\r\n" in head
             assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
-    assert [one.status for one in hume.requests if one.path != TOKEN_PATH] == [401, 200]
+    assert [one.status for one in hume.asked] == [401, 200]
     assert len(hume.fetched) == 2
 
 

@@ -72,6 +72,16 @@ class HumeEmulator(Emulator):
         self.minting = Gate("minting", self.changes)
         self.fetched: list[MintedToken] = []
 
+    @property
+    def asked(self) -> list[Recorded]:
+        """Requests of clients, without those for tokens."""
+        return [one for one in self.requests if one.path != TOKEN_PATH]
+
+    @property
+    def calls(self) -> int:
+        """How many tokens were requested."""
+        return len(self.requests) - len(self.asked)
+
     def revoke(self) -> None:
         """Refuse every token given out so far."""
         self._valid.clear()

@@ -113,10 +113,6 @@ def has_token(running: Running, number: int) -> bool:
     return running.app.routes[number].strategies[0].credential.describe().startswith("token ")
 
 
-def calls(hume: HumeEmulator) -> int:
-    return sum(one.path == TOKEN_PATH for one in hume.requests)
-
-
 def one_of(hume: HumeEmulator, token: object) -> bool:
     return token in {fetched.value for fetched in hume.fetched}
 
@@ -148,14 +144,14 @@ async def test_a_page_gets_a_token(hume: HumeEmulator, running: Running) -> None
 
 async def test_a_page_may_ask_with_a_preflight(hume: HumeEmulator, running: Running) -> None:
     """Where its POST is no simple one; the answer says nothing about tokens."""
-    asked = calls(hume)
+    asked = hume.calls
     fields = FETCH + "Access-Control-Request-Method: POST\r\n"
     fields += "Access-Control-Request-Headers: content-type\r\n"
     answer = await ask(running, fields.replace("Content-Length: 0\r\n", ""), method="OPTIONS")
     assert (answer.status, answer.body) == (204, b"")
     assert answer.values("Access-Control-Allow-Origin") == [PAGE]
     assert answer.values("Access-Control-Allow-Headers") == ["content-type"]
-    assert calls(hume) == asked
+    assert hume.calls == asked
 
 
 async def test_a_program_gets_a_token(hume: HumeEmulator, running: Running) -> None:
@@ -169,13 +165,13 @@ async def test_a_program_gets_a_token(hume: HumeEmulator, running: Running) -> N
 
 async def test_the_token_is_the_one_in_use(hume: HumeEmulator, running: Running) -> None:
     """Asking costs no call, and what is handed out works at the provider."""
-    asked = calls(hume)
+    asked = hume.calls
     tokens = {(await ask(running, FETCH)).json["token"] for _ in range(10)}
     request = b"GET /hume/v0/evi/configs HTTP/1.1\r\nHost: localhost\r\n\r\n"
     assert (await exchange(running.port, request)).startswith(b"HTTP/1.1 200 ")
     (token,) = tokens
     assert hume.requests[-1].value("Authorization") == f"Bearer {token}"
-    assert calls(hume) == asked
+    assert hume.calls == asked
 
 
 async def test_bodies_are_read_and_mean_nothing(hume: HumeEmulator, running: Running) -> None:
@@ -222,16 +218,16 @@ async def test_foreign_pages_get_nothing(
         await clock.advance(LIFETIME)
         await until(lambda: len(hume.fetched) == 4)
         await clock.advance(3 * LIFETIME)
-        assert (calls(hume), has_token(running, 0)) == (4, False)
+        assert (hume.calls, has_token(running, 0)) == (4, False)
 
         answer = await ask(running, fields)
         assert (answer.status, answer.problem) == (403, "browser-not-allowed")
         assert answer.values("Access-Control-Allow-Origin") == []
         assert b"token" not in answer.body
-        assert calls(hume) == 4
+        assert hume.calls == 4
 
         assert (await ask(running, FETCH)).status == 200
-        assert calls(hume) == 5
+        assert hume.calls == 5
 
 
 async def test_foreign_hosts_get_nothing(hume: HumeEmulator, running: Running) -> None:
@@ -268,7 +264,7 @@ async def test_keys_are_never_handed_out(
     assert (answer.status, answer.problem) == (403, "nothing-to-vend")
     assert "uses a key" in answer.json["detail"]
     assert dummy_key not in answer.body
-    assert hume.connections == calls(hume)
+    assert hume.connections == hume.calls
 
 
 async def test_the_key_that_a_route_has_beside_its_token(
@@ -351,7 +347,7 @@ async def test_it_waits_for_the_token(
         answers = [await one for one in asking]
         assert {one.status for one in answers} == {200}
         assert len({one.json["token"] for one in answers}) == 1
-    assert calls(hume) == 2  # one for each of the two routes
+    assert hume.calls == 2  # one for each of the two routes
 
 
 def waiting(running: Running) -> int:
@@ -382,7 +378,7 @@ async def test_pages_that_leave_while_they_wait(
         assert all(
             (one.first_byte >= 0) == (one.status == 200) for one in running.app.exchange_log.recent
         )
-    assert calls(hume) == 2
+    assert hume.calls == 2
 
 
 async def test_no_token_to_hand_out(
