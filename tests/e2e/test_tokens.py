@@ -241,7 +241,8 @@ async def test_a_valid_token_outlasts_its_endpoint(
     hume: FailingHume, running: Running, clock: ManualClock
 ) -> None:
     """Served while the old token is valid; then 503 and the reason; then again, by itself."""
-    hume.instead = json_answer(500, {"error": "CANARY"}, ("X-Canary", "CANARY"))
+    words = {"error": "out_of_order", "secret": "CANARY"}
+    hume.instead = json_answer(500, words, ("X-Canary", "CANARY"))
     await clock.advance(LIFETIME - 299)
     await until(lambda: hume.calls >= 2)
     for _ in range(8):
@@ -271,6 +272,7 @@ async def test_a_valid_token_outlasts_its_endpoint(
         assert 1 <= wait <= 60
         assert f"come back in {wait} s" in problem["advice"]
         assert b"CANARY" not in said
+        assert b"out_of_order" not in said
     with pytest.raises(InvalidStatus) as refused:
         await running.websocket(CHAT).__aenter__()
     assert refused.value.response.status_code == 503
@@ -284,7 +286,9 @@ async def test_a_valid_token_outlasts_its_endpoint(
     assert hume.calls == calls + 1
     assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
     running.app.exchange_log.flush()
-    assert "CANARY" not in "".join(running.lines)
+    written = "".join(running.lines)
+    assert "CANARY" not in written
+    assert "out_of_order" in written  # the endpoint's own code is the operator's
     assert hume.faults == []
 
 
