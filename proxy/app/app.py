@@ -17,6 +17,7 @@ from typing import Any, Self
 from proxy import demo
 from proxy.app.listeners import ListenerSet, check_addresses
 from proxy.app.route_services import RouteServices, keep_last
+from proxy.app.shutdown import Connections
 from proxy.app.status import Reloads, snapshot
 from proxy.auth.strategy import AuthContext, Share
 from proxy.auth.token_cache import TokenCaches
@@ -49,9 +50,6 @@ from proxy.upstream.pool import Pool
 # Interval at which deadlines are checked (seconds). One timer for all connections costs less than
 # one for each, and no deadline here needs to be more exact.
 _TICK = 1.0
-# How long the end waits for connections that were aborted (seconds): a transport that never reports
-# its end must not keep the process alive.
-_ABORT_SECONDS = 1.0
 
 
 def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
@@ -352,51 +350,15 @@ class App:
             drain_seconds = self._settings.drain_seconds
         self._places.stop()
         self._services.retire()
-        for client in self._clients:
-            # The pending response announces with Connection: close that it is the last.
-            client.keep_alive = False
-        for relay in list(self._around.relays):
-            relay.close_gracefully(drain_seconds)
-        loop = self._around.loop
-        until = loop.time() + drain_seconds
-        # Written data is sent even if the drain time is 0.
-        await asyncio.sleep(0)
-        # Polling: many connections may end, and none of them is awaited individually.
-        while (self._drop_idle() or self._around.relays) and loop.time() < until:  # noqa: ASYNC110
-            await asyncio.sleep(0.02)
+        connections = Connections(self._clients, self._entrance.refused, self._around.relays)
+        await connections.drain(drain_seconds)
         for strategy in self._services.strategies():
             strategy.credential.close()
         await self._end_tasks()
-        await self._abort_all()
+        if left := await connections.abort():
+            self._warn(left)
         await self._stack.aclose()
         await asyncio.sleep(0)
-
-    async def _abort_all(self) -> None:
-        """Abort every connection, and wait at most ``_ABORT_SECONDS`` until they are closed."""
-        loop = self._around.loop
-        until = loop.time() + _ABORT_SECONDS
-        # Transports call ``connection_lost`` in a later iteration of the event loop.
-        while (
-            self._clients or self._entrance.refused or self._around.relays
-        ) and loop.time() < until:
-            for client in [*self._clients, *self._entrance.refused]:
-                client.transport.abort()
-            for relay in list(self._around.relays):
-                relay.abort()
-            await asyncio.sleep(0)
-        left = len(self._clients) + len(self._entrance.refused) + len(self._around.relays)
-        if left:
-            self._warn(f"{left} connections did not close within {_ABORT_SECONDS:g} s of the end")
-
-    def _drop_idle(self) -> bool:
-        """Close idle client connections. Returns whether any connection is left.
-
-        A connection without a request may still be sending its last response.
-        """
-        for client in list(self._clients):
-            if client.idle:
-                client.transport.close()
-        return bool(self._clients)
 
 
 def _at_start(settings: Settings) -> tuple[object, ...]:

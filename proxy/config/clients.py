@@ -29,9 +29,9 @@ class Snippet:
 def snippets(preset: str) -> Iterator[Snippet]:
     """The programs that use the routes of ``preset``: a request and a WebSocket of each package."""
     text = (resources.files("proxy.config") / "clients.yaml").read_text(encoding="utf-8")
-    # The C loader, where PyYAML has it, is ten times as fast.
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-    for entry in yaml.load(text, Loader=loader):  # noqa: S506 - both loaders are safe ones
+    # The C loader, where PyYAML has it, is ten times as fast. Both construct plain data only.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    for entry in loader.get_single_data():
         if preset in entry["routes"]:
             for call in _shown(entry["calls"]):
                 language = _REGISTRIES[entry["registry"]]

@@ -97,6 +97,7 @@ class ClientConnection(asyncio.Protocol):
         "_handle",
         "_head_bytes",
         "_heads",
+        "_last",
         "_loop",
         "_on_malformed",
         "_parser",
@@ -138,6 +139,7 @@ class ClientConnection(asyncio.Protocol):
         self._state = _OPEN
         self._reading_paused = False
         self._full = False
+        self._last = False
         self.keep_alive = True
         self.request_id = ""
         self.deadline = _NEVER
@@ -256,7 +258,7 @@ class ClientConnection(asyncio.Protocol):
         # protocol (h2c, WebSocket) or CONNECT it drops bytes, and it treats the last trailer of a
         # chunked body as the first field of the next request, which may be of another client.
         self.keep_alive = request.version == (1, 1) and not (
-            head.should_close or head.upgrade or head.chunked
+            head.should_close or head.upgrade or head.chunked or self._last
         )
         self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(request, self, body.read_nowait(), ended)
@@ -385,6 +387,11 @@ class ClientConnection(asyncio.Protocol):
             # Also in DRAINING: the bytes behind the last request are not parsed any more.
             self.close_after_flush()
 
+    def drain(self) -> None:
+        """Let the response in progress, or else the next one, be the last. It announces that."""
+        self._last = True
+        self.keep_alive = False
+
     def detach(self) -> None:
         """Release the connection: another protocol takes over the transport."""
         self._registry.discard(self)
@@ -412,6 +419,11 @@ class ClientConnection(asyncio.Protocol):
     def idle(self) -> bool:
         """Whether no request is in progress."""
         return self._exchange is None
+
+    @property
+    def expects_request(self) -> bool:
+        """Whether a request is due: the connection's first, or one whose head is incomplete."""
+        return not self.request_id or self._head_bytes > 0
 
     def expire(self, now: float) -> None:
         """Close if the deadline has passed. ``now`` is the loop's time."""

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 import ssl
-import tempfile
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
@@ -41,7 +41,12 @@ def client_tls_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
     the values, if certificate and key do not go together.
     """
     context = tls_context()
-    with tempfile.TemporaryFile() as file:
+    if not hasattr(os, "memfd_create"):
+        raise ValueError(
+            "client_certificate needs Linux, where a key can be passed in memory alone"
+        )
+    # ``load_cert_chain`` takes paths only; this file is in memory and has no name.
+    with open(os.memfd_create("client_certificate", os.MFD_CLOEXEC), "wb") as file:  # noqa: PTH123
         file.write(certificate.replace(b"\\n", b"\n") + b"\n" + key.replace(b"\\n", b"\n") + b"\n")
         file.flush()
         try:

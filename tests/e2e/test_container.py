@@ -106,6 +106,9 @@ def image_user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """The runtime directory of the image's user, who can run this interpreter and has no home."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv, to become the image's user")
+    # This user may not write where the tests' coverage is collected.
+    for name in ("COVERAGE_PROCESS_START", "COVERAGE_PROCESS_CONFIG"):
+        monkeypatch.delenv(name, raising=False)
     if run_within(AS_IMAGE_USER, "--version", variables={}).code:
         pytest.skip("the image's user may not read this checkout or its interpreter")
     # Not below tmp_path, which only root can enter.
