@@ -359,10 +359,12 @@ class ProxyExchange:
             self._end(failure.proxy_error)
             # Written bytes are flushed; the missing end of the framing marks the error. An HTTP/1.0
             # client accepts any clean end, so its connection is reset.
-            if self._request.version == (1, 1):
+            if self._request.version != (1, 1):
+                self._client.abort()
+            elif self._request_ended:
                 self._client.close_after_flush()
             else:
-                self._client.abort()
+                self._client.done(close=True)
         elif unread and self._request.idempotent and self._request_ended and self._copy is not None:
             # The provider had just closed the pooled connection without reading the request (RFC
             # 9110 section 9.2.2), so it is sent again on a new connection.

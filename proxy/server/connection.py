@@ -26,9 +26,10 @@ from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, h
 # Bytes that may wait behind a request in progress before reading stops. Reading continues up to
 # this limit so that a disconnect of the client is noticed.
 _BACKLOG = 64 * 1024
-# A client that still sends an unwanted body is read this long (seconds), so that it can receive the
-# response before the connection is reset (RFC 9112 section 9.6).
+# A client that still sends an unwanted body is read until it pauses this long, and at most so long
+# (seconds), so that it can receive the response before a reset (RFC 9112 section 9.6).
 _LINGER = 5.0
+_LINGER_MOST = 30.0
 # Maximum idle time within a request's body (seconds). Long, for microphones that pause; bounded,
 # for clients that disappeared.
 _BODY_SILENCE = 300.0
@@ -98,6 +99,7 @@ class ClientConnection(asyncio.Protocol):
         "_head_bytes",
         "_heads",
         "_last",
+        "_linger_end",
         "_loop",
         "_on_malformed",
         "_parser",
@@ -140,6 +142,7 @@ class ClientConnection(asyncio.Protocol):
         self._reading_paused = False
         self._full = False
         self._last = False
+        self._linger_end = _NEVER
         self.keep_alive = True
         self.request_id = ""
         self.deadline = _NEVER
@@ -177,6 +180,7 @@ class ClientConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         if self._state is _CLOSING:
+            self.deadline = min(self._loop.time() + _LINGER, self._linger_end)
             return
         if self._state is _DRAINING or (self._exchange is not None and self._body is None):
             self._backlog += data
@@ -354,10 +358,12 @@ class ClientConnection(asyncio.Protocol):
             self._pump(backlog)
 
     def _linger(self) -> None:
-        """End the sending direction and discard received bytes for _LINGER seconds."""
+        """End the sending direction and discard received bytes until the client pauses."""
         self._state = _CLOSING
         if not self.transport.is_closing():
-            self.deadline = self._loop.time() + _LINGER
+            now = self._loop.time()
+            self.deadline = now + _LINGER
+            self._linger_end = now + _LINGER_MOST
             self.resume_reading()
             self.transport.write_eof()
 

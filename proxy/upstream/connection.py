@@ -17,6 +17,7 @@ from proxy.http import keep_alive, malformed
 from proxy.http import parser as http_parser
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
+from proxy.upstream.leftover import Leftover
 from proxy.upstream.unread import unread_poll
 
 _NEVER = float("inf")
@@ -30,6 +31,8 @@ _UNREAD_WITHIN = 5.0
 # How a connection ends that the provider closed or reset; with any other error, such as ETIMEDOUT,
 # the fate of the request is unknown.
 _CLOSED_BY_PROVIDER = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
+# Size of a complete request (bytes) that the kernel takes at once: no later write of it can fail.
+_ONE_WRITE = 16 * 1024
 
 
 class ResponseListener(Protocol):
@@ -96,6 +99,7 @@ class UpstreamConnection(asyncio.Protocol):
         "_head_bytes",
         "_head_only",
         "_head_tail",
+        "_leftover",
         "_listener",
         "_loop",
         "_owner",
@@ -134,6 +138,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._head_bytes = 0
         self._head_tail = b""
         self._head_only = False
+        # While a write of the request may fail before its response is read.
+        self._leftover: Leftover | None = None
         self._upgrading = False
         self._close_after = False
         self._requests_left = keep_alive.UNLIMITED
@@ -169,6 +175,8 @@ class UpstreamConnection(asyncio.Protocol):
         self.state = _AWAITING
         self._sent_at = self._loop.time()
         self.deadline = self._sent_at + self._silence
+        if not ended or len(data) > _ONE_WRITE:
+            self._hold_leftover()
         self.transport.write(data)
 
     def send_more(self, data: bytes, *, ended: bool) -> None:
@@ -205,14 +213,43 @@ class UpstreamConnection(asyncio.Protocol):
         """Abort the connection; the listener is not called again."""
         self._listener = None
         self.state = CLOSED
+        self._release_leftover()
         self.transport.abort()
 
     def detach(self) -> asyncio.Transport:
         """Release the transport to another protocol permanently, after a 101 response."""
         self._listener = None
         self.state = CLOSED
+        self._release_leftover()
         self._owner.forget(self)
         return self.transport
+
+    def _hold_leftover(self) -> None:
+        """Keep received bytes readable in case a write fails."""
+        if self._leftover is None and not self.transport.is_closing():
+            try:
+                self._leftover = Leftover(self.transport)
+            except OSError:
+                # Without a free descriptor a response before a reset may be lost, nothing else.
+                self._leftover = None
+
+    def _release_leftover(self) -> None:
+        if self._leftover is not None:
+            self._leftover.close()
+            self._leftover = None
+
+    def _read_leftover(self) -> None:
+        """Read what arrived before the reset. A response that it ends is complete."""
+        leftover, self._leftover = self._leftover, None
+        if leftover is None:
+            return
+        try:
+            for data in leftover.read():
+                if self._listener is None:
+                    break
+                self.data_received(data)
+        finally:
+            leftover.close()
 
     # -- asyncio.Protocol callbacks ------------------------------------------------------------
 
@@ -225,6 +262,9 @@ class UpstreamConnection(asyncio.Protocol):
         self._clean_end = tls is None or _has_close_notify(tls)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        if self._listener is not None and isinstance(exc, _CLOSED_BY_PROVIDER):
+            self._read_leftover()
+        self._release_leftover()
         state, self.state = self.state, CLOSED
         self._owner.forget(self)
         if self._listener is None:
@@ -385,7 +425,7 @@ class UpstreamConnection(asyncio.Protocol):
         return False
 
     def _switch(self, listener: ResponseListener, head: ResponseHead, early: bytes) -> None:
-        if self._upgrading:
+        if self._upgrading and not self.transport.is_closing():
             listener.on_response_start(head, early, ended=False)
         else:
             self._fail("http_protocol_error", "The provider switched protocols without a request.")
@@ -441,6 +481,8 @@ class UpstreamConnection(asyncio.Protocol):
         self._framing = NONE
         self._remaining = self._head_bytes = 0
         self._head_tail = b""
+        if self._leftover is not None:
+            self._release_leftover()
         if (
             exact
             and self._request_ended

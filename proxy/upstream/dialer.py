@@ -15,6 +15,7 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
 from proxy.upstream.address_policy import dialled_address, may_dial
+from proxy.upstream.leftover import TlsContext
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -27,7 +28,7 @@ def tls_context() -> ssl.SSLContext:
 
     Not ``create_default_context``, which writes session keys to ``SSLKEYLOGFILE``.
     """
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
     context.set_alpn_protocols(["http/1.1"])

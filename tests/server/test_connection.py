@@ -527,6 +527,18 @@ async def test_an_early_response_can_be_read(path: bytes) -> None:
         await until(lambda: not door.connections)
 
 
+async def test_a_slow_upload_is_read_to_its_end() -> None:
+    """A refused client that still sends is not reset between two pieces of its body."""
+    async with opened() as (door, client):
+        client.send(b"POST /no" + HEAD + b"Content-Length: 100000000\r\n\r\n" + bytes(1 << 16))
+        await client.answer()
+        first = door.connection.deadline
+        await client_pause()
+        client.send(bytes(1 << 16))
+        await until(lambda: door.connection.deadline > first)
+        assert door.connections
+
+
 async def test_an_early_response_of_a_provider() -> None:
     """An exchange that is done before the request's body ends: the same, and it hears no more."""
     async with opened() as (door, client):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 
@@ -102,6 +102,26 @@ async def in_pieces(*pieces: bytes | None, head_only: bool = False) -> tuple[Ans
             await counted.until(sent, answer)
         await answer.until_over()
         return answer, pool.idle == 1
+
+
+# -- uploads -----------------------------------------------------------------------------------
+
+
+async def test_an_aborted_upload_ends_for_the_provider() -> None:
+    """At once: nothing that serves to read an early response keeps the connection open."""
+    gone = asyncio.Event()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read()
+        gone.set()
+
+    async with raw_provider(serve) as provider, pool_of(provider) as pool:
+        connection = await pool.dial()
+        send(connection, b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\n", ended=False)
+        connection.abort()
+        async with asyncio.timeout(30):
+            await gone.wait()
 
 
 # -- keeping connections -----------------------------------------------------------------------
