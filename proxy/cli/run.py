@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -124,6 +126,21 @@ def demo(listen: str, debuggable: bool) -> None:
     """Run with the built-in provider alone, to try everything without a key."""
     from proxy.process.serve import Source, serve
 
-    settings = loader.from_providers(("demo",), loader.Overrides(listen=(listen,)))
+    admin = AdminSettings(listen=_free_admin_address(listen))
+    settings = loader.from_providers(("demo",), loader.Overrides(listen=(listen,), admin=admin))
     source = Source(settings, lambda: settings, partial(loader.files, None))
     serve(source, greet=scaffold.demo_commands, debuggable=debuggable)
+
+
+def _free_admin_address(listen: str) -> str:
+    """Return the usual address of the admin listener, with port 0 if its port or ``listen``'s is
+    not fixed or free: nobody has asked for this listener.
+    """
+    usual = parse_listen(AdminSettings().listen)
+    if parse_listen(listen).port != 0:
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind((usual.host, usual.port))
+                return str(usual)
+    return f"{usual.host}:0"

@@ -83,30 +83,38 @@ def _variables(preset: RouteSettings) -> list[str]:
     return [ref.removeprefix("env:") for ref in references if ref.startswith("env:")]
 
 
+def curl(url: str, target: str, *options: str) -> str:
+    """Return the command that requests ``target`` at a listener's URL or ``unix:`` address."""
+    socket: tuple[str, ...] = ()
+    if url.startswith("unix:"):
+        socket, url = ("--unix-socket", url.removeprefix("unix:")), "http://localhost"
+    return shlex.join(["curl", *socket, *options, f"{url}{target}"])
+
+
 def demo_commands(url: str) -> str:
     """Return three commands to paste: an HTTP request, server-sent events, a WebSocket."""
-    curl, connector = "curl", ""
+    connector, base = "", url
     if url.startswith("unix:"):
-        path, url = url.removeprefix("unix:"), "http://localhost"
-        curl = f"curl --unix-socket {shlex.quote(path)}"
+        path, base = url.removeprefix("unix:"), "http://localhost"
         connector = f"connector=aiohttp.UnixConnector({json.dumps(path)})"
     program = f"""\
 import asyncio, aiohttp
 async def main():
     async with aiohttp.ClientSession({connector}) as http:
-        async with http.ws_connect("{url}/demo/ws") as ws:
+        async with http.ws_connect("{base}/demo/ws") as ws:
             print(await ws.receive_str())
             await ws.send_str("hello")
             print(await ws.receive_str())
 asyncio.run(main())"""
     return f"""\
 Paste these into another terminal. None contains a credential; keyrelay adds one to each request.
+Ctrl-C here stops it.
 
   HTTP, showing the request as received by the provider:
-{curl} '{url}/demo/echo/hello?from=curl'
+{curl(url, "/demo/echo/hello?from=curl")}
 
   Server-sent events, one by one:
-{curl} -N '{url}/demo/sse'
+{curl(url, "/demo/sse", "-N")}
 
   A WebSocket:
 {shlex.quote(sys.executable)} -c {shlex.quote(program)}

@@ -1,4 +1,4 @@
-"""Run keyrelay as a process: event loop, signals, and the banner at the start."""
+"""Run keyrelay as a process: event loop, signals, start and end."""
 
 from __future__ import annotations
 
@@ -12,21 +12,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
-from proxy import __version__
 from proxy.admin import runtime_file
 from proxy.app.app import App
 from proxy.app.reload import Reloader
-from proxy.auth.strategy import EVERY_PATH, Strategy
 from proxy.config.settings import Settings
 from proxy.process import hardening
+from proxy.process.banner import banner, next_steps
 from proxy.process.output import StandardStreams
 from proxy.process.supervisor import Supervisor
 from proxy.process.systemd import READY, keep_watch, notify, reloading, stopping
 from proxy.process.worker import work
-from proxy.routing.route import Route
-from proxy.server.listener import AddressUnavailable, Listener
+from proxy.server.listener import AddressUnavailable
 
 if TYPE_CHECKING:
     from proxy.admin.server import Admin
@@ -128,9 +124,11 @@ async def _serve(
         if opened is not None:
             # Without a terminal standard error usually goes to a log, which must not get the token.
             shown = opened.invitation(private=sys.stderr.isatty())
-            warn(f"  inspector  {shown}\n")
-        if greet is not None:
-            warn(greet(app.listeners[0].url))
+            warn(f"  inspector  {shown}")
+        if greet is None:
+            warn(next_steps(app, stops=sys.stderr.isatty()))
+        else:
+            warn("\n" + greet(app.listeners[0].url))
         # These objects are permanent: exclude them from every later garbage collection.
         gc.collect()
         gc.freeze()
@@ -234,44 +232,3 @@ async def _end(app: App, opened: Admin | None) -> None:
     if opened is not None:
         await opened.close()
     await app.close()
-
-
-def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
-    """Return the text with the listeners and the state of each route, for the operator."""
-    shared = [one.url for one in listeners if one.route is None]
-    lines = [f"keyrelay {__version__} on {', '.join(shared)}", ""]
-    width = max(len(route.name) for route in routes)
-    for route in routes:
-        own = [one.url for one in listeners if one.route == route.name]
-        between = " " if shared[0].startswith("unix:") else ""
-        places = ", ".join([shared[0] + between + route.prefix.decode(), *own])
-        if route.unready:
-            state = click.style("not ready", fg="yellow")
-            lines.append(f"  {route.name:<{width}}  {state}  {route.unready}")
-        else:
-            where = "built-in" if route.origin.builtin else str(route.origin)
-            state = click.style("ready    ", fg="green")
-            if any(map(_lacks_token, route.strategies)):
-                state = click.style("no token ", fg="yellow")
-            lines.append(f"  {route.name:<{width}}  {state}  {places} → {where}")
-            lines += [" " * (width + 15) + line for line in _strategy_lines(route)]
-    return "\n".join([*lines, ""])
-
-
-def _lacks_token(strategy: Strategy) -> bool:
-    state = strategy.credential.state()
-    token = None if state is None else state.token
-    return token is not None and token.age_seconds is None and bool(token.reason)
-
-
-def _strategy_lines(route: Route) -> list[str]:
-    """List each strategy with its paths and the state of its token; empty for a single key."""
-    if len(route.strategies) == 1 and not route.strategies[0].credential.renewable:
-        return []
-    lines = []
-    for position, one in enumerate(route.strategies):
-        scope = "everything else" if position and one.scope == EVERY_PATH else one.scope
-        lines.append(
-            ", ".join(filter(None, (f"{one.name} for {scope}", one.credential.describe())))
-        )
-    return lines

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -110,7 +111,9 @@ def runtime(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def admin_url(process: Process) -> str:
-    return process.urls[-1]
+    found = re.search(r"^  inspector  (http://[\d.:]+)", process.err, re.MULTILINE)
+    assert found is not None
+    return found[1]
 
 
 @asynccontextmanager

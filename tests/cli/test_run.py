@@ -5,6 +5,7 @@ How it serves, and how it ends, is tested in test_serving.
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.support.command import keyrelay, running
@@ -17,6 +18,18 @@ async def test_the_demo_prints_what_to_paste() -> None:
         assert f"{process.urls[0]}/demo/echo/hello" in process.err
         request = b"GET /demo/echo/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
         assert (await exchange(process.port, request)).startswith(b"HTTP/1.1 200 ")
+        assert "Ctrl-C here stops it." in process.err
+
+
+async def test_the_demo_opens_the_inspector() -> None:
+    """Where it can have an address: a taken one stops nobody, as nobody asked for it."""
+    listen = ("--listen", "127.0.0.1:0")
+    async with (
+        running("demo", *listen, until="A WebSocket:") as one,
+        running("demo", *listen, until="A WebSocket:") as other,
+    ):
+        for process in (one, other):
+            assert re.search(r"^  inspector  http://127\.0\.0\.1:\d+ ", process.err, re.MULTILINE)
 
 
 def test_providers_and_a_file_exclude_each_other() -> None:

@@ -12,6 +12,7 @@ import shutil
 import signal
 import socket
 import stat
+import subprocess
 from pathlib import Path
 
 import aiohttp
@@ -56,9 +57,7 @@ async def test_providers_by_name_need_no_file(tmp_path: Path) -> None:
     variables = {"HUME_API_KEY": CANARY}
     async with running("run", "hume", "demo", "camb", *LISTEN, variables=variables) as process:
         await process.said("camb")
-        lines = dict(
-            line.strip().split(maxsplit=1) for line in process.err.splitlines()[2:] if line
-        )
+        lines = dict(line.strip().split(maxsplit=1) for line in process.err.splitlines()[2:5])
         url = process.urls[0]
         assert lines == {
             "hume": f"ready      {url}/hume → https://api.hume.ai",
@@ -69,6 +68,56 @@ async def test_providers_by_name_need_no_file(tmp_path: Path) -> None:
         refused = await exchange(process.port, get("/camb/apis/list-voices"))
         assert refused.startswith(b"HTTP/1.1 503 ")
         assert b'"advice": "set CAMB_API_KEY"' in refused
+
+
+async def test_the_banner_ends_with_a_request_that_works() -> None:
+    """Of the first route that is ready, beside where the inspector is; Ctrl-C only where a
+    terminal can send it.
+    """
+    async with running("run", "hume", "demo", *LISTEN, until="inspector") as process:
+        await process.said("\n", after="inspector")
+        command = re.search(r"^  try it     (curl .*)$", process.err, re.MULTILINE)
+        assert command is not None
+        done = await asyncio.to_thread(
+            subprocess.run, shlex.split(command[1]), capture_output=True, timeout=30, check=True
+        )
+        assert json.loads(done.stdout)["target"] == "/echo/verify"
+        assert "  inspector  off; --admin opens it\n" in process.err
+        assert "Ctrl-C" not in process.err
+
+
+@pytest.mark.parametrize(
+    ("settings", "command"),
+    [
+        ("verify: GET /v1/x?a=b", "curl '{}/api/v1/x?a=b'"),
+        ("strip: {}\ninbound_token: env:DUMMY_TOKEN", "curl -H 'X-Keyrelay-Token: TOKEN' {}/api/"),
+        ("secrets: {key: env:MISSING}", "no route is ready; keyrelay demo needs no key"),
+    ],
+    ids=["verify", "token", "none"],
+)
+async def test_the_first_request_fits_the_settings(
+    tmp_path: Path, settings: str, command: str
+) -> None:
+    """What the route is verified with, and the inbound token that it needs; without a ready route,
+    what needs no key.
+    """
+    route, _, more = settings.partition("\n")
+    (tmp_path / "routes.yaml").write_text(
+        "listen: 127.0.0.1:0\n"
+        f"{more}\n"
+        "routes:\n"
+        "  api:\n"
+        "    upstream: http://127.0.0.1:9\n"
+        f"{'' if 'secrets' in route else '    secrets: {key: env:DUMMY_KEY}'}\n"
+        "    auth: [{name: key, http: {header: X-Api-Key, value: '{key}'}}]\n"
+        f"    {route}\n"
+    )
+    variables = {"DUMMY_KEY": CANARY, "DUMMY_TOKEN": "dummy-inbound-token-of-32-letters"}
+    async with running(
+        "run", "-c", "routes.yaml", cwd=tmp_path, variables=variables, until="try it"
+    ) as process:
+        await process.said("\n", after="try it")
+        assert f"  try it     {command.format(process.urls[0])}\n" in process.err
 
 
 async def test_nothing_at_all_runs_the_shipped_routes() -> None:

@@ -33,7 +33,7 @@ from proxy.config import loader
 from proxy.diagnostics.doctor import Result, run_checks
 from proxy.diagnostics.explain import explain
 from proxy.observability.metrics import exposition
-from proxy.process.serve import banner
+from proxy.process.banner import banner
 from proxy.secrets.envelope import seal_binding
 from proxy.secrets.keyfile import VARIABLE, write_key
 from proxy.secrets.sealing import SealingKey
