@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import astuple
 from functools import partial
 from typing import Any
 
@@ -24,6 +22,7 @@ from proxy.clock import SystemClock
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
+from proxy.process.dispatch import Dispatcher
 from proxy.process.ipc import Message
 from proxy.process.shared_tokens import TokenBroker
 from proxy.process.worker_config import WorkerConfig
@@ -69,7 +68,7 @@ class Supervisor(App):
         supply = Supply(
             self._read,
             self._tokens.share,
-            lambda make, accept: OpenPlaces(make, accept, self._pass_on),
+            lambda make, accept: OpenPlaces(make, accept, self._dispatcher.pass_on),
         )
         super().__init__(settings, warn=warn, strict=strict, supply=supply)
         self._count = settings.workers
@@ -77,7 +76,11 @@ class Supervisor(App):
         self._gone = gone
         self._workers: dict[int, WorkerProcess] = {}
         self._ready: set[int] = set()
-        self._last = -1
+        self._dispatcher = Dispatcher(
+            lambda: [self._workers[one] for one in self._ready],
+            holding=self._accept_or_rest,
+            warn=self._warn_once,
+        )
         self._changed = asyncio.Event()
         self._begun = False
         self._ending = asyncio.Event()
@@ -92,6 +95,7 @@ class Supervisor(App):
         self._stack.callback(os.close, self._log_lock)
         self._stack.callback(self._tokens.close)
         await super()._start()
+        self._stack.callback(self._dispatcher.close)
         self._stack.push_async_callback(self._kill)
         for index in range(self._count):
             self._spawn(self._keep(index))
@@ -131,23 +135,12 @@ class Supervisor(App):
 
     def _accept_or_rest(self) -> None:
         if not self._ending.is_set():
-            self._opened.accept(bool(self._ready))
+            self._opened.accept(bool(self._ready) and not self._dispatcher.held)
 
     @property
     def _opened(self) -> OpenPlaces:
         assert isinstance(self._places, OpenPlaces)
         return self._places
-
-    def _pass_on(self, address: ListenAddress, connection: socket.socket) -> None:
-        """Pass a connection to the next worker, round robin."""
-        with connection:
-            turns = [self._workers[one] for one in sorted(self._ready)]
-            later = [one for one in turns if one.index > self._last]
-            # A worker that does not read its channel comes last.
-            for worker in sorted((*later, *turns), key=lambda one: one.stuck):
-                if worker.send("connection", {"at": astuple(address)}, connection.fileno()):
-                    self._last = worker.index
-                    return
 
     async def _follow(self, worker: WorkerProcess) -> None:
         why = await worker.take(lambda: self._handover)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
+import resource
 import signal
 import socket
 from collections.abc import Mapping
@@ -28,6 +30,8 @@ from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.secrets.secret import Secret
 
 _AT_ONCE = 0.0
+# Descriptors that connections of clients leave to those of providers and to everything else.
+_SPARE_DESCRIPTORS = 64
 
 
 async def work(descriptor: int, streams: StandardStreams, *, json_log: bool) -> None:
@@ -96,8 +100,7 @@ class _Worker:
             case "log":
                 (self._streams.out.lock,) = descriptors
             case "connection":
-                connection = socket.socket(fileno=descriptors[0])
-                await self._arrivals.arrived(ListenAddress(*message["at"]), connection)
+                return self._serve_connection(ListenAddress(*message["at"]), descriptors[0])
             case "configuration":
                 async with self._taking:
                     return await self._take(message)
@@ -108,6 +111,15 @@ class _Worker:
             case "snapshot" if self._app is not None:
                 return snapshot(self._app)
         return {}
+
+    def _serve_connection(self, address: ListenAddress, descriptor: int) -> Message:
+        """Serve a connection, unless too few descriptors would remain. ``owned`` tells which."""
+        # The kernel assigns the lowest free number.
+        if descriptor >= _usable_descriptors():
+            os.close(descriptor)
+            return {"owned": False}
+        self._arrivals.arrived(address, socket.socket(fileno=descriptor))
+        return {"owned": True}
 
     async def _take(self, message: Message) -> Message:
         """Put a configuration in force, the first or a later one. ``failed`` has the error."""
@@ -158,3 +170,11 @@ class _Worker:
             self._channel.send("warn", {"line": line})
         except ChannelClosed:
             self._streams.warn(line)
+
+
+def _usable_descriptors() -> float:
+    """Number of descriptors that this process may have open and still accept a connection."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return float("inf")
+    return limit - min(_SPARE_DESCRIPTORS, limit // 4)

@@ -50,11 +50,13 @@ class _Acceptor:
         self._pass_on = pass_on
         self._loop = asyncio.get_running_loop()
         self._again: asyncio.TimerHandle | None = None
+        self._accepting = False
         sock.setblocking(False)
 
     def begin(self) -> None:
         """Start accepting. Idempotent."""
         self._again = None
+        self._accepting = True
         self._loop.add_reader(self._sock, self._accept)
 
     def rest(self) -> None:
@@ -62,6 +64,7 @@ class _Acceptor:
         if self._again is not None:
             self._again.cancel()
             self._again = None
+        self._accepting = False
         self._loop.remove_reader(self._sock)
 
     def close(self) -> None:
@@ -81,6 +84,8 @@ class _Acceptor:
                 self._again = self._loop.call_later(_PAUSE_SECONDS, self.begin)
                 return
             self._pass_on(self._address, connection)
+            if not self._accepting:
+                return
 
 
 class OpenPlaces(ListenerSet):
@@ -135,8 +140,11 @@ class PassedConnections:
                 return Listener(offer.address, owner, _Served(self._served, offer.address))
         raise KeyrelayError(f"the supervisor does not listen at {text}")
 
-    async def arrived(self, address: ListenAddress, connection: socket.socket) -> None:
-        """Serve a connection. Closes it if its listener has been removed."""
+    def arrived(self, address: ListenAddress, connection: socket.socket) -> None:
+        """Serve a connection, from the next iteration of the event loop on.
+
+        Closes it if its listener has been removed.
+        """
         accept = self._served.get(address)
         if accept is None:
             connection.close()
@@ -148,7 +156,6 @@ class PassedConnections:
         task = loop.create_task(_hand_over(loop, accept, connection))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-        await asyncio.shield(task)
 
 
 async def _hand_over(

@@ -20,6 +20,10 @@ _TAKE_SECONDS = 30.0
 _SNAPSHOT_SECONDS = 2.0
 # Time beyond the drain time within which a worker has to end (seconds).
 _GRACE_SECONDS = 5.0
+# A worker that has not confirmed a connection for so long (seconds), or so many of them, is stuck.
+# The number is what a stopped worker withholds of a burst.
+_CONFIRM_SECONDS = 1.0
+_MOST_UNCONFIRMED = 8
 
 
 class WorkerProcess:
@@ -36,6 +40,8 @@ class WorkerProcess:
         self._process = process
         self._channel = channel
         self._serves: WorkerConfig | None = None
+        # When each unconfirmed connection was offered, the oldest first.
+        self._offered: dict[asyncio.Future[Message], float] = {}
 
     @classmethod
     async def start(
@@ -80,9 +86,28 @@ class WorkerProcess:
         return self._channel.closed.done()
 
     @property
+    def unconfirmed(self) -> int:
+        """Number of connections that it was offered and has not replied to."""
+        return len(self._offered)
+
+    @property
     def stuck(self) -> bool:
-        """Whether messages are queued because it does not read its channel."""
-        return self._channel.waiting
+        """Whether it does not confirm connections: stopped, or busy with something else."""
+        if not self._offered:
+            return self._channel.waiting
+        oldest = next(iter(self._offered.values()))
+        late = time.monotonic() - oldest > _CONFIRM_SECONDS
+        return late or len(self._offered) >= _MOST_UNCONFIRMED or self._channel.waiting
+
+    def offer(self, message: Message, descriptor: int) -> asyncio.Future[Message]:
+        """Offer a connection. ``owned`` in the reply: the worker has it, and has read nothing yet.
+
+        The reply fails with ChannelClosed or DescriptorsLost. Raises ChannelClosed, OSError.
+        """
+        reply = self._channel.request("connection", message, [descriptor])
+        self._offered[reply] = time.monotonic()
+        reply.add_done_callback(self._offered.pop)
+        return reply
 
     def send(self, kind: str, message: Message, *descriptors: int) -> bool:
         """Send a message without a reply. Returns whether the channel was open."""

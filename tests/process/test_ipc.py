@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from proxy.process.ipc import Answer, Channel, ChannelClosed, Message
+from proxy.process.ipc import Answer, Channel, ChannelClosed, DescriptorsLost, Message
 from tests.support.keyrelay import both_loops, until
 
 pytestmark = both_loops
@@ -162,3 +164,88 @@ async def test_a_question_that_nobody_waits_for(caplog: pytest.LogCaptureFixture
         gate.set()
         assert await first.ask("x", {"a": 1}) == {"a": 1}
     assert not caplog.records
+
+
+def descriptors_open() -> set[str]:
+    return {one.name for one in Path("/proc/self/fd").iterdir()}
+
+
+@contextmanager
+def descriptor_limit(more: int) -> Iterator[None]:
+    """This process may open so many more descriptors, and no others."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free: list[int] = []
+    while len(free) <= more:
+        free.append(os.open(os.devnull, os.O_RDONLY))
+    for one in free:
+        os.close(one)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[-1], hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("more", [0, 1])
+async def test_descriptors_that_get_lost(
+    more: int, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At the limit of open descriptors a message is not handled with too few of them, the sender of
+    a request gets an error, and later messages have their own descriptors.
+    """
+    got: list[bytes] = []
+
+    async def read(_kind: str, _message: Message, descriptors: list[int]) -> Message:
+        for one in descriptors:
+            got.append(os.read(one, 100))
+            os.close(one)
+        return {}
+
+    def opened(*names: str) -> list[int]:
+        for name in names:
+            (tmp_path / name).write_text(name)
+        return [os.open(tmp_path / name, os.O_RDONLY) for name in names]
+
+    files = opened("a", "b"), opened("c", "d"), opened("e", "f")
+    before = descriptors_open()
+    async with pair(read) as (first, _):
+        with descriptor_limit(more):
+            with pytest.raises(DescriptorsLost):
+                await first.ask("files", {}, files[0])
+            first.send("files", {}, files[1])
+            # No descriptors, and so nothing that could be lost.
+            await first.ask("end", {})
+        await first.ask("files", {}, files[2])
+    assert descriptors_open() == before
+    for one in (*files[0], *files[1], *files[2]):
+        os.close(one)
+    assert got == [b"e", b"f"]
+    assert "a message of kind files lost its descriptors" in caplog.text
+
+
+async def test_descriptors_of_a_handler_that_never_began() -> None:
+    """A channel that is closed in the iteration in which a message arrives leaves none open."""
+    reading, writing = os.pipe()
+    async with pair(nothing) as (first, second):
+        first.send("x", {}, [writing])
+        os.close(writing)
+        second._read()
+        second.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        os.set_blocking(reading, False)
+        assert os.read(reading, 1) == b""
+    os.close(reading)
+
+
+async def test_a_message_that_cannot_wait_with_its_descriptors(tmp_path: Any) -> None:
+    """If this process may open no duplicates for a message that has to wait, the caller gets the
+    error, and the channel still works.
+    """
+    file = os.open(os.devnull, os.O_RDONLY)
+    async with pair(echo) as (first, _):
+        first.send("fill", {"fill": "x" * 3_000_000})
+        with descriptor_limit(0), pytest.raises(OSError, match="Too many open files"):
+            first.send("x", {}, [file])
+        assert await first.ask("y", {}, [file]) == {"kind": "y", "descriptors": 1}
+    os.close(file)

@@ -81,7 +81,7 @@ async def test_what_arrives_is_served_by_its_place() -> None:
         client, far = socket.socketpair()
         client.setblocking(False)
         with client:
-            await arrivals.arrived(HERE, far)
+            arrivals.arrived(HERE, far)
             assert await loop.sock_recv(client, 100) == said
         listener.close()
 
@@ -106,7 +106,7 @@ async def test_a_connection_that_is_being_handed_over_ends_with_its_channel() ->
     arrivals.serve(TEXT, None, Counted)
 
     async def arrive(_kind: str, _message: Message, descriptors: list[int]) -> Message:
-        await arrivals.arrived(HERE, socket.socket(fileno=descriptors[0]))
+        arrivals.arrived(HERE, socket.socket(fileno=descriptors[0]))
         return {}
 
     async def nothing(_kind: str, _message: Message, _descriptors: list[int]) -> Message:

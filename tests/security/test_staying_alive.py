@@ -7,6 +7,7 @@ import os
 import signal
 import socket as socket_module
 import ssl
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -317,3 +318,68 @@ async def test_t76_a_name_that_does_not_resolve_takes_one_thread(
         assert lookups == ["slow.example"]
         assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 502 ")
         assert len(lookups) == 2
+
+
+# A shell that lowers the limit of open descriptors before it becomes keyrelay.
+FEW_DESCRIPTORS = ("/bin/sh", "-c", 'ulimit -n 64; exec "$@"', "sh")
+HEALTH = b"GET /-/health HTTP/1.1\r\nHost: localhost\r\n\r\n"
+
+
+@pytest.mark.timeout(120)
+async def test_t77_workers_at_their_descriptor_limit_drop_no_connection() -> None:
+    """More connections than two workers may open: those beyond wait, without a traceback, and are
+    served once others are closed.
+    """
+    async with running(
+        "run", "demo", "--listen", "127.0.0.1:0", "--workers", "2", within=FEW_DESCRIPTORS
+    ) as process:
+        clients = [await RawClient.to(process.port) for _ in range(120)]
+        for client in clients:
+            client.send(HEALTH)
+        await process.said("Workers may open no more descriptors")
+        while clients:
+            first, *clients = clients
+            status, _, _ = await first.answer()
+            assert status == 200
+            first.reset()
+        # The channels are in step: a new worker's configuration, and its connections, arrive.
+        assert (await exchange(process.port, GET)).startswith(b"HTTP/1.1 200 ")
+        process.signal(signal.SIGTERM)
+        assert await process.ended() == 0
+
+
+def children(pid: int) -> list[int]:
+    """The processes that this one has started."""
+    return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
+async def test_t78_a_stopped_worker_gets_no_connections() -> None:
+    """One of two workers is stopped: of many connections at once it gets eight at most, and later
+    none; these are served once it goes on, and all others by the other worker.
+    """
+    async with running("run", "demo", "--listen", "127.0.0.1:0", "--workers", "2") as process:
+        stopped, _ = children(process.pid)
+        os.kill(stopped, signal.SIGSTOP)
+        try:
+            clients = [await RawClient.to(process.port) for _ in range(40)]
+            waiting = set(clients)
+
+            async def serve(client: RawClient) -> None:
+                client.send(HEALTH)
+                status, _, _ = await client.answer()
+                assert status == 200
+                waiting.discard(client)
+
+            await asyncio.gather(*map(serve, clients), return_exceptions=True)
+            assert len(waiting) <= 8
+            for _ in range(20):
+                assert (await exchange(process.port, HEALTH)).startswith(b"HTTP/1.1 200 ")
+        finally:
+            os.kill(stopped, signal.SIGCONT)
+        for client in waiting:
+            status, _, _ = await client.answer()
+            assert status == 200
+        for client in clients:
+            client.reset()
