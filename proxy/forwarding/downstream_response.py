@@ -63,7 +63,7 @@ class ResponseRewriter:
         dropped = DROPPED_FROM_RESPONSES if page is None else DROPPED_FOR_BROWSERS
         bodiless = request.method == "HEAD" or head.code in {101, 204, 304}
         length_known = head.length is not None
-        if head.code == 204:
+        if head.code in {101, 204}:
             # RFC 9110 section 8.6: without content there is no Content-Length.
             dropped = dropped | {b"content-length"}
             length_known = False

@@ -19,7 +19,7 @@ from proxy.forwarding.inspection import capture_events, capture_session
 from proxy.forwarding.upgrade import SessionEnd, start_session, switching_response
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.framing import UNTIL_CLOSE
-from proxy.http.problem import as_refusal, body_too_large
+from proxy.http.problem import as_refusal, body_too_large, unframed_response
 from proxy.http.request import Request
 from proxy.http.response import ResponseHead
 from proxy.observability.capture import EventStreamCapture
@@ -229,6 +229,9 @@ class ProxyExchange:
             rewriter = self._rewriter_for(head)
         except UpstreamFailure as failure:
             self._fail(failure)
+            return
+        if rewriter.framing is UNTIL_CLOSE and not ended and not self._client.can_reset:
+            self._refuse(unframed_response())
             return
         rewritten = self._rewrite(rewriter, body, ended=ended)
         if rewritten is None:

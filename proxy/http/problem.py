@@ -180,3 +180,15 @@ def body_too_large(route: str) -> Refusal:
         "Send less, or raise max_body_bytes in the routes file.",
         proxy_error="http_request_error",
     )
+
+
+def unframed_response() -> Refusal:
+    """The refusal of a response whose end the client could not tell from a failure."""
+    return Refusal(
+        502,
+        "http10-on-unix-socket",
+        "The response has no length. To an HTTP/1.0 client on a unix socket it would look complete "
+        "if it broke off.",
+        "Use HTTP/1.1, for nginx with proxy_http_version 1.1, or connect over TCP.",
+        proxy_error="http_protocol_error",
+    )

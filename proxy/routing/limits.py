@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -17,7 +18,6 @@ from proxy.errors import Refusal
 # `limits` is imported for the first route with a rate: 3 MB that most configurations do not need.
 if TYPE_CHECKING:
     from limits import RateLimitItem
-    from limits.strategies import MovingWindowRateLimiter
 
 # Retry-After when the concurrency limit is reached (seconds). The actual time is unknown; SDKs wait
 # at least this long before a retry.
@@ -38,22 +38,51 @@ class ExchangeLimits:
     mask_bodies: bool
 
 
-class RouteLimiter:
-    """Limiter of one route. ``concurrency`` and ``rate`` (``60/minute``) are None for no limit."""
+class _Window:
+    """A moving window: so many requests within any span of ``rate``.
 
-    def __init__(self, route: str, *, concurrency: int | None, rate: str | None) -> None:
+    ``limits`` parses the rate but counts by the wall clock, which may be set back.
+    """
+
+    def __init__(self, rate: RateLimitItem, monotonic: Callable[[], float]) -> None:
+        self.rate = rate
+        self._seconds = rate.get_expiry()
+        self._monotonic = monotonic
+        self._entered: deque[float] = deque(maxlen=rate.amount)
+
+    def enter(self) -> float:
+        """Count a request; 0 if it is within the rate, else the seconds until one is."""
+        now = self._monotonic()
+        if len(self._entered) == self._entered.maxlen:
+            wait = self._entered[0] + self._seconds - now
+            if wait > 0:
+                return wait
+        self._entered.append(now)
+        return 0
+
+
+class RouteLimiter:
+    """Limiter of one route. ``concurrency`` and ``rate`` (``60/minute``) are None for no limit.
+
+    monotonic  the clock of the rate, in seconds
+    """
+
+    def __init__(
+        self,
+        route: str,
+        *,
+        concurrency: int | None,
+        rate: str | None,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._route = route
         self._concurrency = concurrency
         self._in_progress = 0
-        self._rate: RateLimitItem | None = None
-        self._window: MovingWindowRateLimiter | None = None
+        self._window: _Window | None = None
         if rate is not None:
             from limits import parse
-            from limits.storage import MemoryStorage
-            from limits.strategies import MovingWindowRateLimiter
 
-            self._rate = parse(rate)
-            self._window = MovingWindowRateLimiter(MemoryStorage())
+            self._window = _Window(parse(rate), monotonic)
 
     def enter(self) -> None:
         """Count a request that begins; ``leave`` must follow. Raises Refusal over a limit."""
@@ -66,17 +95,12 @@ class RouteLimiter:
                 proxy_error="connection_limit_reached",
                 headers=(("Retry-After", str(_RETRY_SECONDS)),),
             )
-        if (
-            self._rate is not None
-            and self._window is not None
-            and not self._window.hit(self._rate, self._route)
-        ):
-            free_at = self._window.get_window_stats(self._rate, self._route).reset_time
-            wait = max(1, math.ceil(free_at - time.time()))
+        if self._window is not None and (seconds := self._window.enter()):
+            wait = max(1, math.ceil(seconds))
             raise Refusal(
                 429,
                 "rate-exceeded",
-                f"The route {self._route} serves {self._rate}.",
+                f"The route {self._route} serves {self._window.rate}.",
                 f"Try again in {wait} s, or raise rate in the routes file.",
                 headers=(("Retry-After", str(wait)),),
             )

@@ -304,6 +304,12 @@ class ClientConnection(asyncio.Protocol):
         """Whether the connection ends after this response, which then needs Connection: close."""
         return self._body is not None or not self.keep_alive
 
+    @property
+    def can_reset(self) -> bool:
+        """Whether ``abort`` shows the client an error: a unix socket's end is always clean."""
+        sock = self.transport.get_extra_info("socket")
+        return bool(sock.family != socket.AF_UNIX)
+
     def write(self, data: bytes) -> None:
         """Send a part of the response. The transport buffers; see ``on_client_blocked``."""
         self.transport.write(data)

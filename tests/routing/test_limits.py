@@ -58,6 +58,31 @@ def test_a_refused_request_takes_no_place() -> None:
     assert refused(limiter).status == 429
 
 
+def test_a_rate_is_a_moving_window() -> None:
+    """Each request counts for the whole span after it, and what was refused does not count."""
+    now = 1000.0
+    limiter = RouteLimiter("api", concurrency=None, rate="2/minute", monotonic=lambda: now)
+
+    def enter() -> None:
+        limiter.enter()
+        limiter.leave()
+
+    enter()
+    now += 50
+    enter()
+    now += 9
+    assert ("Retry-After", "1") in refused(limiter).headers
+    now += 1
+    enter()
+    assert ("Retry-After", "50") in refused(limiter).headers
+    now += 50
+    enter()
+    now += 3600
+    enter()
+    enter()
+    assert refused(limiter).status == 429
+
+
 async def test_a_route_s_rate_is_kept_and_nothing_is_dialled(dummy_key: bytes) -> None:
     """The third request of two gets 429 of ours, and the provider does not hear of it."""
     async with raw_provider(answering(OK)) as provider:

@@ -9,6 +9,7 @@ import socket as socket_module
 import ssl
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,11 +21,13 @@ from tests.support.certificates import Authority
 from tests.support.command import running
 from tests.support.keyrelay import (
     RawClient,
+    answering,
     both_loops,
     exchange,
     keyrelay,
     raw_provider,
     read_head,
+    reset,
     static_route,
     until,
 )
@@ -383,3 +386,64 @@ async def test_t78_a_stopped_worker_gets_no_connections() -> None:
             assert status == 200
         for client in clients:
             client.reset()
+
+
+async def test_t79_a_clock_that_is_set_back_blocks_no_route(
+    dummy_key: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A route with a rate serves again when its time is over, whatever the wall clock shows."""
+    route = {"rate": "1/second"}
+    async with (
+        raw_provider(answering(OK)) as provider,
+        keyrelay({"api": static_route(provider.url, **route)}) as relay,
+    ):
+        assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 200 ")
+        wall = time.time
+        monkeypatch.setattr(time, "time", lambda: wall() - 3600)
+        for status in (b"429", b"200"):
+            async with asyncio.timeout(10):
+                while (await exchange(relay.port, API))[9:12] != status:  # noqa: ASYNC110  only time changes it
+                    await asyncio.sleep(0.1)
+
+
+@both_loops
+@pytest.mark.parametrize(
+    ("response", "whole"),
+    [
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n4\r\nhalf\r\n", None),
+        (b"HTTP/1.1 200 OK\r\n\r\nhalf", None),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nhalf", False),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", True),
+        (OK, True),
+    ],
+)
+async def test_t80_a_broken_off_response_on_a_unix_socket(
+    dummy_key: bytes, tmp_path: Path, response: bytes, whole: bool | None
+) -> None:
+    """To an HTTP/1.0 client on a unix socket each end is a clean one. A response that would have no
+    other mark of its end is refused, unless all of it has arrived.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(response)
+        await asyncio.sleep(0.2)
+        reset(writer)
+
+    path = tmp_path / "keyrelay"
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": static_route(provider.url)}, listen=[f"unix:{path}"]),
+    ):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(API.replace(b"HTTP/1.1", b"HTTP/1.0"))
+        async with asyncio.timeout(30):
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        if whole is None:
+            assert head.startswith(b"HTTP/1.1 502 ")
+            assert b"http10-on-unix-socket" in body
+        else:
+            assert head.startswith(b"HTTP/1.1 200 ")
+            assert body == (b"ok" if whole else b"half")
+            assert whole or b"Content-Length: 9" in head

@@ -462,3 +462,17 @@ async def test_t29_what_a_refused_token_was(open_stage: Stage) -> None:
     assert status(got) == 401
     assert TOKEN.encode() not in got
     await until(lambda: len(open_stage.provider.heads) == 2)
+
+
+@both_loops
+@pytest.mark.parametrize("field", [b"Content-Length: 5", b"Content-Length: 0"])
+async def test_t81_a_101_response_has_no_length(secrets: None, field: bytes) -> None:
+    """What follows is the other protocol (RFC 9110 section 8.6), whatever length is declared."""
+    async with stage() as there:
+        there.provider.answer = SWITCHING + field + b"\r\n\r\n"
+        async with raw_client(there.port) as client:
+            client.send(SOCKET + b"\r\n")
+            head = await client.head()
+            assert head.startswith(b"HTTP/1.1 101 ")
+            assert values(head, "Content-Length") == []
+            assert values(head, "Upgrade") == ["websocket"]
