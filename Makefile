@@ -163,6 +163,9 @@ docs: $(DOCS)/.installed ## build the documentation as a site in build/site, lin
 test-oauth: $(VENV)/.dev $(OAUTH)/.installed ## run keyrelay against six real authorization servers
 	@$(BIN)/python -m pytest -m oauth tests/oauth $(ARGS)
 
+test-net: $(VENV)/.dev ## cut the links between hosts in network namespaces (Linux)
+	@$(ISOLATED) $(BIN)/python -m pytest -m net tests/net $(ARGS)
+
 bench: $(VENV)/.run ## measure keyrelay beside its peers (ARGS="--quick" or "--help")
 	@$(BIN)/python -m benchmarks $(ARGS)
 

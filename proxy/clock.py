@@ -31,3 +31,20 @@ class SystemClock:
 
     async def sleep(self, seconds: float) -> None:
         await asyncio.sleep(seconds)
+
+
+# How far the wall clock must run ahead between two checks (seconds). To set it does no harm.
+_SUSPENDED = 5.0
+
+
+class SuspensionDetector:
+    """Detects that the machine was suspended: wall time passed, monotonic time did not."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._ahead = clock.wall() - clock.monotonic()
+
+    def detected(self) -> bool:
+        """Whether the machine was suspended since the last call. To be called regularly."""
+        last, self._ahead = self._ahead, self._clock.wall() - self._clock.monotonic()
+        return self._ahead - last > _SUSPENDED

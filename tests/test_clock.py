@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from proxy.clock import Clock, SystemClock
+from proxy.clock import Clock, SuspensionDetector, SystemClock
 from tests.support.clock import ManualClock
 
 
@@ -47,3 +47,19 @@ async def test_the_wall_clock_can_jump_alone() -> None:
     clock = ManualClock(monotonic=0, wall=100)
     clock.jump(-50)
     assert (clock.monotonic(), clock.wall()) == (0, 50)
+
+
+async def test_a_suspension_is_detected_once() -> None:
+    """Wall time that passes alone; neither time that passes nor a clock that is set back."""
+    clock = ManualClock()
+    detector = SuspensionDetector(clock)
+    assert not detector.detected()
+    await clock.advance(3600)
+    assert not detector.detected()
+    clock.jump(-3600)
+    assert not detector.detected()
+    clock.jump(4)
+    assert not detector.detected()
+    clock.jump(60)
+    assert detector.detected()
+    assert not detector.detected()

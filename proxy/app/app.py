@@ -21,7 +21,7 @@ from proxy.app.shutdown import Connections
 from proxy.app.status import Reloads, snapshot
 from proxy.auth.strategy import AuthContext, Share
 from proxy.auth.token_cache import TokenCaches
-from proxy.clock import Clock, SystemClock
+from proxy.clock import Clock, SuspensionDetector, SystemClock
 from proxy.config.settings import Settings
 from proxy.errors import Refusal
 from proxy.forwarding.context import ProxyContext
@@ -66,6 +66,7 @@ class Timeouts:
 
     head_seconds: float = 0.0
     keepalive_seconds: float = 0.0
+    dead_peer_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +93,7 @@ class App:
     write_log  receives access-log lines; None for no access log
     json_log   whether these lines are JSON
     warn       receives messages for the operator, one line each
-    clock      for tokens; the real one by default
+    clock      for tokens, and to detect that the machine slept; the real one by default
     strict     do not start while a route lacks a secret
     supply     for one of several processes
 
@@ -190,7 +191,9 @@ class App:
             notices=Notices(self._warn, loop.time),
         )
         withheld = frozenset() if tracer is None else tracing.FIELDS
-        self._services = RouteServices(self._means, loop, self._own_addresses, withheld)
+        self._services = RouteServices(
+            self._means, loop, self._own_addresses, withheld, lambda: self._times.dead_peer_seconds
+        )
         self._stack.callback(self._services.close)
         self._places = self._supply.places(
             lambda now: RequestHandler(now, self._around), self._accept
@@ -243,6 +246,7 @@ class App:
         self._settings = settings
         self._times.head_seconds = settings.head_timeout_seconds
         self._times.keepalive_seconds = settings.keepalive_seconds
+        self._times.dead_peer_seconds = settings.dead_peer_seconds
         self._entrance.max_connections = settings.max_connections
         if settings.peer_uid != self._peer_uid:
             self._take_peers(settings.peer_uid, peers)
@@ -327,8 +331,11 @@ class App:
         return task
 
     async def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        suspension = SuspensionDetector(self._means.clock)
         while True:
             await asyncio.sleep(_TICK)
+            if suspension.detected():
+                self._services.drop_unused()
             now = loop.time()
             for client in [*self._clients, *self._entrance.refused]:
                 client.expire(now)

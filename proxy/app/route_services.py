@@ -41,6 +41,7 @@ class RouteServices:
     means     for strategies and for dialling prewarmed connections
     own       addresses of keyrelay itself, which are barred as upstreams
     withheld  lower-case names of fields that are removed from every client's request
+    dead_peer_seconds  see ``Pool``
     """
 
     def __init__(
@@ -49,11 +50,13 @@ class RouteServices:
         loop: asyncio.AbstractEventLoop,
         own: Callable[[], Collection[tuple[str, int]]],
         withheld: frozenset[bytes] = frozenset(),
+        dead_peer_seconds: Callable[[], float] = lambda: 0,
     ) -> None:
         self._means = means
         self._loop = loop
         self._own = own
         self._withheld = withheld
+        self._dead_peer_seconds = dead_peer_seconds
         self._retired: list[_Retired] = []
         # Only grows: a variable that a new configuration no longer names is still set.
         self._variables: frozenset[str] = frozenset()
@@ -99,6 +102,7 @@ class RouteServices:
             self._loop,
             idle_seconds=settings.idle_seconds,
             silence_seconds=settings.answer_timeout_seconds,
+            dead_peer_seconds=self._dead_peer_seconds,
             prewarm_policy=PrewarmPolicy(
                 self._means.spawn,
                 prewarmed=settings.spares,
@@ -172,6 +176,11 @@ class RouteServices:
             if not _has_work(retired, exchanges):
                 self._retired.remove(retired)
                 retired.route_service.close()
+
+    def drop_unused(self) -> None:
+        """Close connections without a request: the machine slept, so they may be dead."""
+        for route_service in self.in_force.values():
+            route_service.pool.drop_unused()
 
     def redactors(self, name: str) -> Iterator[Redactor]:
         """Yield the redactors of a route's credentials, none for a removed route."""

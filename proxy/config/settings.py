@@ -130,6 +130,15 @@ class Settings(Node):
         description="Seconds that an unused connection of a client is kept. 75 by default, "
         "longer than clients keep theirs.",
     )
+    dead_peer_seconds: Seconds = Field(
+        default=60,
+        ge=0,
+        le=86_400,
+        description="Seconds after which a connection is closed whose client or provider is gone "
+        "without a trace (sleep, VPN, NAT), found by TCP keepalive probes and unacknowledged data. "
+        "60 by default; 0 leaves it to the system. For data that a client on another machine does "
+        "not take, five times as long.",
+    )
     head_timeout_seconds: Seconds = Field(
         default=15,
         gt=0,

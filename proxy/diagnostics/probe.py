@@ -29,6 +29,8 @@ class _Nobody:
 class _Head:
     """Takes the header section of a response and none of its body. A ``ResponseListener``."""
 
+    repeatable = False
+
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.future: asyncio.Future[ResponseHead | UpstreamFailure] = loop.create_future()
 

@@ -368,12 +368,17 @@ class ProxyExchange:
                 self._client.close_after_flush()
             else:
                 self._client.done(close=True)
-        elif unread and self._request.idempotent and self._request_ended and self._copy is not None:
-            # The provider had just closed the pooled connection without reading the request (RFC
-            # 9110 section 9.2.2), so it is sent again on a new connection.
+        elif unread and self.repeatable:
+            # The pooled connection was closed without reading the request, or is dead (RFC 9110
+            # section 9.2.2), so the request is sent again on a new connection.
             self._replay(fresh=True)
         else:
             self._fail(failure)
+
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent again: it is idempotent, and complete at hand."""
+        return self._request.idempotent and self._request_ended and self._copy is not None
 
     def on_client_disconnect(self) -> None:
         """Abort the provider's request: the client disconnected."""

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
+from proxy import tcp
 from proxy.errors import Refusal
 from proxy.http import parser as http_parser
 from proxy.http.problem import problem
@@ -52,12 +53,17 @@ Handle = Callable[[Request, "ClientConnection", bytes, bool], RequestListener | 
 
 
 class Timeouts(Protocol):
-    """``head_seconds`` limits the arrival of a request's head, ``keepalive_seconds`` idle time."""
+    """``head_seconds`` limits the arrival of a request's head, ``keepalive_seconds`` idle time.
+
+    ``dead_peer_seconds``: how long a client may be gone; see ``tcp.detect_dead_peer``.
+    """
 
     @property
     def head_seconds(self) -> float: ...
     @property
     def keepalive_seconds(self) -> float: ...
+    @property
+    def dead_peer_seconds(self) -> float: ...
 
 
 class ClientState(enum.Enum):
@@ -157,6 +163,7 @@ class ClientConnection(asyncio.Protocol):
             if refusal is not None:
                 self._refuse_connection(refusal, self._admission.refused)
                 return
+        tcp.detect_dead_peer(transport, self._times.dead_peer_seconds, may_pause=True)
         self._registry.add(self)
         self.deadline = self._loop.time() + self._times.keepalive_seconds
 

@@ -12,6 +12,7 @@ import select
 import ssl
 from typing import Protocol, cast
 
+from proxy import tcp
 from proxy.errors import UpstreamFailure
 from proxy.http import keep_alive, malformed
 from proxy.http import parser as http_parser
@@ -28,6 +29,9 @@ _MAX_HEAD_BYTES = 256 * 1024
 # A reused connection that the provider had closed before it received the request shows it within a
 # round trip. Later than this (seconds), the provider may have processed the request.
 _UNREAD_WITHIN = 5.0
+# A reused connection that has not acknowledged a request after this time (seconds, of several
+# retransmissions) leads nowhere any more.
+_ACKNOWLEDGED_WITHIN = 5.0
 # How a connection ends that the provider closed or reset; with any other error, such as ETIMEDOUT,
 # the fate of the request is unknown.
 _CLOSED_BY_PROVIDER = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
@@ -41,12 +45,16 @@ class ResponseListener(Protocol):
     ``ended`` is set for the last bytes of a response; the connection is then back in the pool.
     """
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether the request may be sent again: it is idempotent, and complete at hand."""
+
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
     def on_response_body(self, body: bytes, *, ended: bool) -> None: ...
     def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
-        """The connection failed. ``unread``: a reused one, closed at once, without a response.
+        """The connection failed. ``unread``: a reused one, without a response.
 
-        The provider had closed it without reading the request.
+        The provider had closed it without reading the request, or cannot be reached by it.
         """
 
     def on_upstream_blocked(self) -> None: ...
@@ -95,6 +103,7 @@ class UpstreamConnection(asyncio.Protocol):
     __slots__ = (
         "_clean_end",
         "_close_after",
+        "_dead_peer_seconds",
         "_framing",
         "_head_bytes",
         "_head_only",
@@ -121,11 +130,16 @@ class UpstreamConnection(asyncio.Protocol):
     )
 
     def __init__(
-        self, owner: Owner, loop: asyncio.AbstractEventLoop, silence_seconds: float
+        self,
+        owner: Owner,
+        loop: asyncio.AbstractEventLoop,
+        silence_seconds: float,
+        dead_peer_seconds: float = 0,
     ) -> None:
         self._owner = owner
         self._loop = loop
         self._silence = silence_seconds
+        self._dead_peer_seconds = dead_peer_seconds
         self._listener: ResponseListener | None = None
         self._parser: http_parser.Parser | None = None
         self._payload: http_parser.Body | None = None
@@ -255,6 +269,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        tcp.detect_dead_peer(transport, self._dead_peer_seconds)
 
     def eof_received(self) -> None:
         """Note how the provider ended its side; the transport closes itself."""
@@ -273,7 +288,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._end(b"", exact=False)
         elif state is _RECEIVING:
             self._fail("http_response_incomplete", "The provider's response is incomplete.")
-        elif isinstance(exc, TimeoutError):
+        elif tcp.is_gone(exc):
             self._fail("connection_timeout", "The provider cannot be reached.", timed_out=True)
         else:
             self._fail(
@@ -521,9 +536,18 @@ class UpstreamConnection(asyncio.Protocol):
 
     def expire(self, now: float) -> None:
         """Fail the request if the deadline has passed. ``now`` is the loop's time."""
+        listener = self._listener
         if now < self.deadline:
-            return
-        if self._listener is None:
+            if (
+                self.state is _AWAITING
+                and not self.fresh
+                and now - self._sent_at >= _ACKNOWLEDGED_WITHIN
+                and listener is not None
+                and listener.repeatable
+                and tcp.unacknowledged(self.transport)
+            ):
+                self._fail("connection_timeout", "The provider cannot be reached.", unread=True)
+        elif listener is None:
             self.abort()
         elif self.state is _RECEIVING:
             self._fail("connection_read_timeout", "The provider stopped sending.", timed_out=True)

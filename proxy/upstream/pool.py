@@ -9,6 +9,7 @@ idle ones, since it never returns its connection.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 from proxy.errors import UpstreamFailure
 from proxy.upstream.connection import CLOSED, UpstreamConnection
@@ -25,6 +26,7 @@ class Pool:
                      front ends (60 s is the shortest common one), so that a request does not meet a
                      connection that is just being closed
     silence_seconds  how long a provider may send nothing during a response
+    dead_peer_seconds  how long the peer of a connection may be gone; see ``tcp.detect_dead_peer``
     prewarm_policy   when connections are prewarmed; None for never
 
     ``counts`` increase monotonically.
@@ -37,12 +39,14 @@ class Pool:
         *,
         idle_seconds: float,
         silence_seconds: float,
+        dead_peer_seconds: Callable[[], float] = lambda: 0,
         prewarm_policy: PrewarmPolicy | None = None,
     ) -> None:
         self._dialler = dialler
         self._loop = loop
         self._idle_seconds = idle_seconds
         self._silence_seconds = silence_seconds
+        self._dead_peer_seconds = dead_peer_seconds
         self._idle: list[UpstreamConnection] = []
         self._open: set[UpstreamConnection] = set()
         self.counts = PoolStats()
@@ -79,7 +83,9 @@ class Pool:
 
     async def _connect(self) -> UpstreamConnection:
         connection = await self._dialler.dial(
-            lambda: UpstreamConnection(self, self._loop, self._silence_seconds)
+            lambda: UpstreamConnection(
+                self, self._loop, self._silence_seconds, self._dead_peer_seconds()
+            )
         )
         if connection.state is CLOSED:
             raise UpstreamFailure(
@@ -117,6 +123,14 @@ class Pool:
         if self._prewarmed is not None:
             self._prewarmed.expire(now)
 
+    def drop_unused(self) -> None:
+        """Close idle and prewarmed connections: the machine slept, so they may be dead."""
+        for connection in list(self._idle):
+            connection.abort()
+        self._idle.clear()
+        if self._prewarmed is not None:
+            self._prewarmed.renew()
+
     def retire(self) -> None:
         """Serve requests in progress only: a reload has replaced this pool.
 
@@ -124,11 +138,9 @@ class Pool:
         pool before may still dial.
         """
         self._idle_seconds = 0
-        for connection in list(self._idle):
-            connection.abort()
-        self._idle.clear()
         if self._prewarmed is not None:
             self._prewarmed.retire()
+        self.drop_unused()
 
     def close(self) -> None:
         """Abort every connection."""

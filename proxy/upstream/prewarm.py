@@ -104,6 +104,11 @@ class PrewarmedConnections:
         self.prewarm_policy.tick(now)
         self._maintain(now)
 
+    def renew(self) -> None:
+        """Replace all prewarmed connections."""
+        self._close(math.inf)
+        self._maintain(self._loop.time())
+
     def retire(self) -> None:
         """Close all prewarmed connections and dial no more."""
         self._retired = True

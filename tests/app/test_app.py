@@ -18,6 +18,7 @@ import pytest
 
 from proxy.errors import KeyrelayError
 from proxy.server.peer_credentials import lookup_supported
+from tests.support.clock import ManualClock
 from tests.support.keyrelay import (
     RawClient,
     answering,
@@ -489,3 +490,30 @@ async def test_who_cannot_be_told_is_refused_if_asked_for(dummy_key: bytes) -> N
         assert provider.connections == 0
         said = await exchange(running.port, b"GET /api" + HEAD + b"\r\n")
         assert said.startswith(b"HTTP/1.1 200 ")
+
+
+# -- sleep -------------------------------------------------------------------------------------
+
+
+async def test_after_sleep_kept_connections_are_dropped(dummy_key: bytes) -> None:
+    """Within a second or two; the next request gets a new one."""
+    clock, ends = ManualClock(), 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal ends
+        await read_head(reader)
+        writer.write(OK)
+        with suppress(ConnectionError):
+            await reader.read()
+        ends += 1
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": static_route(provider.url)}, clock=clock) as running,
+    ):
+        assert (await exchange(running.port, b"GET /api" + HEAD + b"\r\n")).endswith(b"ok")
+        assert ends == 0
+        clock.jump(3600)
+        await until(lambda: ends == 1)
+        assert (await exchange(running.port, b"GET /api" + HEAD + b"\r\n")).endswith(b"ok")
+        assert provider.connections == 2

@@ -376,6 +376,8 @@ class Told:
     kept: int = 0
     body: bytes = b""
 
+    repeatable = False
+
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         assert not self.begun + self.ended + self.lost
         assert head.code >= 200

@@ -16,6 +16,8 @@ OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 class Answer:
     """A receiver that keeps what it is told."""
 
+    repeatable = False
+
     def __init__(self) -> None:
         self.head: ResponseHead | None = None
         self.body = b""

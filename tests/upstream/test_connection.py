@@ -151,6 +151,16 @@ async def test_the_one_used_last_comes_first() -> None:
         assert [pool.take() for _ in range(4)] == [*reversed(connections), None]
 
 
+async def test_unused_connections_are_dropped() -> None:
+    """Idle ones are closed, the one that serves a request is not."""
+    async with raw_provider(answering(OK)) as provider, pool_of(provider) as pool:
+        idle, busy = await pool.dial(), await pool.dial()
+        await send(idle).until_over()
+        pool.drop_unused()
+        assert (pool.idle, pool.take()) == (0, None)
+        assert (await send(busy).until_over()).status == 200
+
+
 async def test_idle_connections_age() -> None:
     """An unused connection is closed after its time and never handed out again."""
     async with raw_provider(answering(OK)) as provider, pool_of(provider) as pool:

@@ -536,6 +536,18 @@ async def test_bytes_on_a_prewarmed_connection_close_it(told: bool) -> None:
         assert await one.get() == 3
 
 
+async def test_unused_connections_are_replaced(tls: Authority) -> None:
+    """What waits for a request is closed, and a new connection is prewarmed in its place."""
+    async with bench(tls, prewarmed=2) as one:
+        await one.get()
+        await one.passes(1)
+        assert (one.pool.idle, one.pool.prewarmed, one.provider.accepted) == (1, 1, 2)
+        one.pool.drop_unused()
+        assert (one.pool.idle, one.pool.prewarmed) == (0, 0)
+        await one.passes(1)
+        assert (one.pool.idle, one.pool.prewarmed, one.provider.accepted) == (0, 2, 4)
+
+
 # -- the end -----------------------------------------------------------------------------------
 
 

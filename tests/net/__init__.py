@@ -1,0 +1,1 @@
+"""Hosts whose links fail, as network namespaces of this machine (``make test-net``)."""
