@@ -73,6 +73,11 @@ class WebSocketCapture:
         """Capture bytes sent to the client. Never raises."""
         self._read("provider", data)
 
+    def note(self, text: str) -> None:
+        """Show what keyrelay did with the client's last message."""
+        if self._readers:
+            self._on_message("keyrelay", "note", text, 0)
+
     def ended(self) -> None:
         """End the capture with the session."""
         self._readers = {}

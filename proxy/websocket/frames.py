@@ -1,7 +1,8 @@
 """Parse WebSocket frames from a copy of the bytes (RFC 6455 section 5, RFC 7692).
 
-The relay forwards bytes without parsing them. Two components parse: the inspector while it has
-subscribers, and the graceful close, which needs frame boundaries. Pure, without I/O. Memory and
+The relay forwards bytes without parsing them. Three components parse: the inspector while it has
+subscribers, the graceful close, which needs frame boundaries, and the first messages of a session
+whose credential is in one of them. Pure, without I/O. Memory and
 work are bounded for any size of a frame or message; unavailable content is reported as such.
 """
 
@@ -27,12 +28,18 @@ class CloseCode(enum.IntEnum):
 
     GOING_AWAY = 1001
     """The endpoint is going away, as at a shutdown."""
+    POLICY_VIOLATION = 1008
+    """The client's messages have no place for the credential."""
+    INTERNAL_ERROR = 1011
+    """The provider's messages prevent that the credential is placed."""
 
 
 _FIN, _RSV1, _RSV_OTHERS, _CONTROL = 0x80, 0x40, 0x30, 0x08
 _OPCODES = {int(opcode): opcode for opcode in Opcode}
 # Longest payload of a control frame, and of a length in 7 bits.
 _SHORT = 125
+# Longest reason of a Close frame, behind its code.
+_LONGEST_REASON = _SHORT - 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,11 @@ class FrameReader:
     error. The order of frames is checked by ``MessageReader``: parsing may begin at any frame.
     """
 
-    __slots__ = ("_head", "_kept", "_left", "_limit", "_masked", "_size", "broken")
+    __slots__ = ("_head", "_kept", "_left", "_masked", "_size", "broken", "limit")
 
     def __init__(self, masked: bool, *, limit: int = 0) -> None:
         self._masked = masked
-        self._limit = limit
+        self.limit = limit
         self._head = bytearray()
         self._kept = bytearray()
         self._size = -1  # of the current payload; -1 while its header is incomplete
@@ -87,23 +94,45 @@ class FrameReader:
         """Number of payload bytes that the frame still needs, according to its header."""
         return self._left
 
+    @property
+    def begun(self) -> tuple[Opcode, int] | None:
+        """Opcode and payload size of an incomplete frame; None while its header is incomplete."""
+        return None if self._size < 0 else (_OPCODES[self._head[0] & 0x0F], self._size)
+
+    @property
+    def unfinished(self) -> bytes:
+        """The bytes of an incomplete frame as received, if its payload is within the limit."""
+        return bytes(self._head + self._kept)
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that these bytes complete."""
         frames: list[Frame] = []
         at = 0
+        while at < len(data):
+            frame, at = self.feed_one(data, at)
+            if frame is None:
+                break
+            frames.append(frame)
+        return frames
+
+    def feed_one(self, data: bytes, at: int) -> tuple[Frame | None, int]:
+        """The first frame that the bytes from ``at`` complete, and the position behind it.
+
+        None without one: all bytes are consumed, or they are invalid.
+        """
         while at < len(data) and not self.broken:
             if self._size < 0:
                 at = self._read_head(data, at)
             else:
                 end = min(at + self._left, len(data))
-                room = self._limit - len(self._kept)
+                room = self.limit - len(self._kept)
                 if room > 0:
                     self._kept += data[at : min(end, at + room)]
                 self._left -= end - at
                 at = end
             if self._size >= 0 and not self._left:
-                frames.append(self._end())
-        return frames
+                return self._end(), at
+        return None, at
 
     def _read_head(self, data: bytes, at: int) -> int:
         """Consume the bytes of the header from ``data``; the position behind them."""
@@ -162,12 +191,26 @@ class FrameReader:
         return frame
 
 
-def close_frame(code: CloseCode, *, mask: bytes | None) -> bytes:
-    """A Close frame (RFC 6455 section 5.5.1). A client's needs a ``mask`` of four random bytes."""
-    payload = code.to_bytes(2)
-    if mask is None:
-        return b"\x88\x02" + payload
-    return b"\x88\x82" + mask + masked(payload, mask)
+def frame_bytes(opcode: Opcode, payload: bytes, *, mask: bytes | None, fin: bool = True) -> bytes:
+    """A frame with its payload. A client's needs a ``mask`` of four random bytes."""
+    size = len(payload)
+    first, flag = opcode | (_FIN if fin else 0), 0 if mask is None else 0x80
+    if size <= _SHORT:
+        head = bytes((first, flag | size))
+    elif size <= 0xFFFF:
+        head = bytes((first, flag | 126)) + size.to_bytes(2)
+    else:
+        head = bytes((first, flag | 127)) + size.to_bytes(8)
+    return head + payload if mask is None else head + mask + masked(payload, mask)
+
+
+def close_frame(code: CloseCode, *, mask: bytes | None, reason: str = "") -> bytes:
+    """A Close frame (RFC 6455 section 5.5.1). A client's needs a ``mask`` of four random bytes.
+
+    ``reason`` is ASCII, and cut to the size that a control frame allows.
+    """
+    text = reason.encode("ascii")[:_LONGEST_REASON]
+    return frame_bytes(Opcode.CLOSE, code.to_bytes(2) + text, mask=mask)
 
 
 def masked(payload: bytes, mask: bytes) -> bytes:

@@ -37,8 +37,11 @@ def check_handshake(request: Request) -> None:
 _ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
-def accepts(request: Request, head: ResponseHead) -> bool:
-    """Whether a 101 response accepts this handshake (RFC 6455 section 4.1, items 2 to 4)."""
+def accepts(request: Request, head: ResponseHead, *, extensible: bool = True) -> bool:
+    """Whether a 101 response accepts this handshake (RFC 6455 section 4.1, items 2 to 5).
+
+    ``extensible``: the client's offer of extensions was forwarded, so the response may select some.
+    """
     key = request.headers["Sec-WebSocket-Key"].encode("ascii")
     digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
     connection = b",".join(head.values(b"connection")).lower().split(b",")
@@ -46,4 +49,5 @@ def accepts(request: Request, head: ResponseHead) -> bool:
         [value.lower() for value in head.values(b"upgrade")] == [b"websocket"]
         and b"upgrade" in [token.strip() for token in connection]
         and head.values(b"sec-websocket-accept") == [base64.b64encode(digest)]
+        and (extensible or not head.values(b"sec-websocket-extensions"))
     )

@@ -19,11 +19,13 @@ _ENDING = 30.0
 class Tap(Protocol):
     """Receives a copy of all relayed bytes, in order. Its methods must not raise.
 
-    ``ended`` is called once, when both connections are closed.
+    ``note`` describes what the proxy did with the last message of the client. ``ended`` is called
+    once, when both connections are closed.
     """
 
     def from_client(self, data: bytes) -> None: ...
     def from_provider(self, data: bytes) -> None: ...
+    def note(self, text: str) -> None: ...
     def ended(self) -> None: ...
 
 
@@ -49,13 +51,16 @@ class Relay:
         self._tap = tap
         self._timer: asyncio.TimerHandle | None = None
         self._graceful_close: GracefulClose | None = None
-        if tap is None:
-            self._client = _Side(self, client)
-            self._provider = _Side(self, provider)
-        else:
-            self._client = _TappedSide(self, client, tap.from_client)
-            self._provider = _TappedSide(self, provider, tap.from_provider)
+        self._client = self.new_side(client, from_client=True)
+        self._provider = self.new_side(provider, from_client=False)
         self._client.far, self._provider.far = self._provider, self._client
+
+    def new_side(self, transport: asyncio.Transport, *, from_client: bool) -> RelaySide:
+        """A side that forwards bytes as they are, copied to the tap if there is one."""
+        if self._tap is None:
+            return RelaySide(self, transport)
+        copy = self._tap.from_client if from_client else self._tap.from_provider
+        return _TappedSide(self, transport, copy)
 
     def start(self, *, from_client: bytes, from_provider: bytes) -> None:
         """Take over both transports and forward the bytes that were already read."""
@@ -83,7 +88,7 @@ class Relay:
         self._client.transport.abort()
         self._provider.transport.abort()
 
-    def side_lost(self, side: _Side, exc: Exception | None) -> None:
+    def side_lost(self, side: RelaySide, exc: Exception | None) -> None:
         """Close the other connection after the end of one, in the same manner."""
         if not side.far.lost:
             if exc is None:
@@ -104,7 +109,7 @@ class Relay:
             self._timer = self._loop.call_later(_ENDING, self.abort)
 
 
-class _Side(asyncio.Protocol):
+class RelaySide(asyncio.Protocol):
     """One of the two connections.
 
     moved   number of bytes received from it
@@ -118,7 +123,7 @@ class _Side(asyncio.Protocol):
     def __init__(self, relay: Relay, transport: asyncio.Transport) -> None:
         self._relay = relay
         self.transport = transport
-        self.far: _Side
+        self.far: RelaySide
         self.moved = 0
         self.full = False
         self.silent = False
@@ -163,7 +168,7 @@ class _Side(asyncio.Protocol):
         self._relay.side_lost(self, exc)
 
 
-class _TappedSide(_Side):
+class _TappedSide(RelaySide):
     """A side that copies received bytes to the tap."""
 
     __slots__ = ("_copy",)

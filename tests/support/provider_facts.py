@@ -25,8 +25,9 @@ TOKEN = "dummy-token-of-the-endpoint"
 JWT = "eyJhbGciOiJub25lIn0.eyJkdW1teS1jbGllbnQiOjF9."
 
 # What leaves: HTTP and WebSocket, by strategy. In braces a secret; "?" begins a query parameter,
-# "/" a path, "Basic" what is still to be encoded.
+# "/" a path, "Basic" what is still to be encoded; IN_MESSAGE nothing of the handshake.
 Sent = Mapping[str, tuple[str | None, str | None]]
+IN_MESSAGE = "message"
 BEARER = "Authorization: Bearer {api_key}"
 TOKEN_BEARER = "Authorization: Bearer {token}"
 HTTP_BEARER: Sent = {"api_key": (BEARER, None)}
@@ -58,6 +59,7 @@ SENT: dict[str, Sent] = {
     "deepseek": HTTP_BEARER,
     "demo": {"key": ("X-Demo-Key: {key}", "?demo_key={key}")},
     "discord": {"bot_token": ("Authorization: Bot {bot_token}", None)},
+    "discord-gateway": {"bot_token": (None, IN_MESSAGE)},
     "elevenlabs": {"api_key": both("xi-api-key: {api_key}")},
     "fireworks": HTTP_BEARER,
     "gemini": {"api_key": ("x-goog-api-key: {api_key}", "?key={api_key}")},
@@ -66,7 +68,7 @@ SENT: dict[str, Sent] = {
     "gladia": {"api_key": ("x-gladia-key: {api_key}", None)},
     "google-service-account": {"token": both(TOKEN_BEARER)},
     "groq": HTTP_BEARER,
-    "home-assistant": {"access_token": ("Authorization: Bearer {access_token}", None)},
+    "home-assistant": {"access_token": ("Authorization: Bearer {access_token}", IN_MESSAGE)},
     "huggingface": HTTP_BEARER,
     "huggingface-inference": HTTP_BEARER,
     "hume": {
@@ -78,7 +80,7 @@ SENT: dict[str, Sent] = {
         "api_key": both("Authorization: Basic {api_key}"),
     },
     "inworld-studio": {"api_key": ("Authorization: Basic {api_key}", None)},
-    "lmnt": {"api_key": ("X-API-Key: {api_key}", None)},
+    "lmnt": {"api_key": ("X-API-Key: {api_key}", IN_MESSAGE)},
     "mistral": BOTH_BEARER,
     "openai": BOTH_BEARER,
     "openrouter": HTTP_BEARER,
@@ -116,6 +118,43 @@ QUERY: dict[str, tuple[str, ...]] = {
     "hume": ("apiKey", "accessToken", "apikey"),
     "home-assistant": ("authSig", "token"),
     "speechmatics-rt": ("jwt",),
+}
+# First messages of WebSockets: of the provider, of the client, and what the provider gets of it.
+# KEY is the credential.
+MESSAGES: dict[str, tuple[tuple[str, str, str], ...]] = {
+    "camb-realtime": (
+        (
+            "",
+            '{"type":"session.update","session":{},"auth":{"api_key":"dummy-client"}}',
+            '{"type":"session.update","session":{}}',
+        ),
+    ),
+    "discord-gateway": (
+        (
+            '{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250}}',
+            '{"op":2,"d":{"token":"dummy-client","intents":0,"properties":{}}}',
+            '{"op":2,"d":{"token":"KEY","intents":0,"properties":{}}}',
+        ),
+        (
+            '{"t":null,"s":null,"op":10,"d":{"heartbeat_interval":41250}}',
+            '{"op":6,"d":{"seq":5,"session_id":"s","token":"dummy-client"}}',
+            '{"op":6,"d":{"seq":5,"session_id":"s","token":"KEY"}}',
+        ),
+    ),
+    "home-assistant": (
+        (
+            '{"type":"auth_required","ha_version":"2026.11.0"}',
+            '{"type": "auth", "access_token": "dummy-client"}',
+            '{"type":"auth","access_token":"KEY"}',
+        ),
+    ),
+    "lmnt": (
+        (
+            "",
+            '{"X-API-Key": "dummy-client", "voice": "leah", "speed": 1.0}',
+            '{"X-API-Key": "KEY", "voice": "leah", "speed": 1.0}',
+        ),
+    ),
 }
 # … and subprotocols: what is offered, and what of it passes.
 OFFERED: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {

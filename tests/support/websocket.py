@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import hashlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from http import HTTPStatus
@@ -15,6 +16,7 @@ from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
 from tests.support.keyrelay import (
+    RawClient,
     Running,
     keyrelay,
     static_route,
@@ -107,3 +109,13 @@ async def ended(running: Running) -> None:
     await until(
         lambda: not running.app._around.relays and running.app.exchange_log.recent, seconds=2
     )
+
+
+@asynccontextmanager
+async def pair() -> AsyncIterator[tuple[asyncio.Transport, RawClient]]:
+    """A transport, as of a connection that a relay takes over, and its peer."""
+    near, far = socket.socketpair()
+    transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=near)
+    async with RawClient(*await asyncio.open_connection(sock=far)) as peer:
+        yield transport, peer
+    transport.abort()

@@ -576,6 +576,9 @@ class Watcher:
     def from_provider(self, data: bytes) -> None:
         self.heard.append(("provider", data))
 
+    def note(self, text: str) -> None:
+        raise AssertionError("a session without a credential in its messages has no notes")
+
     def ended(self) -> None:
         self.ends += 1
 
