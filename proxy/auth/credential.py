@@ -105,6 +105,13 @@ class Credential(ABC):
         """
         return False
 
+    def on_refusal(self, injection: Injection) -> bool:
+        """Record that the provider rejected the credential; return whether another may be accepted.
+
+        ``on_response`` does the same for the status of a response.
+        """
+        return False
+
     def reset(self) -> None:  # noqa: B027  a static credential has no alternatives
         """Retry rejected credentials, the first one first: the cause may have been repaired."""
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import quote_from_bytes
 
+from proxy.auth.message_injection import message_placement
 from proxy.config.placement import (
     BasicPlacement,
     CookiePlacement,
@@ -17,9 +18,13 @@ from proxy.config.placement import (
     Placement,
     QueryPlacement,
 )
+from proxy.config.placement import (
+    MessagePlacement as MessageNode,
+)
 from proxy.config.template import Template, parse_template
 from proxy.http.abnf import FIELD_VALUE
 from proxy.secrets.redaction import SHORTEST, Redactor
+from proxy.websocket.message_rules import MessagePlacement
 
 # RFC 6265 section 4.1.1: characters allowed in a cookie value.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
@@ -39,7 +44,7 @@ def inject(
 
     Raises ValueError, without the value, if a value does not fit its placement.
     """
-    headers, query, path, cookies = b"", [], b"", []
+    headers, query, path, cookies, messages = b"", [], b"", [], []
     secrets: set[bytes] = set()
     for placement in placements:
         for template in placement.templates.values():
@@ -65,9 +70,12 @@ def inject(
                 if _COOKIE.fullmatch(value) is None:
                     raise ValueError(f"a value for the cookie {placement.cookie} cannot be in one")
                 cookies.append(b"%b=%b" % (placement.cookie.encode(), value))
+            case MessageNode():
+                messages.append(placement.message)
     if cookies:
         headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
-    return Injection(headers, b"&".join(query), path, Redactor(secrets))
+    message = message_placement(messages, values) if messages else None
+    return Injection(headers, b"&".join(query), path, Redactor(secrets), message=message)
 
 
 def _render(template: str, values: Mapping[str, bytes]) -> bytes:
@@ -133,6 +141,7 @@ class Injection:
     path      inserted between the upstream's base path and the rest; starts with ``/`` or is empty
     redactor  redacts the credential in responses
     proof     creates the proof for each request with the credential, None if it needs none
+    message   places the credential in the first messages of a WebSocket, None for none
     """
 
     headers: bytes = b""
@@ -140,6 +149,7 @@ class Injection:
     path: bytes = b""
     redactor: Redactor = field(default_factory=lambda: Redactor(()), compare=False)
     proof: RequestProof | None = None
+    message: MessagePlacement | None = None
 
     def __repr__(self) -> str:
         return "<injection>"

@@ -117,15 +117,19 @@ class RotatingCredential(Credential):
         return each * len(self._variants) - 1
 
     def on_response(self, injection: Injection, status: int) -> bool:
+        if self._rejected(status):
+            return self.on_refusal(injection)
         at = self._holder(injection)
-        if not self._rejected(status):
-            if at is not None:
-                if self._variants[at].credential.renewable:
-                    self._variants[at].credential.on_response(injection, status)
-                self._uses[at].served += 1
-                self._uses[at].last_served = self._clock.wall()
-            return False
-        if at is not None and at == self._at and self._current.on_response(injection, status):
+        if at is not None:
+            if self._variants[at].credential.renewable:
+                self._variants[at].credential.on_response(injection, status)
+            self._uses[at].served += 1
+            self._uses[at].last_served = self._clock.wall()
+        return False
+
+    def on_refusal(self, injection: Injection) -> bool:
+        at = self._holder(injection)
+        if at is not None and at == self._at and self._current.on_refusal(injection):
             return True  # a token; the same values may obtain another one
         if at is not None:
             self._count_refusal(at)

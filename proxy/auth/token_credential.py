@@ -104,17 +104,22 @@ class TokenCredential(Credential):
         return status in self._refused
 
     def on_response(self, injection: Injection, status: int) -> bool:
-        rendered = self._rendered
-        if rendered is None:
+        if self.rejects(status):
+            return self.on_refusal(injection)
+        if self._rendered is not None and self._is_current(injection):
+            self._cache.serve(self._rendered[0])
+        return False
+
+    def on_refusal(self, injection: Injection) -> bool:
+        if self._rendered is None:
             return False
-        current = injection is rendered[1] or injection is rendered[2]
-        if not self.rejects(status):
-            if current:
-                self._cache.serve(rendered[0])
-            return False
-        if current:
-            return self._cache.refuse(rendered[0])
+        if self._is_current(injection):
+            return self._cache.refuse(self._rendered[0])
         return True  # an older token: its successor is in use
+
+    def _is_current(self, injection: Injection) -> bool:
+        rendered = self._rendered
+        return rendered is not None and (injection is rendered[1] or injection is rendered[2])
 
     def reset(self) -> None:
         self._cache.reset()

@@ -14,6 +14,7 @@ from pydantic_core import ErrorDetails
 
 from proxy.config.document import Document, Path, Position, display_key
 from proxy.config.fields import Node
+from proxy.config.message_placement import MessageRefused, MessageSettings
 from proxy.config.placement import PLACEMENTS, TAG_PREFIX, BasicCredentials
 from proxy.config.route import RouteSettings, StrategySettings, Strip
 from proxy.config.secret import SecretSettings
@@ -141,7 +142,7 @@ def _message(
             "the placement has no target"
             if isinstance(value, dict)
             else f"expected a placement, got {_kind(value)}",
-            'write {header: NAME, value: "{api_key}"}; or basic:, query:, path:, cookie:',
+            'write {header: NAME, value: "{api_key}"}; or basic:, query:, path:, cookie:, message:',
         )
     if kind == "too_short":
         return "expected at least one, got none", "add one, or leave the key out"
@@ -226,6 +227,9 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
         return set(Strip.model_fields)
     if names[-1] == "basic":
         return set(BasicCredentials.model_fields)
+    if "message" in names:
+        refused = names[-1] == "refused"
+        return set((MessageRefused if refused else MessageSettings).model_fields)
     if names[-1].startswith(TAG_PREFIX):
         kind = PLACEMENTS[names[-1].removeprefix(TAG_PREFIX)]
         return set(kind.model_fields) | PLACEMENTS.keys()

@@ -1,4 +1,4 @@
-"""Settings of placements: header, Basic authorization, query parameter, path segment, cookie.
+"""Settings of placements: header, Basic authorization, query, path segment, cookie, message.
 
 ``auth.injection`` applies them. Imports neither aiohttp nor asyncio.
 """
@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, TypeAlias
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from proxy.config.fields import Node, is_framing
+from proxy.config.message_placement import MessageSettings
 from proxy.config.template import parse_template
 from proxy.errors import ConfigValueError
 from proxy.http.abnf import PATH_CHARS, TOKEN
@@ -98,7 +99,7 @@ class PlacementNode(Node, ABC):
         """The part of the request that only one placement of a strategy may set."""
 
     @property
-    def templates(self) -> dict[tuple[str, ...], str]:
+    def templates(self) -> dict[tuple[str | int, ...], str]:
         """The templates by their path below the placement in the YAML."""
         node: Any = self
         return {path: functools.reduce(getattr, path, node) for path in self.template_paths}
@@ -186,12 +187,35 @@ class CookiePlacement(PlacementNode):
         return f"cookie {self.cookie}"
 
 
+class MessagePlacement(PlacementNode):
+    """The credential is in one of the first messages of a WebSocket, a JSON text.
+
+    Such a WebSocket is not compressed. Only for providers that read it nowhere else.
+    """
+
+    message: MessageSettings = Field(
+        description='The message: `{set: /api_key, value: "{key}"}` for a member of the client\'s, '
+        "or `{send: {…}, after: {…}}` for one of keyrelay's own."
+    )
+
+    @property
+    def target(self) -> str:
+        if self.message.set is None:
+            return "message that is sent"
+        return f"member {self.message.set} of a message"
+
+    @property
+    def templates(self) -> dict[tuple[str | int, ...], str]:
+        return {("message", *path): text for path, text in self.message.templates.items()}
+
+
 PLACEMENTS: dict[str, type[PlacementNode]] = {
     "header": HeaderPlacement,
     "basic": BasicPlacement,
     "query": QueryPlacement,
     "path": PathPlacement,
     "cookie": CookiePlacement,
+    "message": MessagePlacement,
 }
 """The key that tells what kind a placement is, and its model."""
 
@@ -207,6 +231,7 @@ Placement: TypeAlias = Annotated[
     | Annotated[BasicPlacement, Tag(TAG_PREFIX + "basic")]
     | Annotated[QueryPlacement, Tag(TAG_PREFIX + "query")]
     | Annotated[PathPlacement, Tag(TAG_PREFIX + "path")]
-    | Annotated[CookiePlacement, Tag(TAG_PREFIX + "cookie")],
+    | Annotated[CookiePlacement, Tag(TAG_PREFIX + "cookie")]
+    | Annotated[MessagePlacement, Tag(TAG_PREFIX + "message")],
     Discriminator(_tag),
 ]

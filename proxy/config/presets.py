@@ -108,6 +108,7 @@ def merge(preset: RouteSettings | None, route: RouteSettings, name: str) -> Rout
         headers=tuple(dict.fromkeys(base.strip.headers + route.strip.headers)),
         query=tuple(dict.fromkeys(base.strip.query + route.strip.query)),
         subprotocols=tuple(dict.fromkeys(base.strip.subprotocols + route.strip.subprotocols)),
+        messages=tuple(dict.fromkeys(base.strip.messages + route.strip.messages)),
     )
     return base.model_copy(update=update)
 

@@ -26,7 +26,8 @@ from proxy.config.fields import (
     checked_by,
     listed,
 )
-from proxy.config.placement import PLACEMENTS, Placement
+from proxy.config.message_placement import check_messages, check_pointer
+from proxy.config.placement import PLACEMENTS, MessagePlacement, Placement
 from proxy.config.secret import AnySecret
 from proxy.config.template import parse_template
 from proxy.config.token import TokenSettings
@@ -49,7 +50,8 @@ _Pattern = Annotated[str, checked_by(check_pattern)]
 class StrategySettings(Node):
     """One way the provider authenticates: the credential, its placements, and the paths.
 
-    A strategy written as a placement applies to HTTP and WebSocket requests.
+    A strategy written as a placement applies to HTTP and WebSocket requests; one in a message, to
+    WebSockets.
     """
 
     name: Line | None = Field(
@@ -78,7 +80,8 @@ class StrategySettings(Node):
     )
     websocket: _Placements | None = Field(
         default=None,
-        description="Where the credential goes in a WebSocket handshake: one placement or a list. "
+        description="Where the credential goes in a WebSocket handshake, or in its first messages: "
+        "one placement or a list. "
         "Omitted: the strategy does not apply to WebSockets.",
     )
 
@@ -91,6 +94,8 @@ class StrategySettings(Node):
             return value  # both forms mixed: the placement's keys are reported as unknown
         own = {key: value[key] for key in ("name", "paths", "token", "refused") if key in value}
         placement = {key: one for key, one in value.items() if key not in own}
+        if "message" in placement:  # HTTP has none
+            return {**own, "websocket": placement}
         return {**own, "http": placement, "websocket": placement}
 
     @model_validator(mode="after")
@@ -100,6 +105,15 @@ class StrategySettings(Node):
                 "strategy has no placement",
                 'write http: {header: X-Api-Key, value: "{api_key}"}, and websocket: likewise',
             )
+        if any(isinstance(one, MessagePlacement) for one in self.http or ()):
+            raise ConfigValueError(
+                "only a WebSocket has messages", "write websocket: {message: {…}}"
+            )
+        messages = [
+            one.message for one in self.websocket or () if isinstance(one, MessagePlacement)
+        ]
+        if messages:
+            check_messages(messages)
         for placements in (self.http, self.websocket):
             if placements is None:
                 continue
@@ -155,6 +169,11 @@ class Strip(Node):
     )
     subprotocols: tuple[Line, ...] = Field(
         default=(), description="Prefixes of WebSocket subprotocols, such as `bearer_`."
+    )
+    messages: tuple[Annotated[str, checked_by(check_pointer)], ...] = Field(
+        default=(),
+        description="Members of a WebSocket client's first message, as JSON pointers such as "
+        "`/auth`; with a `message:` placement, of each one until the credential is placed.",
     )
 
 

@@ -16,7 +16,7 @@ from proxy.forwarding import failures
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
 from proxy.forwarding.inspection import capture_events, capture_session
-from proxy.forwarding.upgrade import SessionEnd, start_session, switching_response
+from proxy.forwarding.upgrade import Opening, SessionEnd, start_session, switching_response
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.framing import UNTIL_CLOSE
 from proxy.http.problem import as_refusal, body_too_large, unframed_response
@@ -332,7 +332,10 @@ class ProxyExchange:
         assert self._injection is not None
         try:
             rewriter = self._rewriter_for(head)
-            if not accepts(self._request, head):
+            opening = Opening.required(
+                self._match.route, self._record, self._credential, self._injection
+            )
+            if not accepts(self._request, head, extensible=opening is None):
                 raise failures.invalid_handshake()
         except UpstreamFailure as failure:
             connection.abort()
@@ -350,6 +353,7 @@ class ProxyExchange:
             SessionEnd(self._context, self._record, self._route_service.limits.leave),
             early=early,
             tap=capture_session(hub, self._record, head, redactor),
+            opening=opening,
         )
 
     # -- errors --------------------------------------------------------------------------------

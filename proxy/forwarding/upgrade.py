@@ -5,14 +5,21 @@ After the 101 response the connections belong to ``Relay``; the exchange is rele
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Sequence
 
+from proxy.auth.credential import Credential
+from proxy.auth.injection import Injection
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import ResponseRewriter
 from proxy.http.response import ResponseHead
 from proxy.observability.exchange_log import ExchangeRecord
+from proxy.routing.route import Route
 from proxy.server.connection import ClientConnection
 from proxy.upstream.connection import UpstreamConnection
+from proxy.websocket.first_messages import FirstMessages
+from proxy.websocket.message_rules import MessageRules
+from proxy.websocket.opening import OpeningRelay
 from proxy.websocket.relay import Relay, Tap
 
 
@@ -38,13 +45,87 @@ def start_session(
     *,
     early: bytes,
     tap: Tap | None,
+    opening: Opening | None = None,
 ) -> None:
-    """Splice the two connections. ``early`` are the bytes that arrived behind the 101 response."""
+    """Splice the two connections. ``early`` are the bytes that arrived behind the 101 response.
+
+    With ``opening`` the first messages are parsed before.
+    """
     from_client = client.take_early_bytes()
     client.detach()
-    relay = Relay(client.transport, connection.detach(), context.loop, ended, tap)
+    provider = connection.detach()
+    relay = (
+        Relay(client.transport, provider, context.loop, ended, tap)
+        if opening is None
+        else opening.relay(client.transport, provider, context.loop, ended, tap)
+    )
     context.relays.add(relay)
     relay.start(from_client=from_client, from_provider=early)
+
+
+class Opening:
+    """A session whose first messages are parsed, and what becomes of its credential.
+
+    Released once the credential has been placed, and accepted or refused.
+    """
+
+    __slots__ = ("_credential", "_injection", "_record", "_rules")
+
+    def __init__(
+        self,
+        rules: MessageRules,
+        record: ExchangeRecord,
+        credential: Credential,
+        injection: Injection,
+    ) -> None:
+        self._rules = rules
+        self._record = record
+        self._credential = credential
+        self._injection = injection
+
+    @classmethod
+    def required(
+        cls,
+        route: Route,
+        record: ExchangeRecord,
+        credential: Credential,
+        injection: Injection,
+    ) -> Opening | None:
+        """The opening of a session on this route; None if its messages need not be parsed."""
+        strip = route.rules.message_members
+        if injection.message is None and not strip:
+            return None
+        return cls(MessageRules(injection.message, strip), record, credential, injection)
+
+    def relay(
+        self,
+        client: asyncio.Transport,
+        provider: asyncio.Transport,
+        loop: asyncio.AbstractEventLoop,
+        ended: SessionEnd,
+        tap: Tap | None,
+    ) -> Relay:
+        """The relay that parses the first messages."""
+        messages = FirstMessages(self._rules, self._injection.redactor)
+        return OpeningRelay(
+            client,
+            provider,
+            loop,
+            ended,
+            tap,
+            messages=messages,
+            listener=self,
+            seconds=self._rules.seconds,
+        )
+
+    def on_failure(self, reason: str) -> None:
+        self._record.outcome = "no-credential-message"
+        self._record.log_detail = reason
+
+    def on_refusal(self, how: str) -> None:
+        self._record.outcome = "credential-refused"
+        self._record.log_detail = f"the provider refused the credential by {how}"
+        self._credential.on_refusal(self._injection)
 
 
 class SessionEnd:

@@ -7,7 +7,13 @@ from collections.abc import Iterator
 
 from proxy.auth.factory import build_strategies
 from proxy.auth.strategy import AuthContext
-from proxy.config.placement import HeaderPlacement, PathPlacement, Placement, QueryPlacement
+from proxy.config.placement import (
+    HeaderPlacement,
+    MessagePlacement,
+    PathPlacement,
+    Placement,
+    QueryPlacement,
+)
 from proxy.config.route import RouteSettings
 from proxy.config.template import parse_template
 from proxy.errors import SecretUnavailable
@@ -21,6 +27,7 @@ from proxy.http.headers import (
 from proxy.http.path_patterns import PatternSet
 from proxy.routing.route import RewriteRules, Route
 from proxy.routing.route_secrets import ResolvedSecrets
+from proxy.websocket.json_edit import parse_pointer
 
 
 def compile_route(
@@ -54,6 +61,9 @@ def compile_route(
     carriers.update(settings.strip.headers)
     if any(getattr(one.token, "dpop", None) is not None for one in settings.auth):
         carriers.add("DPoP")
+    if settings.strip.messages or any(isinstance(one, MessagePlacement) for one in placements):
+        # Messages that are parsed must not be compressed, nor extended in any other way.
+        carriers.add("Sec-WebSocket-Extensions")
     return Route(
         name=name,
         prefix=(settings.path or f"/{name}").encode("ascii"),
@@ -76,6 +86,7 @@ def compile_route(
             subprotocols=CREDENTIAL_SUBPROTOCOLS
             + tuple(prefix.lower().encode() for prefix in settings.strip.subprotocols),
             url_fields=URL_FIELDS | {field.lower().encode() for field in settings.url_fields},
+            message_members=tuple(map(parse_pointer, settings.strip.messages)),
         ),
         strategies=strategies,
         methods=frozenset(settings.methods),

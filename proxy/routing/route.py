@@ -14,6 +14,7 @@ from proxy.http.address import Origin
 from proxy.http.headers import URL_FIELDS
 from proxy.http.path_patterns import PatternSet
 from proxy.http.request import Request
+from proxy.websocket.json_edit import Pointer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,7 @@ class RewriteRules:
     dropped_query     decoded names of query parameters that are not forwarded
     subprotocols      lower-case prefixes of WebSocket subprotocols that may contain a key
     url_fields        lower-case names of response fields that hold URLs of the provider
+    message_members   members that are removed from a WebSocket client's first messages
     """
 
     host: bytes
@@ -115,3 +117,4 @@ class RewriteRules:
     dropped_query: frozenset[bytes]
     subprotocols: tuple[bytes, ...]
     url_fields: frozenset[bytes] = URL_FIELDS
+    message_members: tuple[Pointer, ...] = ()

@@ -436,7 +436,7 @@ def test_the_schema_explains_every_key() -> None:
     for part, body in parts.items():
         for name, value in body.get("properties", {}).items():
             assert "description" in value or "$ref" in value, f"{part}: {name}"
-    assert {"header", "basic", "query", "path", "cookie"} <= (
+    assert {"header", "basic", "query", "path", "cookie", "message"} <= (
         made["$defs"]["StrategySettings"]["properties"].keys()
     )
 
@@ -445,7 +445,8 @@ WORDS = st.sampled_from(
     [*Settings.model_fields, *RouteSettings.model_fields, "hume", "demo", "header", "value",
      "http", "env", "file", "basic", "username", "query", "key", "null", "*", "env:A", "{key}",
      "127.0.0.1:1", "https://a.example", "/v1/**", "GET /x", "http://[", "https://é", "\u0000",
-     "unix:/x", "-", "references", "origins", "subprotocols", "[key]", "placement:header"]
+     "unix:/x", "-", "references", "origins", "subprotocols", "[key]", "placement:header",
+     "message", "set", "send", "after", "when", "within", "refused"]
 )  # fmt: skip
 SCALARS = WORDS | st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 STRUCTURES = st.recursive(

@@ -11,6 +11,7 @@ from proxy.config.placement import (
     BasicPlacement,
     CookiePlacement,
     HeaderPlacement,
+    MessagePlacement,
     PathPlacement,
     QueryPlacement,
 )
@@ -38,20 +39,22 @@ def test_each_kind_of_placement_is_known_by_its_key() -> None:
     """The key that is there says what kind of placement it is."""
     made = strategy(
         {
-            "http": [
+            "websocket": [
                 {"header": "X-Key", "value": "{a}"},
                 {"basic": {"username": "{b}", "password": "x"}},
                 {"query": "key", "value": "{c}"},
                 {"path": "/bot{d}"},
                 {"cookie": "session", "value": "{e}"},
+                {"message": {"set": "/f", "value": "{f}"}},
             ]
         }
     )
     kinds = [HeaderPlacement, BasicPlacement, QueryPlacement, PathPlacement, CookiePlacement]
-    assert made.http is not None
-    assert [type(placement) for placement in made.http] == kinds == list(PLACEMENTS.values())
-    assert made.websocket is None
-    assert made.secret_names == {"a", "b", "c", "d", "e"}
+    kinds.append(MessagePlacement)
+    assert made.websocket is not None
+    assert [type(placement) for placement in made.websocket] == kinds == list(PLACEMENTS.values())
+    assert made.http is None
+    assert made.secret_names == {"a", "b", "c", "d", "e", "f"}
 
 
 def test_a_strategy_that_is_a_placement_serves_both() -> None:
@@ -60,6 +63,65 @@ def test_a_strategy_that_is_a_placement_serves_both() -> None:
     short = strategy({"name": "k", "paths": ["/v1/**"], **placement})
     long = strategy({"name": "k", "paths": ["/v1/**"], "http": placement, "websocket": [placement]})
     assert short == long
+
+
+def test_a_strategy_that_is_a_message_serves_websockets() -> None:
+    """HTTP requests have none, so the short form says websocket: alone."""
+    placement = {"message": {"send": {"a": {"b": ["{key}"]}}, "after": {"c": 1}}}
+    short = strategy(placement)
+    assert short == strategy({"websocket": placement})
+    assert short.secret_names == {"key"}
+
+
+SET: Any = {"set": "/a", "value": "{k}"}
+SEND: Any = {"send": {"a": "{k}"}, "after": {"b": 1}}
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ({}, "either set or sent"),
+        ({**SET, **SEND}, "either set or sent"),
+        ({"set": "/a"}, '"value" is missing'),
+        ({"send": {"a": "{k}"}}, '"after" is missing'),
+        ({"send": {"a": "{k}"}, "after": {}}, '"after" is missing'),
+        ({**SET, "after": {"b": 1}}, "other form"),
+        ({**SEND, "when": {}}, "other form"),
+        ({"set": "a", "value": "{k}"}, "JSON pointer"),
+        ({"set": "", "value": "{k}"}, "JSON pointer"),
+        ({"set": "/a~", "value": "{k}"}, "JSON pointer"),
+        ({"set": "/a", "value": "{k"}, "brace"),
+        ({"send": {"a": [{"b": "{k"}]}, "after": {"b": 1}}, "brace"),
+        ({"set": "/a", "value": "fixed"}, "no placement uses a secret"),
+        ({**SET, "within": 0}, "greater than or equal to 1"),
+        ({**SET, "refused": {"close": [1]}}, "greater than or equal to 1000"),
+    ],
+)
+def test_messages_that_cannot_work_are_refused(message: Any, expected: str) -> None:
+    """Neither form, both forms, and parts of them."""
+    assert expected in why(StrategySettings, {"websocket": {"message": message}})
+
+
+@pytest.mark.parametrize(
+    ("messages", "expected"),
+    [
+        ([SET, SET], "duplicate member /a of a message"),
+        ([SEND, {**SEND, "after": {"c": 1}}], "sends one message"),
+        ([SET, SEND], "sends one message"),
+        ([SET, {**SET, "set": "/a/b"}], "in another one"),
+        ([SET, {**SET, "set": "/b", "when": {"c": 1}}], "in two messages"),
+        ([SET, {**SET, "set": "/b", "within": 2}], "in two messages"),
+    ],
+)
+def test_messages_of_one_strategy(messages: list[Any], expected: str) -> None:
+    """Several members are set in one message; one message is sent."""
+    websocket = [{"message": one} for one in messages]
+    assert expected in why(StrategySettings, {"websocket": websocket})
+
+
+def test_http_requests_have_no_messages() -> None:
+    """The placement is refused where it could not be applied."""
+    assert "only a WebSocket" in why(StrategySettings, {"http": {"message": SET}})
 
 
 @pytest.mark.parametrize(

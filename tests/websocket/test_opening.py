@@ -1,0 +1,418 @@
+"""proxy.websocket.opening: sessions through keyrelay whose credential is in a message."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK
+
+from proxy.secrets.redaction import Redactor
+from proxy.websocket.first_messages import FirstMessages
+from proxy.websocket.frames import Opcode
+from proxy.websocket.message_rules import MessageRules
+from proxy.websocket.opening import OpeningRelay
+from proxy.websocket.relay import Relay, RelaySide
+from tests.emulators.in_band import Asking, FirstMessage, Gateway
+from tests.support.certificates import Authority
+from tests.support.keyrelay import (
+    SECRET,
+    RawClient,
+    Running,
+    both_loops,
+    keyrelay,
+    raw_provider,
+    read_head,
+    until,
+)
+from tests.support.messages import frames, pointers, send_rules, set_rules, text
+from tests.support.websocket import HANDSHAKE, MEBIBYTE, ended, pair, switching
+
+pytestmark = both_loops
+
+KEY = SECRET.decode()
+IN_FIRST = {"set": "/X-API-Key", "value": "{key}"}
+ASKED = {
+    "send": {"type": "auth", "access_token": "{key}"},
+    "after": {"type": "auth_required"},
+    "refused": {"message": {"type": "auth_invalid"}},
+}
+IN_GATEWAY = {
+    "set": "/d/token",
+    "value": "{key}",
+    "when": {"op": [2, 6]},
+    "within": 3,
+    "refused": {"close": [4004]},
+}
+
+
+def route(upstream: str, message: Any, **more: Any) -> dict[str, Any]:
+    """A route whose credential is in a message."""
+    return {
+        "upstream": upstream,
+        "spares": 0,
+        "secrets": {"key": "env:DUMMY_KEY"},
+        "auth": [{"name": "key", "websocket": {"message": message}}],
+        **more,
+    }
+
+
+def is_spliced(running: Running) -> bool:
+    """Whether the one open session is as one without parsers."""
+    (relay,) = running.app._around.relays
+    assert isinstance(relay, OpeningRelay)
+    sides = (relay._client, relay._provider)
+    return all(type(one) is RelaySide for one in sides) and relay._messages is None
+
+
+# -- the forms ---------------------------------------------------------------------------------
+
+
+async def test_the_key_in_the_first_message(dummy_key: bytes) -> None:
+    """The service gets the client's message with the real key, and then everything as it comes;
+    nothing of the parsers stays.
+    """
+    first = '{ "voice" : "ä", "X-API-Key":"dummy", "speed": 1.0 }'
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+    ):
+        async with running.websocket("/api/stream") as client:
+            await client.send(first)
+            for message in ("no JSON", b"\x00" * 100_000, "ü" * 50_000, ""):
+                await client.send(message)
+                assert await client.recv() == message
+            assert is_spliced(running)
+            await (await client.ping())
+            await client.close(3001, "done")
+        assert service.sessions[0][0] == first.replace("dummy", KEY)
+        await until(lambda: service.ends)
+        assert service.ends == [(3001, "done")]
+
+
+async def test_the_service_asks(dummy_key: bytes) -> None:
+    """Keyrelay sends the message, and the client's own one with a dummy does not arrive."""
+    async with (
+        Asking({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, ASKED)}) as running,
+        running.websocket("/api/websocket") as client,
+    ):
+        assert json.loads(await client.recv())["type"] == "auth_required"
+        await client.send('{"type": "auth", "access_token": "dummy"}')
+        assert json.loads(await client.recv())["type"] == "auth_ok"
+        await client.send('{"id":1}')
+        assert await client.recv() == '{"id":1}'
+        assert is_spliced(running)
+        assert service.sessions == [[f'{{"type":"auth","access_token":"{KEY}"}}', '{"id":1}']]
+
+
+@pytest.mark.parametrize("op", [2, 6])
+async def test_a_message_that_is_not_the_first(dummy_key: bytes, op: int) -> None:
+    """Heartbeats before it pass without the credential; both messages that need it get it."""
+    message = json.dumps({"op": op, "d": {"token": "dummy", "seq": 1}})
+    async with (
+        Gateway({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_GATEWAY)}) as running,
+        running.websocket("/api/?v=10") as client,
+    ):
+        await client.recv()
+        await client.send('{"op":1,"d":null}')
+        assert json.loads(await client.recv()) == {"op": 11}
+        await client.send(message)
+        assert json.loads(await client.recv())["t"] == "READY"
+        assert service.sessions[0] == ['{"op":1,"d":null}', message.replace("dummy", KEY)]
+
+
+async def test_a_key_in_the_handshake_and_one_in_a_message(dummy_key: bytes) -> None:
+    """Both placements of a strategy are used; two members of one message too."""
+    both: Any = [
+        {"header": "X-Api-Key", "value": "{key}"},
+        {"message": IN_FIRST},
+        {"message": {"set": "/team/key", "value": "t-{key}"}},
+    ]
+    async with FirstMessage({KEY}).running() as service:
+        settings = route(service.origin, IN_FIRST)
+        settings["auth"][0]["websocket"] = both
+        async with keyrelay({"api": settings}) as running:
+            headers = [("X-Api-Key", "dummy")]
+            async with running.websocket("/api/x", headers) as client:
+                await client.send("{}")
+                await client.send("1")
+                assert await client.recv() == "1"
+        assert service.handshakes[0].headers.get_all("X-Api-Key") == [KEY]
+        assert json.loads(service.sessions[0][0]) == {
+            "X-API-Key": KEY,
+            "team": {"key": f"t-{KEY}"},
+        }
+
+
+async def test_members_are_stripped_beside_a_key_in_the_handshake(dummy_key: bytes) -> None:
+    """``strip: {messages: …}`` alone: the first message has no dummy, binary ones pass."""
+    settings = route("", IN_FIRST, strip={"messages": ["/X-API-Key", "/auth"]})
+    settings["auth"][0]["websocket"] = {"header": "X-Api-Key", "value": "{key}"}
+    async with FirstMessage({""}).running() as service:
+        service.keys = {None}  # type: ignore[arg-type]
+        settings["upstream"] = service.origin
+        async with (
+            keyrelay({"api": settings}) as running,
+            running.websocket("/api/x") as client,
+        ):
+            await client.send('{"auth":{"k":"dummy"},"n":1,"X-API-Key":"dummy"}')
+            await client.send("1")
+            assert await client.recv() == "1"
+            assert is_spliced(running)
+        assert service.sessions[0][0] == '{"n":1}'
+
+
+async def test_over_tls(dummy_key: bytes, trusted: Authority) -> None:
+    """The connections are spliced within a read of TLS as well."""
+    async with (
+        Asking({KEY}).running(trusted.server("127.0.0.1")) as service,
+        keyrelay({"api": route(service.origin.replace("http", "https"), ASKED)}) as running,
+        running.websocket("/api/websocket") as client,
+    ):
+        await client.recv()
+        await client.send('{"type": "auth", "access_token": "dummy"}')
+        assert json.loads(await client.recv())["type"] == "auth_ok"
+        await client.send(bytes(MEBIBYTE))
+        assert await client.recv() == bytes(MEBIBYTE)
+        assert is_spliced(running)
+
+
+async def test_a_message_that_arrives_with_the_handshake(dummy_key: bytes) -> None:
+    """Bytes behind the handshake are parsed like any other."""
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE + text('{"X-API-Key":"dummy"}') + text("hi"))
+        assert b" 101 " in await client.head()
+        assert await client.exactly(4) == b"\x81\x02hi"
+        assert service.sessions[0] == [f'{{"X-API-Key":"{KEY}"}}', "hi"]
+
+
+# -- compression -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("strip", [True, False])
+async def test_no_compression_is_offered(dummy_key: bytes, strip: bool) -> None:
+    """To neither side, on a route whose messages are parsed."""
+    async with FirstMessage({KEY}).running() as service:
+        settings = route(service.origin, IN_FIRST)
+        if strip:
+            settings["auth"][0]["websocket"] = {"header": "X-Api-Key", "value": "{key}"}
+            settings["strip"] = {"messages": ["/auth"]}
+        async with (
+            keyrelay({"api": settings}) as running,
+            running.websocket("/api/x", compression="deflate") as client,
+        ):
+            assert client.protocol.extensions == []
+        assert "Sec-WebSocket-Extensions" not in service.handshakes[0].headers
+
+
+async def test_a_provider_that_compresses_unasked(dummy_key: bytes) -> None:
+    """Its handshake is invalid (RFC 6455 section 4.1, item 5): 502, and no session."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(
+            switching().replace(
+                b"\r\n\r\n", b"\r\nSec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
+            )
+        )
+        await reader.read()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": route(provider.url, IN_FIRST)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        status, _, _ = await client.answer()
+        assert status == 502
+
+
+# -- what goes wrong ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        ("dummy", "the message is no JSON"),
+        (b"{}", "a binary message arrived before the credential was placed"),
+        ("[1]", "the first message has no place for the credential"),
+        ("[" + " " * 65_536 + "]", "the message is longer than 64 KiB"),
+    ],
+)
+async def test_the_session_ends_with_a_reason(
+    dummy_key: bytes, message: str | bytes, reason: str
+) -> None:
+    """The client gets 1008 with it, the service 1001 and no message, the log the reason."""
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+    ):
+        async with running.websocket("/api/x") as client:
+            await client.send(message)
+            with pytest.raises(ConnectionClosedError) as closed:
+                await client.recv()
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, f"keyrelay: {reason}")
+        await ended(running)
+        await until(lambda: service.ends)
+        assert service.sessions == [[]]
+        assert service.ends == [(1001, "")]
+        await until(lambda: running.lines)
+        assert f"no-credential-message, {reason}" in running.lines[0]
+
+
+async def test_the_service_does_not_ask(dummy_key: bytes) -> None:
+    """The client gets 1011 behind the service's message, the service nothing but the end."""
+    async with (
+        Gateway({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, ASKED)}) as running,
+        running.websocket("/api/x") as client,
+    ):
+        assert "heartbeat" in str(await client.recv())
+        with pytest.raises(ConnectionClosedError) as closed:
+            await client.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1011
+        await until(lambda: service.ends)
+        assert service.sessions == [[]]
+
+
+async def test_a_client_that_leaves_before(dummy_key: bytes) -> None:
+    """The service gets its end, and no message; with a Close frame that one."""
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+    ):
+        async with running.websocket("/api/x") as client:
+            await client.close(1000, "never mind")
+        await ended(running)
+        async with await RawClient.to(running.port) as raw:
+            raw.send(HANDSHAKE + text('{"X-API-Key":')[:-2])
+            await raw.head()
+        await until(lambda: len(service.ends) == 2)
+        assert service.ends == [(1000, "never mind"), (1006, "")]
+        assert service.sessions == [[], []]
+
+
+async def test_two_fragments_and_an_impatient_ping(dummy_key: bytes) -> None:
+    """A ping within the first message is answered by the service before the message is complete."""
+    data = text('{"X-API-Key":', fin=False) + text(b"?", opcode=Opcode.PING)
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        for at in range(len(data)):
+            client.send(data[at : at + 1])
+            await asyncio.sleep(0)
+        assert await client.exactly(3) == b"\x8a\x01?"
+        client.send(text('"dummy"}', opcode=Opcode.CONTINUATION) + text("hi"))
+        assert await client.exactly(4) == b"\x81\x02hi"
+        assert service.sessions[0][0] == f'{{"X-API-Key":"{KEY}"}}'
+
+
+async def test_the_drain_ends_a_session_that_waits(dummy_key: bytes) -> None:
+    """Both sides get 1001, at a frame boundary; the client's incomplete message is not sent."""
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        client.send(text('{"X-API-Key":"dummy"}')[:-1])
+        await until(lambda: running.app._around.relays)
+        (relay,) = running.app._around.relays
+        relay.close_gracefully(5)
+        relay.close_gracefully(5)
+        assert await client.exactly(4) == b"\x88\x02\x03\xe9"
+        client.send(text(b"\x03\xe9", opcode=Opcode.CLOSE))
+        await until(lambda: service.ends)
+        assert (service.ends, service.sessions) == ([(1001, "")], [[]])
+
+
+async def test_the_drain_ends_a_session_that_has_begun(dummy_key: bytes) -> None:
+    """Also while the service's response is still parsed."""
+    async with (
+        FirstMessage({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
+        running.websocket("/api/x") as client,
+    ):
+        await client.send('{"X-API-Key":"dummy"}')
+        await until(lambda: service.sessions and service.sessions[0])
+        (relay,) = running.app._around.relays
+        assert not is_spliced(running)
+        relay.close_gracefully(5)
+        assert is_spliced(running)
+        with pytest.raises(ConnectionClosedOK) as closed:
+            await client.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
+        await until(lambda: service.ends)
+        assert service.ends == [(1001, "")]
+
+
+class Listener:
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.failures: list[str] = []
+
+    def on_failure(self, reason: str) -> None:
+        self.failures.append(reason)
+
+    def on_refusal(self, how: str) -> None:
+        raise AssertionError(how)
+
+
+@pytest.mark.parametrize(
+    ("rules", "code", "reason"),
+    [
+        (set_rules(), 1008, "no message for the credential arrived in time"),
+        (send_rules(), 1011, "the provider did not ask for the credential in time"),
+        (MessageRules(None, pointers("/auth")), 0, ""),
+    ],
+)
+async def test_time_runs_out(rules: MessageRules, code: int, reason: str) -> None:
+    """The client gets the code and reason; a route that only strips has no limit of time."""
+    loop = asyncio.get_running_loop()
+    listener, ends = Listener(), []
+    async with pair() as (client_transport, client), pair() as (provider_transport, provider):
+        relay = OpeningRelay(
+            client_transport,
+            provider_transport,
+            loop,
+            lambda _relay, sent, received: ends.append((sent, received)),
+            None,
+            messages=FirstMessages(rules, Redactor(())),
+            listener=listener,
+            seconds=0.02,
+        )
+        relay.start(from_client=b"", from_provider=b"")
+        if not code:
+            await client.nothing()
+            relay.abort()
+        else:
+            ((opcode, _, payload),) = frames(
+                await client.exactly(4 + len("keyrelay: ") + len(reason)), masked=False
+            )
+            assert opcode is Opcode.CLOSE
+            assert payload == code.to_bytes(2) + f"keyrelay: {reason}".encode()
+            assert frames(await provider.exactly(8), masked=True)[0][2] == b"\x03\xe9"
+            client.send(text(payload[:2], opcode=Opcode.CLOSE))
+            assert await client.rest() == b""
+            # The provider does not respond: it is disconnected, soon.
+            assert await provider.rest() == b""
+        await until(lambda: ends)
+        assert listener.failures == [reason] * bool(code)
+        assert isinstance(relay, Relay)
