@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from proxy.config.placement import BasicPlacement, HeaderPlacement, PathPlacement, QueryPlacement
+import json
+
+from proxy.config.placement import (
+    BasicPlacement,
+    HeaderPlacement,
+    MessagePlacement,
+    PathPlacement,
+    QueryPlacement,
+)
 from proxy.config.presets import presets
 from tests.support.provider_facts import NAMES, ROOT
 
@@ -17,6 +25,10 @@ def shown(placement: object) -> str:
             return f"`{placement.path}`"
         case BasicPlacement():
             return f"Basic `{placement.basic.username}:{placement.basic.password}`"
+        case MessagePlacement(message=message):
+            if message.set is None:
+                return f"message: `{json.dumps(message.send)}`"
+            return f"message: `{message.set}: {message.value}`"
     raise AssertionError(f"the catalogue has no word for {placement!r}")
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from proxy.auth.injection import Injection
 from proxy.auth.strategy import AuthContext
 from proxy.config.placement import HeaderPlacement, QueryPlacement
 from proxy.config.presets import ReadOnDemand, presets, read_preset
@@ -22,11 +23,17 @@ from proxy.http.path_patterns import PatternSet
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
+from proxy.websocket.first_messages import FirstMessages
+from proxy.websocket.message_rules import MessageRules
+from tests.support import messages as sample
+from tests.support.messages import texts
 from tests.support.provider_facts import (
     CALLS,
     FOLDER,
     FOREIGN,
+    IN_MESSAGE,
     JWT,
+    MESSAGES,
     NAMES,
     OFFERED,
     QUERY,
@@ -104,7 +111,7 @@ def expected(sent: str, upstream: str, path: str, kept: list[str], values: Any) 
         case _ if sent.startswith("Basic "):
             user, _, password = credential.removeprefix("Basic ").encode().partition(b":")
             lines.append(f"Authorization: {basic(user, password)}")
-        case _:
+        case _ if sent != IN_MESSAGE:
             lines.append(credential)
     head = [f"GET {base}{path}?{query} HTTP/1.1", f"Host: {origin.authority}", *lines]
     return "".join(f"{line}\r\n" for line in [*head, ""]).encode()
@@ -192,8 +199,23 @@ async def check_strategy(
         every = {**values, "token": TOKEN.encode()}
         assert outgoing.render(injection) == expected(sent, upstream, path, kept, every)
         assert outgoing.withheld_subprotocols == stayed
+        if websocket:
+            check_messages(name, injection, route, next(iter(values.values())))
         printed = (route, *route.strategies, settings, injection, outgoing, received)
         assert_silent(every.values(), *printed, found.credential.describe())
+
+
+def check_messages(name: str, injection: Injection, route: Route, key: bytes) -> None:
+    """The first messages arrive with the credential, or without the client's own."""
+    rules = MessageRules(injection.message, route.rules.message_members)
+    assert (name in MESSAGES) is bool(rules.placement or rules.strip)
+    for asked, own, sent in MESSAGES.get(name, ()):
+        messages = FirstMessages(rules, injection.redactor)
+        if asked:
+            messages.from_provider(sample.reply(asked))
+        messages.from_client(sample.text(own))
+        assert texts(messages.to_provider) == [sent.replace("KEY", key.decode())]
+        assert messages.client_done
 
 
 async def check_token(name: str, settings: RouteSettings, strategy: StrategySettings) -> None:
@@ -260,7 +282,7 @@ async def test_a_preset_conforms(name: str) -> None:
 def test_every_table_is_about_presets_that_ship() -> None:
     """None of the expectations above is idle because its provider has another name."""
     assert sorted(SENT) == NAMES
-    for table in (QUERY, OFFERED, minting(), CALLS, WITHOUT_UPSTREAM):
+    for table in (QUERY, OFFERED, MESSAGES, minting(), CALLS, WITHOUT_UPSTREAM):
         assert table.keys() <= SENT.keys()
     strategies = {(name, one.name) for name, kept in presets().items() for one in kept.auth}
     assert TOKENS.keys() <= strategies
