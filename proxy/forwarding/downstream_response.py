@@ -7,7 +7,7 @@ body.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from proxy.http.content_coding import decoder
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE, BodyFraming
@@ -27,6 +27,12 @@ LAST_CHUNK = b"0\r\n\r\n"
 # Maximum decoded size of one read in bytes. Error bodies are short; more is a decompression bomb.
 _MAX_DECODED = 4 * 1024 * 1024
 _DECODED_FIELDS = frozenset({b"content-encoding", b"content-length"})
+# The body in place of one that cannot be decoded: text that is JSON, for clients that parse errors.
+LEFT_OUT = (
+    b'{"error": {"type": "body-left-out", "message": "Keyrelay left this response\'s body out: it '
+    b"could not undo its content coding, and so not search it for the credential. The status is "
+    b"the provider's.\"}}\n"
+)
 
 
 def chunk(data: bytes) -> bytes:
@@ -98,6 +104,11 @@ class ResponseRewriter:
             redacted += page_fields(page, cache_control)
         self._head = b"HTTP/1.1 %d %b" % (head.code, redacted)
 
+    @property
+    def left_out(self) -> str:
+        """The content coding for which the body was left out, or its error; else empty."""
+        return "" if self._redactor is None else self._redactor.left_out
+
     def head(self, *more: bytes) -> bytes:
         """The head, with further field lines, each terminated by CRLF."""
         return b"".join((self._head, *more, b"\r\n"))
@@ -105,8 +116,8 @@ class ResponseRewriter:
     def part(self, data: bytes) -> bytes:
         """Rewrite a part of the body. The end of it may be held back until more arrives.
 
-        Raises ValueError if the content coding is malformed, or its decoded size exceeds
-        _MAX_DECODED.
+        Raises ValueError if the content coding is malformed behind what has been passed on, or its
+        decoded size exceeds _MAX_DECODED.
         """
         if self._redactor is not None:
             data = self._redactor.feed(data)
@@ -115,7 +126,7 @@ class ResponseRewriter:
     def end(self, data: bytes) -> bytes:
         """Rewrite the last part of the body. Raises ValueError as ``part`` does."""
         if self._redactor is not None:
-            data = self._redactor.feed(data) + self._redactor.finish()
+            data = self._redactor.last(data)
         return chunk(data) + LAST_CHUNK if self.framing is CHUNKED else data
 
 
@@ -132,27 +143,65 @@ def _framing(request: Request, *, bodiless: bool, length_known: bool) -> BodyFra
 class _BodyRedactor:
     """Redacts a credential in a body that may be compressed; the output is not compressed.
 
-    A body in an unsupported coding is dropped, because it cannot be redacted.
+    A body that cannot be decoded cannot be redacted, so ``left_out`` takes its place.
     """
 
-    __slots__ = ("_decoder", "_stream")
+    __slots__ = ("_decoder", "_emitted", "_stream", "left_out")
 
     def __init__(self, redactor: Redactor, coding: str) -> None:
         self._decoder = decoder(coding)
         self._stream = StreamRedactor(redactor)
+        self._emitted = False
+        self.left_out = "" if self._decoder is not None else f"unsupported ({_shown(coding)})"
 
     def feed(self, data: bytes) -> bytes:
+        """Redact a part. Raises ValueError if it is malformed behind what was returned before."""
+        output = self._decode(data)
+        self._emitted = self._emitted or bool(output)
+        return output
+
+    def last(self, data: bytes) -> bytes:
+        """Redact the last part. Raises ValueError as ``feed`` does."""
+        output = self._decode(data)
+        if self._decoder is not None:
+            try:
+                self._decoder.finish()
+            except ValueError as error:
+                self._leave_out(error)
+        return LEFT_OUT if self.left_out else output + self._stream.finish()
+
+    def _decode(self, data: bytes) -> bytes:
         if self._decoder is None:
             return b""
-        redacted, size = [], 0
-        for piece in self._decoder.feed(data):
-            size += len(piece)
-            if size > _MAX_DECODED:
-                raise ValueError("decoded body is too large")
-            redacted.append(self._stream.feed(piece))
-        return b"".join(redacted)
+        try:
+            return b"".join(map(self._stream.feed, _limited(self._decoder.feed(data))))
+        except BodyTooLarge:
+            raise
+        except ValueError as error:
+            self._leave_out(error)
+            return b""
 
-    def finish(self) -> bytes:
-        if self._decoder is not None:
-            self._decoder.finish()
-        return self._stream.finish()
+    def _leave_out(self, error: ValueError) -> None:
+        """Replace the body, unless a part of it has been passed on. Raises ``error`` then."""
+        if self._emitted:
+            raise error
+        self._decoder = None
+        self.left_out = f"malformed: {error}"
+
+
+class BodyTooLarge(ValueError):
+    """A body that decodes to more than _MAX_DECODED bytes per read."""
+
+
+def _limited(pieces: Iterator[bytes]) -> Iterator[bytes]:
+    size = 0
+    for piece in pieces:
+        size += len(piece)
+        if size > _MAX_DECODED:
+            raise BodyTooLarge("decoded body is too large")
+        yield piece
+
+
+def _shown(coding: str) -> str:
+    """A provider's text, for the log."""
+    return ascii(coding[:40])[1:-1]

@@ -283,6 +283,8 @@ class ProxyExchange:
             return None
 
     def _finish(self, data: bytes) -> None:
+        if self._rewriter is not None and self._rewriter.left_out:
+            self._record.log_detail = f"body left out: content coding {self._rewriter.left_out}"
         if data:
             self._client.write(data)
         self._end("")

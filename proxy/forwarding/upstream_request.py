@@ -8,8 +8,14 @@ the ``/`` that ends it.
 from __future__ import annotations
 
 from proxy.auth.injection import Injection
-from proxy.http.headers import request_fields, split_subprotocols, strip_query
-from proxy.http.request import Request
+from proxy.http.headers import (
+    USUAL_ENCODINGS,
+    request_fields,
+    split_subprotocols,
+    strip_query,
+    with_decodable_encodings,
+)
+from proxy.http.request import RawHeaders, Request
 from proxy.routing.route import RewriteRules
 
 
@@ -37,17 +43,20 @@ class UpstreamRequest:
             query = strip_query(query, rules.dropped_query) or None
         self._query = query
         self.withheld_subprotocols: list[bytes] = []
+        raw = request.raw_headers
+        accepted = request.headers.getall("Accept-Encoding", ())
+        if accepted and (len(accepted) > 1 or accepted[0] not in USUAL_ENCODINGS):
+            raw = with_decodable_encodings(raw)
         if request.websocket:
-            self._fields = self._handshake_fields(request, rules)
+            self._fields = self._handshake_fields(raw, rules)
         else:
-            self._fields = request_fields(request.raw_headers, rules.dropped_headers)
+            self._fields = request_fields(raw, rules.dropped_headers)
             if request.chunked:
                 self._fields += b"Transfer-Encoding: chunked\r\n"
         self._fields += added
 
-    def _handshake_fields(self, request: Request, rules: RewriteRules) -> bytes:
+    def _handshake_fields(self, raw: RawHeaders, rules: RewriteRules) -> bytes:
         """Field lines of a handshake: the client's key, version and extensions (RFC 6455 4.1)."""
-        raw = request.raw_headers
         # Dropped from other requests, in which it could only contain a key.
         dropped = rules.dropped_headers - {b"sec-websocket-protocol"}
         offered, self.withheld_subprotocols = split_subprotocols(raw, rules.subprotocols)

@@ -6,9 +6,19 @@ of bounded size, lazily.
 
 from __future__ import annotations
 
+import codecs
+import re
 import zlib
-from collections.abc import Iterator
-from typing import Final, Protocol, final
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Final, Protocol, final
+
+try:
+    from compression import zstd  # Python 3.14
+except ImportError:
+    try:
+        from backports import zstd
+    except ImportError:
+        zstd = None
 
 try:
     import brotli  # type: ignore[import-untyped]
@@ -16,6 +26,20 @@ except ImportError:
     brotli = None
 
 PIECE: Final = 65_536  # maximum size of a decoded piece in bytes
+
+# Codings of one body, one over another; more than two are a mistake or a bomb.
+_MAX_CODINGS = 4
+# Names that stand for no coding at all: of wrong or old fields, and of charsets.
+_NO_CODING = re.compile(
+    r"identity|none|binary|8bit|7bit|utf-?8|utf-?16(le|be)?|(us-?)?ascii|iso-?8859-?\d+|latin-?1"
+    r"|(windows|cp)-?125\d|shift[-_]?jis|euc-[a-z]+|gbk|gb2312|gb18030|big5|koi8-[ru]"
+    r"|aws-chunked|chunked"
+)
+# The shortest beginning (bytes) by which plain text is told from coded data.
+_RECOGNISABLE = 8
+_BINARY = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+# RFC 9659: what a zstd decoder for HTTP must support, and a bound for what it allocates (2^23).
+_ZSTD_WINDOW_LOG = 23
 
 _GZIP = 16 + zlib.MAX_WBITS
 _RAW = -zlib.MAX_WBITS
@@ -41,21 +65,53 @@ class Decoder(Protocol):
 def decoder(content_encoding: str) -> Decoder | None:
     """A decoder for the value of ``Content-Encoding``; None for an unsupported coding.
 
-    Supported are identity (also as an empty value), gzip, x-gzip, deflate and, with the package
-    brotli 1.2 or later, br. More than one coding is unsupported.
+    Supported are gzip, x-gzip, deflate, zstd and br, in any combination, each with its package:
+    brotli 1.2 or later for br, and before Python 3.14 backports.zstd for zstd. Names that are no
+    codings, such as ``none`` or a charset, count as identity. A body that is plain text despite
+    its coding is passed on unchanged; so a coding may be listed more often than it was applied.
     """
-    codings = [coding.strip().lower() for coding in content_encoding.split(",") if coding.strip()]
-    match codings:
-        case [] | ["identity"]:
-            return _Identity()
-        case ["gzip" | "x-gzip"]:
-            return _Gzip()
-        case ["deflate"]:
-            return _Deflate()
-        # Earlier versions of brotli cannot bound the size of their output.
-        case ["br"] if brotli is not None and hasattr(brotli.Decompressor, "can_accept_more_data"):
-            return _Brotli()
-    return None
+    codings = _codings(content_encoding)
+    if len(codings) > _MAX_CODINGS or not all(map(_can_decode, codings)):
+        return None
+    if not codings:
+        return _Identity()
+    decoders = [_MaybePlain(_DECODERS[coding]()) for coding in reversed(codings)]
+    return decoders[0] if len(decoders) == 1 else _Chain(decoders)
+
+
+def without_undecodable(accept_encoding: str) -> str:
+    """The value of ``Accept-Encoding`` without the codings that ``decoder`` does not support.
+
+    ``identity`` if none is left: without the field a server may use any (RFC 9110 section 12.5.3).
+    """
+    members = [member.strip() for member in accept_encoding.split(",") if member.strip()]
+    kept = [member for member in members if _may_accept(member)]
+    return accept_encoding if len(kept) == len(members) else ", ".join(kept) or "identity"
+
+
+def _codings(content_encoding: str) -> list[str]:
+    names = (name.strip().lower() for name in content_encoding.split(","))
+    return [name for name in names if name and not _NO_CODING.fullmatch(name)]
+
+
+def _can_decode(coding: str) -> bool:
+    match coding:
+        case "br":
+            # Earlier versions of brotli cannot bound the size of their output.
+            return brotli is not None and hasattr(brotli.Decompressor, "can_accept_more_data")
+        case "zstd":
+            return zstd is not None
+        case _:
+            return coding in _DECODERS
+
+
+def _may_accept(member: str) -> bool:
+    """Whether a member of ``Accept-Encoding`` asks for nothing that cannot be decoded."""
+    coding, _, weight = member.partition(";")
+    name = coding.strip().lower()
+    # Weight 0 excludes a coding (RFC 9110 section 12.4.2).
+    excluded = re.fullmatch(r"\s*[qQ]=0(\.0*)?\s*", weight) is not None
+    return excluded or name == "identity" or _can_decode(name)
 
 
 @final
@@ -175,5 +231,102 @@ class _Brotli:
             raise ValueError("brotli data is incomplete")
 
 
+@final
+class _Zstd:
+    """A sequence of frames (RFC 8878 section 3.1)."""
+
+    __slots__ = ("_frame",)
+
+    def __init__(self) -> None:
+        self._frame: Any = None
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        while data or self._frame is not None:
+            if self._frame is None:
+                self._frame = zstd.ZstdDecompressor(
+                    options={zstd.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+                )
+            try:
+                piece: bytes = self._frame.decompress(data, max_length=PIECE)
+            except zstd.ZstdError:
+                raise ValueError("zstd data is malformed") from None
+            data = b""
+            if piece:
+                yield piece
+            if self._frame.eof:
+                data, self._frame = self._frame.unused_data, None
+            elif self._frame.needs_input:
+                return
+
+    def finish(self) -> None:
+        if self._frame is not None:
+            raise ValueError("zstd data is incomplete")
+
+
+@final
+class _MaybePlain:
+    """Decodes, unless the body begins as plain text: some servers name a coding and apply none."""
+
+    __slots__ = ("_decoder", "_undecided")
+
+    def __init__(self, coded: Decoder) -> None:
+        self._decoder = coded
+        self._undecided = True
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        if self._undecided and data:
+            self._undecided = False
+            if _is_text(data[: 8 * _RECOGNISABLE]):
+                self._decoder = _Identity()
+        return self._decoder.feed(data)
+
+    def finish(self) -> None:
+        self._decoder.finish()
+
+
+@final
+class _Chain:
+    """Undoes several codings, the one applied last first (RFC 9110 section 8.4)."""
+
+    __slots__ = ("_decoders",)
+
+    def __init__(self, decoders: Sequence[Decoder]) -> None:
+        self._decoders = decoders
+
+    def feed(self, data: bytes) -> Iterator[bytes]:
+        pieces = self._decoders[0].feed(data)
+        for one in self._decoders[1:]:
+            pieces = _fed(one, pieces)
+        return pieces
+
+    def finish(self) -> None:
+        for one in self._decoders:
+            one.finish()
+
+
+def _fed(one: Decoder, pieces: Iterator[bytes]) -> Iterator[bytes]:
+    for piece in pieces:
+        yield from one.feed(piece)
+
+
+def _is_text(beginning: bytes) -> bool:
+    if len(beginning) < _RECOGNISABLE or _BINARY.search(beginning):
+        return False
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(beginning)
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
 def _cut(data: bytes) -> Iterator[bytes]:
     return (data[at : at + PIECE] for at in range(0, len(data), PIECE))
+
+
+_DECODERS: Final[Mapping[str, Callable[[], Decoder]]] = {
+    "gzip": _Gzip,
+    "x-gzip": _Gzip,
+    "deflate": _Deflate,
+    "zstd": _Zstd,
+    "br": _Brotli,
+}

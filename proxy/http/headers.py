@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from urllib.parse import unquote_to_bytes
 
+from proxy.http.content_coding import without_undecodable
 from proxy.http.request import RawHeaders
 from proxy.http.request_id import FIELD as REQUEST_ID
 
@@ -245,6 +246,36 @@ def _without_connection(
             named |= named_by_connection(value)
     # Connection must not remove Content-Length: it is framing.
     return rest, dropped | (named - _FRAMING)
+
+
+# Values of ``Accept-Encoding`` of common clients, without those that need a change.
+USUAL_ENCODINGS = frozenset(
+    value
+    for value in (
+        "identity",
+        "gzip",
+        "gzip, br",
+        "gzip, deflate",
+        "gzip, deflate, br",
+        "br, gzip, deflate",
+        "gzip, deflate, zstd",
+        "gzip, deflate, br, zstd",
+    )
+    if without_undecodable(value) == value
+)
+
+
+def with_decodable_encodings(raw: RawHeaders) -> RawHeaders:
+    """The fields without content codings in ``Accept-Encoding`` that cannot be undone.
+
+    An error in such a coding could not be searched for the credential.
+    """
+    return tuple(
+        (name, without_undecodable(value.decode("latin-1")).encode("latin-1"))
+        if name.lower() == b"accept-encoding"
+        else (name, value)
+        for name, value in raw
+    )
 
 
 def request_fields(raw: RawHeaders, dropped: frozenset[bytes]) -> bytes:

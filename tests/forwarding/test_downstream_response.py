@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import json
+import random
 import zlib
 
 import pytest
 
-from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
+from proxy.forwarding.downstream_response import LAST_CHUNK, LEFT_OUT, ResponseRewriter, chunk
 from proxy.http import parser as http_parser
 from proxy.http.framing import BodyFraming
 from proxy.http.request import Request
@@ -152,14 +154,14 @@ def test_a_compressed_error_is_redacted(coding: str, body: bytes) -> None:
 
 
 def test_several_codings_are_not_taken_for_one() -> None:
-    """A coding said on two lines is not passed on unread because the first line is harmless."""
+    """A coding said on two lines is undone, though the first line is harmless."""
     body = gzip.compress(SECRET)
     one = rewriter(
         answer(
             "400 Bad", "Content-Encoding: identity", "Content-Encoding: gzip", "Content-Length: 9"
         )
     )
-    assert one.end(body) == LAST_CHUNK
+    assert one.end(body) == chunk(b"*" * len(SECRET)) + LAST_CHUNK
 
 
 def test_a_credential_of_digits_does_not_redact_the_length() -> None:
@@ -170,10 +172,33 @@ def test_a_credential_of_digits_does_not_redact_the_length() -> None:
     assert SECRET not in head
 
 
-def test_what_cannot_be_decoded_is_left_out() -> None:
-    """Nobody knows what an error in an unknown coding holds, so its body does not cross."""
-    one = rewriter(answer("400 Bad", "Content-Encoding: zstd", "Content-Length: 8"))
-    assert one.end(b"whatever") == LAST_CHUNK
+@pytest.mark.parametrize(
+    ("coding", "body", "reason"),
+    [
+        ("dcb", b"whatever", "unsupported (dcb)"),
+        ("gzip", gzip.compress(SECRET)[:-9], "malformed: gzip data is incomplete"),
+        ("gzip", b"\x1f\x8b" + bytes(20), "malformed: compressed data is malformed"),
+        ("br, dcz", b"", "unsupported (br, dcz)"),
+    ],
+)
+def test_what_cannot_be_decoded_is_left_out(coding: str, body: bytes, reason: str) -> None:
+    """It cannot be searched for the credential, so a text that says so takes its place."""
+    one = rewriter(answer("400 Bad", f"Content-Encoding: {coding}", f"Content-Length: {len(body)}"))
+    assert one.head().startswith(b"HTTP/1.1 400 Bad\r\n")
+    out = one.end(body)
+    assert out == chunk(LEFT_OUT) + LAST_CHUNK
+    assert json.loads(LEFT_OUT)["error"]["type"] == "body-left-out"
+    assert one.left_out == reason
+
+
+def test_what_is_broken_behind_its_beginning_is_an_error() -> None:
+    """What has been passed on cannot be replaced any more."""
+    body = gzip.compress(random.Random(1).randbytes(100_000))
+    one = rewriter(answer("400 Bad", "Content-Encoding: gzip"))
+    assert one.part(body[:50_000])
+    with pytest.raises(ValueError, match="incomplete"):
+        one.end(b"")
+    assert one.left_out == ""
 
 
 def test_a_bomb_is_refused() -> None:

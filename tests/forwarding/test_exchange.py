@@ -664,6 +664,45 @@ async def test_coded_responses_stay_coded(dummy_key: bytes) -> None:
         assert await exchange(running.port, GET) == answer
 
 
+@pytest.mark.parametrize(
+    ("coding", "body", "detail"),
+    [
+        ("dcb", b"dummy", "body left out: content coding unsupported (dcb)"),
+        ("gzip", b"\x1f\x8b\x08broken", "body left out: content coding malformed"),
+    ],
+)
+async def test_an_error_whose_coding_cannot_be_undone(
+    dummy_key: bytes, coding: str, body: bytes, detail: str
+) -> None:
+    """The client gets the provider's status and a body that says what is missing; the log, too."""
+    answer = f"HTTP/1.1 429 Slow Down\r\nContent-Encoding: {coding}\r\nContent-Length: {len(body)}"
+    async with (
+        raw_provider(answering(answer.encode() + b"\r\n\r\n" + body)) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(GET)
+        assert (await client.head()).startswith(b"HTTP/1.1 429 Slow Down\r\n")
+        assert json.loads(await client.chunk())["error"]["type"] == "body-left-out"
+        assert await client.chunk() == b""
+        noted = running.app.exchange_log.recent[0]
+        assert (noted.status, noted.outcome) == (429, "")
+        assert noted.log_detail.startswith(detail)
+
+
+async def test_codings_that_cannot_be_undone_are_not_asked_for(dummy_key: bytes) -> None:
+    """The provider gets the client's list without them, on every line; the rest is unchanged."""
+    recording = Recording(OK)
+    fields = b"accept-Encoding: gzip, compress, br\r\nAccept-Encoding: dcz\r\nX-A: 1\r\n\r\n"
+    async with (
+        raw_provider(recording.serve) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+    ):
+        await exchange(running.port, b"GET /api" + HEAD + fields)
+    expected = b"accept-Encoding: gzip, br\r\nAccept-Encoding: identity\r\nX-A: 1\r\n"
+    assert expected in recording.requests[0][0]
+
+
 async def test_coded_requests_stay_coded(dummy_key: bytes) -> None:
     """Nor is anything unpacked on the way to the provider."""
     bomb = gzip.compress(bytes(MEBIBYTE), 9)

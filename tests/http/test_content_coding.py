@@ -16,7 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.http.content_coding import PIECE, Decoder, decoder
+from proxy.http.content_coding import PIECE, Decoder, decoder, without_undecodable
+
+if sys.version_info >= (3, 14):
+    from compression import zstd
+else:
+    from backports import zstd
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -31,6 +36,11 @@ def brotlied(data: bytes) -> bytes:
     return coded
 
 
+def zstandard(data: bytes) -> bytes:
+    coded: bytes = zstd.compress(data)
+    return coded
+
+
 # (value of Content-Encoding, what makes such a body)
 CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "identity": ("identity", bytes),
@@ -40,6 +50,10 @@ CODINGS: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "zlib": ("deflate", zlib.compress),
     "raw deflate": ("deflate", raw_deflate),
     "br": ("br", brotlied),
+    "zstd": ("zstd", zstandard),
+    "two": ("zstd, gzip", lambda data: gzip.compress(zstandard(data))),
+    "twice": ("gzip, gzip", lambda data: gzip.compress(gzip.compress(data))),
+    "charset": ("utf-8, gzip", gzip.compress),
 }
 COMPRESSED = [name for name in CODINGS if name not in {"identity", "none"}]
 
@@ -119,7 +133,7 @@ def test_a_body_that_is_not_coded_is_refused(name: str) -> None:
     """A wrong Content-Encoding is an error, not content."""
     one, _ = built(name)
     with pytest.raises(ValueError, match=r"malformed|continues"):
-        fed(one, b'{"error": "this is plain"}' * 20)
+        fed(one, b"\xff\xfe\0no coding" * 20)
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
@@ -171,12 +185,86 @@ def test_names_are_read_as_http_has_them(value: str) -> None:
     assert decoder(value) is not None
 
 
-@pytest.mark.parametrize(
-    "value", ["zstd", "compress", "gzip, br", "gzip, gzip", "identity, gzip", "aws-chunked", "*"]
-)
+@pytest.mark.parametrize("value", ["compress", "dcb", "*", "gzip, compress", "gzip, " * 5])
 def test_an_unsupported_coding_has_no_decoder(value: str) -> None:
-    """An unknown coding, or several, gives no decoder rather than a guess."""
+    """An unknown coding, also among others, or very many, give no decoder rather than a guess."""
     assert decoder(value) is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "none",
+        "identity, identity",
+        "UTF-8",
+        "iso-8859-1",
+        "utf8, identity",
+        "binary",
+        "aws-chunked",
+    ],
+)
+def test_what_is_no_coding_changes_nothing(value: str) -> None:
+    """Names that servers write into the field by mistake."""
+    one = decoder(value)
+    assert one is not None
+    assert fed(one, gzip.compress(b"dummy")) == gzip.compress(b"dummy")
+    one.finish()
+
+
+@pytest.mark.parametrize(
+    ("value", "encode"),
+    [
+        ("gzip, gzip", gzip.compress),
+        ("br, br", brotlied),
+        ("deflate,deflate", zlib.compress),
+        ("zstd, zstd, zstd", zstandard),
+    ],
+)
+def test_a_coding_listed_too_often(value: str, encode: Callable[[bytes], bytes]) -> None:
+    """A coding that two servers list, and one applied, is undone once."""
+    one = decoder(value)
+    assert one is not None
+    assert fed(one, encode(b'{"error": "dummy"}')) == b'{"error": "dummy"}'
+    one.finish()
+
+
+@pytest.mark.parametrize("name", COMPRESSED)
+def test_plain_text_stays_as_it_is(name: str) -> None:
+    """Error pages often keep the field of the body that they replace."""
+    one, _ = built(name)
+    text = '{"error": "größer"}'.encode() * 20
+    assert fed(one, text[:50], text[50:]) == text
+    one.finish()
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        ("gzip, deflate, br, zstd", "gzip, deflate, br, zstd"),
+        ("gzip,deflate;q=0.5", "gzip,deflate;q=0.5"),
+        ("gzip, compress, deflate, br", "gzip, deflate, br"),
+        ("dcb, dcz", "identity"),
+        ("*", "identity"),
+        ("gzip, *;q=0.1", "gzip"),
+        ("identity;q=1, *;q=0", "identity;q=1, *;q=0"),
+        ("", ""),
+    ],
+)
+def test_what_cannot_be_undone_is_not_asked_for(value: str, expected: str) -> None:
+    """Codings, and the wildcard that means any; what is excluded stays so."""
+    assert without_undecodable(value) == expected
+
+
+def test_without_packages_less_is_asked_for() -> None:
+    """What this installation cannot undo."""
+    code = (
+        "import sys; sys.modules['brotli'] = None\n"
+        "sys.modules['backports.zstd'] = sys.modules['compression'] = None\n"
+        "from proxy.http.content_coding import decoder, without_undecodable\n"
+        "assert without_undecodable('gzip, br, zstd') == 'gzip'\n"
+        "assert decoder('zstd') is None"
+    )
+    run_python(code)
 
 
 def test_without_brotli_there_is_no_br() -> None:
@@ -186,6 +274,11 @@ def test_without_brotli_there_is_no_br() -> None:
         "from proxy.http.content_coding import decoder\n"
         "assert decoder('br') is None and decoder('gzip') is not None"
     )
+    run_python(code)
+
+
+def run_python(code: str) -> None:
+    """Run a program in a process of its own; it may write nothing to stderr."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", code],
         cwd=ROOT,
