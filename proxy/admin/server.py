@@ -21,9 +21,6 @@ from proxy.admin import runtime_file
 from proxy.admin.access import AdminGuard
 from proxy.admin.connections import AdmissionProtocol, PeerRefusal
 from proxy.app import status
-from proxy.app.app import App
-from proxy.app.reload import Reloader
-from proxy.app.status import Reload
 from proxy.errors import KeyrelayError, Refusal
 from proxy.http.address import parse_listen
 from proxy.http.problem import PROBLEM, problem_document
@@ -62,10 +59,12 @@ _COULD_NOT: Final = "the admin listener could not answer a request"
 _TICKING: Final = frozenset({"at", "age_seconds", "renews_in_seconds"})
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+ReloadConfig = Callable[[], Awaitable[status.Reload]]
+"""Reloads the configuration, and returns its findings or changes."""
 
 
 class Administered(Protocol):
-    """What the admin listener reads: the running app, or the supervisor of several processes.
+    """What the admin listener shows: the running app.
 
     exchange_log   the exchanges of this process
     inspector_hub  publishes them as they happen
@@ -77,9 +76,6 @@ class Administered(Protocol):
     def inspector_hub(self) -> InspectorHub: ...
     async def snapshots(self) -> Sequence[dict[str, Any]]:
         """Return the snapshot of each process, at least one: see ``status.snapshot``."""
-
-    async def reload(self) -> status.Reload:
-        """Take the configuration anew. What was found or changed is in what it returns."""
 
 
 class Admin:
@@ -131,6 +127,7 @@ class Admin:
 
 async def start(
     app: Administered,
+    reload: ReloadConfig,
     text: str,
     *,
     warn: Callable[[str], object] = lambda _line: None,
@@ -138,6 +135,7 @@ async def start(
 ) -> Admin:
     """Open the admin listener at the address ``text``, which must be loopback or a unix socket.
 
+    ``reload`` is called for ``POST /api/reload``, never twice at a time.
     ``peer_refusal`` returns the refusal of a connection, None if its user is permitted.
 
     Raises KeyrelayError, with a remedy, if the address is unavailable. A cancelled start leaves
@@ -146,7 +144,7 @@ async def start(
     address = parse_listen(text)
     if address.exposed:
         raise KeyrelayError(f"the admin listener stays on this machine; {text} does not")
-    pages = _Pages(app, peer_refusal)
+    pages = _Pages(app, reload, peer_refusal)
     served = web.AppRunner(
         pages.application(),
         access_log=None,
@@ -179,9 +177,10 @@ async def start(
 class _Pages:
     """The request handlers. ``guard`` is set once the port is assigned, since it checks Host."""
 
-    def __init__(self, app: Administered, peer_refusal: PeerRefusal) -> None:
+    def __init__(self, app: Administered, reload: ReloadConfig, peer_refusal: PeerRefusal) -> None:
         self.guard: AdminGuard | None = None
         self._app = app
+        self._reload_config = reload
         self._peer_refusal = peer_refusal
         self._reloading = asyncio.Lock()
         self._files = {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
@@ -252,7 +251,7 @@ class _Pages:
     async def _reload(self, _request: web.Request) -> web.StreamResponse:
         """Reload. Status 409 if the configuration was rejected; the response has the findings."""
         async with self._reloading:
-            report = await self._app.reload()
+            report = await self._reload_config()
         return web.json_response(asdict(report), status=409 if report.findings else 200)
 
     async def _exchanges(self, _request: web.Request) -> web.StreamResponse:
@@ -359,27 +358,3 @@ def _problem(refusal: Refusal) -> web.Response:
         body=json.dumps(problem_document(refusal)).encode("ascii") + b"\n",
         headers={**dict(refusal.headers), "Content-Type": PROBLEM},
     )
-
-
-class Operating:
-    """An ``Administered``: one app and what keeps it on its configuration."""
-
-    def __init__(self, app: App, reloader: Reloader) -> None:
-        self._app = app
-        self._reloader = reloader
-
-    @property
-    def exchange_log(self) -> ExchangeLog:
-        return self._app.exchange_log
-
-    @property
-    def inspector_hub(self) -> InspectorHub:
-        return self._app.inspector_hub
-
-    async def snapshots(self) -> list[dict[str, Any]]:
-        """How every process is that serves."""
-        return await self._app.snapshots()
-
-    async def reload(self) -> Reload:
-        """As ``Reloader.reload``."""
-        return await self._reloader.reload()

@@ -218,7 +218,8 @@ async def _open_admin(app: App, reloader: Reloader, warn: Callable[[str], object
     from proxy.admin import server as admin  # loads a web server, which nothing else needs
 
     opened = await admin.start(
-        admin.Operating(app, reloader),
+        app,
+        reloader.reload,
         app.settings.admin.listen,
         warn=warn,
         peer_refusal=app.peer_refusal,

@@ -13,8 +13,7 @@ import aiohttp
 import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
-from proxy.admin import server as admin
-from tests.support.inspection import Hearing, Watched
+from tests.support.inspection import Hearing, Watched, start
 from tests.support.keyrelay import (
     SECRET,
     Running,
@@ -22,7 +21,7 @@ from tests.support.keyrelay import (
     both_loops,
     client,
     keyrelay,
-    raw_provider,
+    proxied,
     read_head,
     static_route,
     until,
@@ -40,7 +39,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dummy_key: bytes) -
 @asynccontextmanager
 async def inspecting(running: Running) -> AsyncIterator[tuple[aiohttp.ClientSession, Hearing]]:
     """Who asks the admin listener, and what its stream of events says."""
-    opened = await admin.start(Watched(running.app), "127.0.0.1:0")
+    opened = await start(Watched(running.app))
     token = opened.page_url.partition("#token=")[2]
     try:
         async with (
@@ -65,8 +64,7 @@ async def test_a_request() -> None:
     """It ends with its status, its times and its bytes; a key that the client put into path, query,
     headers and body is nowhere."""
     async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
+        proxied(answering(OK)) as (_, running),
         inspecting(running) as (_, heard),
         client() as session,
     ):
@@ -84,8 +82,7 @@ async def test_a_request() -> None:
 async def test_a_refused_request() -> None:
     """What keyrelay refused is told with the reason, its path masked as any other."""
     async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url, deny=["/no/**"])}) as running,
+        proxied(answering(OK), route={"deny": ["/no/**"]}) as (provider, running),
         inspecting(running) as (_, heard),
         client() as session,
     ):
@@ -115,8 +112,7 @@ async def test_events_while_they_pass() -> None:
         writer.close()
 
     async with (
-        raw_provider(events) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
+        proxied(events) as (_, running),
         inspecting(running) as (web, heard),
         client() as session,
         session.get(f"{running.url}/api/stream") as answer,

@@ -15,7 +15,6 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.admin import runtime_file
-from proxy.admin import server as admin
 from proxy.app.status import Reload
 from proxy.errors import KeyrelayError
 from tests.support.inspection import (
@@ -26,6 +25,7 @@ from tests.support.inspection import (
     frame,
     hearing,
     inspected,
+    start,
 )
 from tests.support.keyrelay import SECRET, RawClient, client, keyrelay, static_route, until
 
@@ -309,7 +309,7 @@ async def test_never_beyond_this_machine(dummy_key: bytes, text: str) -> None:
     """Not even with an inbound token."""
     async with keyrelay(ROUTES) as running:
         with pytest.raises(KeyrelayError, match="stays on this machine"):
-            await admin.start(Watched(running.app), text)
+            await start(Watched(running.app), text)
 
 
 async def test_an_address_in_use(dummy_key: bytes) -> None:
@@ -318,7 +318,7 @@ async def test_an_address_in_use(dummy_key: bytes) -> None:
         async with keyrelay(ROUTES) as running:
             port = taken.getsockname()[1]
             with pytest.raises(KeyrelayError, match=r"admin listener: .* in use .* --admin$"):
-                await admin.start(Watched(running.app), f"127.0.0.1:{port}")
+                await start(Watched(running.app), f"127.0.0.1:{port}")
     assert runtime_file.running() == []
 
 
@@ -380,7 +380,7 @@ async def test_a_failure_of_ours_is_said_by_its_type(
             raise LookupError("dummy-canary")
 
     warnings: list[str] = []
-    opened = await admin.start(Broken(running.watched.app), "127.0.0.1:0", warn=warnings.append)
+    opened = await start(Broken(running.watched.app), warn=warnings.append)
     broken = Inspected(running.watched, opened, warnings)
     status, _, text = await ask(broken, "/api/status?dummy-canary")
     assert status == 500
@@ -446,7 +446,7 @@ async def test_several_processes(running: Inspected, monkeypatch: pytest.MonkeyP
         async def snapshots(self) -> list[dict[str, Any]]:
             return [one, one]
 
-    two = await admin.start(Two(running.watched.app), "127.0.0.1:0")
+    two = await start(Two(running.watched.app))
     both = Inspected(running.watched, two, [])
     said = json.loads((await ask(both, "/api/status"))[2])
     assert len(said["pids"]) == 2

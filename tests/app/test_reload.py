@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,17 @@ from proxy.app.app import App
 from proxy.app.reload import Reloader
 from proxy.config import loader
 from proxy.config.settings import Settings
+from proxy.errors import ConfigError, Finding
 from tests.support.command import running as process
-from tests.support.keyrelay import RawClient, both_loops, client, exchange, static_route, until
+from tests.support.keyrelay import (
+    RawClient,
+    both_loops,
+    client,
+    exchange,
+    keyrelay,
+    static_route,
+    until,
+)
 from tests.support.reloading import (
     LOOK_SECONDS,
     Changing,
@@ -442,55 +451,56 @@ async def test_two_reloads_at_once(tmp_path: Path, key: Path) -> None:
 # -- what stays --------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def client_id(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DUMMY_CLIENT_ID", "dummy-id")
+
+
+@asynccontextmanager
+async def with_token(tmp_path: Path, key: Path) -> AsyncIterator[tuple[Changing, KeyedProvider]]:
+    """A route with the key itself, and one with a token that is obtained with it."""
+    async with keyed_provider(FIRST, clients=[FIRST]) as provider:
+        routes = {
+            "api": keyed_route(provider, f"file:{key}"),
+            "token": token_route(provider.url, f"file:{key}"),
+        }
+        async with changing(tmp_path, routes) as running:
+            yield running, provider
+
+
 @both_loops
-async def test_where_nothing_is_different(
-    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_where_nothing_is_different(tmp_path: Path, key: Path, client_id: None) -> None:
     """Services, pools, connections and tokens are the very same; nothing is said."""
-    monkeypatch.setenv("DUMMY_CLIENT_ID", "dummy-id")
-    async with keyed_provider(FIRST, clients=[FIRST]) as provider:
-        routes = {
-            "api": keyed_route(provider, f"file:{key}"),
-            "token": token_route(provider.url, f"file:{key}"),
-        }
-        async with changing(tmp_path, routes) as running:
-            for route in routes:
+    async with with_token(tmp_path, key) as (running, provider):
+        for route in ("api", "token"):
+            assert await status(running, route) == 200
+        route_services, pools = running.app._services.in_force, running.app.pools
+        counts = {name: pool.counts.dialled for name, pool in pools.items()}
+        for _ in range(3):
+            put(key, FIRST)
+            running.write()
+            assert (await running.reload()).changed == ()
+            for route in ("api", "token"):
                 assert await status(running, route) == 200
-            route_services, pools = running.app._services.in_force, running.app.pools
-            counts = {name: pool.counts.dialled for name, pool in pools.items()}
-            for _ in range(3):
-                put(key, FIRST)
-                running.write()
-                assert (await running.reload()).changed == ()
-                for route in routes:
-                    assert await status(running, route) == 200
-            assert running.app._services.in_force == route_services
-            assert running.app.pools == pools
-            assert {name: pool.counts.dialled for name, pool in pools.items()} == counts
-            assert provider.fetched == [FIRST]
-            assert running.said == []
-            assert running.app.reloads.count == 3
+        assert running.app._services.in_force == route_services
+        assert running.app.pools == pools
+        assert {name: pool.counts.dialled for name, pool in pools.items()} == counts
+        assert provider.fetched == [FIRST]
+        assert running.said == []
+        assert running.app.reloads.count == 3
 
 
-async def test_one_route_is_different(
-    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_one_route_is_different(tmp_path: Path, key: Path, client_id: None) -> None:
     """The others keep everything, their tokens among it."""
-    monkeypatch.setenv("DUMMY_CLIENT_ID", "dummy-id")
-    async with keyed_provider(FIRST, clients=[FIRST]) as provider:
-        routes = {
-            "api": keyed_route(provider, f"file:{key}"),
-            "token": token_route(provider.url, f"file:{key}"),
-        }
-        async with changing(tmp_path, routes) as running:
-            assert await status(running, "token") == 200
-            before = running.app._services.in_force
-            await running.change(api=keyed_route(provider, f"file:{key}", methods=["GET"]))
-            after = running.app._services.in_force
-            assert after["token"] is before["token"]
-            assert after["api"] is not before["api"]
-            assert await status(running, "token") == 200
-            assert provider.fetched == [FIRST]
+    async with with_token(tmp_path, key) as (running, provider):
+        assert await status(running, "token") == 200
+        before = running.app._services.in_force
+        await running.change(api=keyed_route(provider, f"file:{key}", methods=["GET"]))
+        after = running.app._services.in_force
+        assert after["token"] is before["token"]
+        assert after["api"] is not before["api"]
+        assert await status(running, "token") == 200
+        assert provider.fetched == [FIRST]
 
 
 async def test_bounds_go_on_counting(tmp_path: Path, key: Path) -> None:
@@ -760,3 +770,39 @@ async def test_a_hangup_reloads(tmp_path: Path, key: Path) -> None:
             assert provider.keys[-1] == SECOND
             running.signal(signal.SIGTERM)
             assert await running.ended() == 0
+
+
+async def test_a_snapshot_holds_what_a_reload_came_to(dummy_key: bytes) -> None:
+    """The one process of the app, its requests, and the changes or findings of each reload."""
+    async with keyrelay({"api": static_route("https://api.example.com")}) as running:
+        app = running.app
+        current = app.settings
+        answers: Iterator[Settings | ConfigError] = iter(
+            [
+                current,
+                current.model_copy(update={"keepalive_seconds": 7}),
+                ConfigError([Finding("routes.yaml", 1, 2, "no")]),
+            ]
+        )
+
+        def load() -> Settings:
+            answer = next(answers)
+            if isinstance(answer, ConfigError):
+                raise answer
+            return answer
+
+        def files(_settings: Settings) -> list[Path]:
+            return []
+
+        said: list[str] = []
+        reloader = Reloader(app, load, files, said.append)
+        await exchange(running.port, b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        [snapshot] = await app.snapshots()
+        assert snapshot["pids"] == [os.getpid()]
+        assert snapshot["tally"]["-"]["requests"] == {"GET": {"404": 1}}
+        assert (await reloader.reload()).changed == ()
+        assert (await reloader.reload()).changed == ("general settings are different",)
+        assert (await reloader.reload()).findings == ("routes.yaml:1:2: no",)
+        [snapshot] = await app.snapshots()
+        assert (snapshot["reloads"]["count"], snapshot["reloads"]["failed"]) == (2, 1)
+        assert snapshot["reloads"]["last"]["findings"] == ("routes.yaml:1:2: no",)

@@ -91,6 +91,11 @@ class Inspected:
         return self.admin.page_url.partition("#token=")[2]
 
 
+async def start(watched: Watched, listen: str = "127.0.0.1:0", **more: Any) -> admin.Admin:
+    """The admin listener of it, to be closed by the caller."""
+    return await admin.start(watched, watched.reload, listen, **more)
+
+
 @asynccontextmanager
 async def inspected(
     routes: dict[str, Any],
@@ -101,7 +106,7 @@ async def inspected(
     async with preset_keyrelay(routes, **settings) as running:
         watched = Watched(running.app)
         warnings: list[str] = []
-        opened = await admin.start(watched, listen, warn=warnings.append, peer_refusal=peer_refusal)
+        opened = await start(watched, listen, warn=warnings.append, peer_refusal=peer_refusal)
         try:
             yield Inspected(watched, opened, warnings)
         finally:
