@@ -34,7 +34,7 @@ class AdmissionProtocol(asyncio.Protocol):
                 503,
                 "too-many-connections",
                 f"The admin listener keeps {MOST_CONNECTIONS} connections at a time.",
-                "Try again, or close those that nobody uses.",
+                "Try again, or close unused ones.",
                 headers=(("Retry-After", "1"),),
             )
         if refusal is not None:

@@ -10,7 +10,7 @@ export class Detail {
   #box;
   #actions;
   #facts;
-  #talk = null;
+  #messages = null;
   #more = null;
   #last = 0;
   number = null;
@@ -20,10 +20,10 @@ export class Detail {
     this.#actions = actions;
   }
 
-  // Shows the exchange at once; its messages follow with `tell`.
+  // Shows the exchange at once; its messages follow with `showMessages`.
   open(one) {
     this.number = one.number;
-    this.#talk = null;
+    this.#messages = null;
     this.#last = 0;
     this.#facts = element("dl", { className: "facts" });
     this.#more = element("div", { className: "more" });
@@ -59,46 +59,46 @@ export class Detail {
       ["Received", one.open && one.kind === "websocket" ? "" : size(one.received)],
       ["Request", one.request_id],
     ];
-    const said = facts.filter(([, value]) => value !== "");
-    this.#facts.replaceChildren(...said.flatMap(([name, value]) => [
+    const filled = facts.filter(([, value]) => value !== "");
+    this.#facts.replaceChildren(...filled.flatMap(([name, value]) => [
       element("dt", { textContent: name }),
       element("dd", {}, value),
     ]));
-    if (this.#talk === null && this.#more.childElementCount === 0 && one.kind === "http") {
+    if (this.#messages === null && this.#more.childElementCount === 0 && one.kind === "http") {
       this.#explain("Headers and bodies are never recorded.");
     }
   }
 
   // The messages captured so far; null if no inspector was open when it began.
-  tell(one, conversation) {
+  showMessages(one, conversation) {
     if (conversation) {
       this.#begin(conversation.dropped);
-      for (const said of conversation.messages) this.hear(said);
+      for (const message of conversation.messages) this.append(message);
     } else if (one.kind === "websocket" && one.status === 101) {
-      this.#explain("It was opened before anybody watched, so where its messages begin is not known: only its bytes are counted.");
+      this.#explain("Opened while no inspector was: the boundaries of its messages are unknown, so only its bytes are counted.");
     } else {
       this.#explain("Headers and bodies are never recorded.");
     }
   }
 
-  hear(said) {
-    if (said.place <= this.#last) return;
-    if (this.#talk === null) this.#begin(0);
-    this.#last = said.place;
+  append(message) {
+    if (message.place <= this.#last) return;
+    if (this.#messages === null) this.#begin(0);
+    this.#last = message.place;
     const below = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < 60;
-    this.#talk.append(line(said));
-    while (this.#talk.childElementCount > KEPT) this.#talk.firstElementChild.remove();
-    const earlier = said.place - this.#talk.childElementCount;
-    this.#more.querySelector(".talk-count").textContent =
-      `${said.place}${earlier > 0 ? `, the last ${this.#talk.childElementCount} of them here` : ""}`;
+    this.#messages.append(line(message));
+    while (this.#messages.childElementCount > KEPT) this.#messages.firstElementChild.remove();
+    const earlier = message.place - this.#messages.childElementCount;
+    this.#more.querySelector(".message-count").textContent =
+      `${message.place}${earlier > 0 ? `, the last ${this.#messages.childElementCount} of them here` : ""}`;
     if (below) this.#box.scrollTop = this.#box.scrollHeight;
   }
 
   #begin() {
-    this.#talk = element("div", { className: "talk", role: "log", "aria-label": "Messages" });
-    const head = element("div", { className: "talk-head" },
-      element("h3", { textContent: "Messages" }), element("span", { className: "talk-count quiet", textContent: "none yet" }));
-    this.#more.replaceChildren(head, this.#talk);
+    this.#messages = element("div", { className: "messages", role: "log", "aria-label": "Messages" });
+    const head = element("div", { className: "messages-head" },
+      element("h3", { textContent: "Messages" }), element("span", { className: "message-count quiet", textContent: "none yet" }));
+    this.#more.replaceChildren(head, this.#messages);
   }
 
   #explain(text) {
@@ -106,14 +106,14 @@ export class Detail {
   }
 }
 
-function line(said) {
-  const control = ["ping", "pong", "close"].includes(said.kind);
-  const meta = [clock(said.at, true)];
-  if (said.kind === "note") meta.length = 0;
-  else if (!control) meta.push(said.kind === "binary" ? `${size(said.size)} binary` : size(said.size));
-  const text = `${control ? `${said.kind} ` : ""}${said.text}${said.cut ? " …" : ""}`;
-  return element("div", { className: `said from-${said.sender}${control ? " control" : ""}` },
-    element("span", { className: "arrow", textContent: ARROWS[said.sender], title: `from the ${said.sender}` }),
+function line(message) {
+  const control = ["ping", "pong", "close"].includes(message.kind);
+  const meta = [clock(message.at, true)];
+  if (message.kind === "note") meta.length = 0;
+  else if (!control) meta.push(message.kind === "binary" ? `${size(message.size)} binary` : size(message.size));
+  const text = `${control ? `${message.kind} ` : ""}${message.text}${message.cut ? " …" : ""}`;
+  return element("div", { className: `message from-${message.sender}${control ? " control" : ""}` },
+    element("span", { className: "arrow", textContent: ARROWS[message.sender], title: `from the ${message.sender}` }),
     element("pre", { textContent: text }),
     element("span", { className: "meta", textContent: meta.join("  ") }));
 }

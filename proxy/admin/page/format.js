@@ -1,4 +1,4 @@
-// Values as a person reads them, and elements. Data becomes text, never markup.
+// Formatted values, and elements. Data becomes text, never markup.
 
 export function element(tag, properties = {}, ...children) {
   const made = document.createElement(tag);

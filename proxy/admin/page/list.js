@@ -85,7 +85,7 @@ export class List {
     for (const cell of cells.slice(5)) cell.classList.add("number");
     const node = element("div", { role: "row" }, ...cells);
     this.#space.append(node);
-    return { node, cells, texts: new Array(CELLS.length).fill(""), look: "" };
+    return { node, cells, texts: new Array(CELLS.length).fill("") };
   }
 
   #fill(row, one, place, height, now) {
@@ -104,8 +104,8 @@ export class List {
     texts.forEach((text, index) => {
       if (row.texts[index] !== text) row.cells[index].textContent = row.texts[index] = text;
     });
-    const look = `row kind-${one.kind}${one.open ? " live" : ""}`;
-    if (node.className !== look) node.className = look;
+    const className = `row kind-${one.kind}${one.open ? " live" : ""}`;
+    if (node.className !== className) node.className = className;
     const mark = `status tone-${tone(one)}`;
     if (row.cells[4].className !== mark) row.cells[4].className = mark;
     const chosen = String(one.number === this.#selected);

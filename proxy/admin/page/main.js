@@ -5,15 +5,15 @@ import { parse } from "./filter.js";
 import { curl } from "./format.js";
 import { List } from "./list.js";
 import { Routes } from "./routes.js";
-import { ask, listen, Refused, takeToken } from "./stream.js";
+import { listen, Refused, request, takeToken } from "./stream.js";
 
 // Exchanges in this page; older ones go.
 const KEPT = 2000;
 const AGAIN_MS = 1500;
 
 const $ = (id) => document.getElementById(id);
-const known = new Map();
-let order = []; // numbers of the known exchanges, ascending
+const byNumber = new Map();
+let order = []; // numbers of the exchanges, ascending
 let clearedTo = 0;
 let frozen = null; // what is shown while paused
 let arrivedMeanwhile = 0;
@@ -26,10 +26,10 @@ const list = new List($("list"), $("space"), (number) => { select(number); openD
 const detail = new Detail($("detail"), { copy: () => copy(), close: () => closeDetail() });
 const routes = new Routes($("routes"), () => reload());
 
-// -- known exchanges ------------------------------------------------------------------------------
+// -- exchanges ------------------------------------------------------------------------------------
 
 function take(one) {
-  const before = known.get(one.number);
+  const before = byNumber.get(one.number);
   if (!before) {
     if (one.number <= clearedTo) return;
     if (!order.length || one.number > order.at(-1)) order.push(one.number);
@@ -40,38 +40,38 @@ function take(one) {
   }
   // Its messages reveal a server-sent event stream before the record of the exchange does.
   if (before && before.kind === "sse" && one.kind === "http") one.kind = "sse";
-  known.set(one.number, one);
+  byNumber.set(one.number, one);
   if (order.length > KEPT * 1.1) forget(order.length - KEPT);
   if (one.number === detail.number) detail.update(one);
 }
 
 function forget(count) {
-  for (const number of order.splice(0, count)) known.delete(number);
+  for (const number of order.splice(0, count)) byNumber.delete(number);
 }
 
 function newestFirst() {
-  return order.slice(-KEPT).reverse().map((number) => known.get(number));
+  return order.slice(-KEPT).reverse().map((number) => byNumber.get(number));
 }
 
-function heard(name, said) {
-  if (name === "exchanges") said.exchanges.forEach(take);
-  else if (name === "status") showStatus(said);
-  else if (name === "message") message(said);
-  else if (name === "gap") resync(said.lost);
-  else take(said);
+function apply(name, data) {
+  if (name === "exchanges") data.exchanges.forEach(take);
+  else if (name === "status") showStatus(data);
+  else if (name === "message") addMessage(data);
+  else if (name === "gap") resync(data.lost);
+  else take(data);
   drawSoon();
 }
 
-function message(said) {
-  const one = known.get(said.number);
-  if (one && one.kind !== said.conversation) take({ ...one, kind: said.conversation });
-  if (said.number === detail.number) detail.hear(said);
+function addMessage(message) {
+  const one = byNumber.get(message.number);
+  if (one && one.kind !== message.conversation) take({ ...one, kind: message.conversation });
+  if (message.number === detail.number) detail.append(message);
 }
 
 async function resync(lost) {
   toast(`${lost} events came too fast for this page and were left out.`);
   try {
-    const { exchanges } = await (await ask("/api/exchanges")).json();
+    const { exchanges } = await (await request("/api/exchanges")).json();
     exchanges.forEach(take);
   } catch (error) {
     return toast(error.message);
@@ -80,7 +80,7 @@ async function resync(lost) {
   drawSoon();
 }
 
-// -- what is seen ---------------------------------------------------------------------------------
+// -- drawing --------------------------------------------------------------------------------------
 
 function drawSoon() {
   if (drawing) return;
@@ -102,19 +102,19 @@ function draw() {
 function showEmpty(empty, filtered) {
   const url = status?.listeners.find((one) => one.route === null)?.url;
   const text = filtered ? "Nothing matches the filter."
-    : status?.pids.length > 1 ? "Several processes serve, and none of them tells of its requests here. Run one (workers: 1) to watch."
+    : status?.pids.length > 1 ? "Several processes serve, and their requests are not shown here. Run one (workers: 1) to inspect them."
     : url ? `Waiting for the first request to ${url}` : "Waiting for the first request.";
   if (empty.textContent !== text) empty.textContent = text;
 }
 
-function showStatus(said) {
-  status = said;
-  $("version").textContent = said.version;
-  const unready = Object.values(said.routes).filter((route) => route.unready).length;
+function showStatus(current) {
+  status = current;
+  $("version").textContent = current.version;
+  const unready = Object.values(current.routes).filter((route) => route.unready).length;
   $("unready").hidden = !unready;
   $("unready").textContent = unready;
   $("unready").title = `${unready} not ready`;
-  routes.show(said);
+  routes.show(current);
 }
 
 function link(state, text) {
@@ -147,7 +147,7 @@ function view(name) {
   drawSoon();
 }
 
-// -- what somebody does -------------------------------------------------------------------------
+// -- actions of the user ------------------------------------------------------------------------
 
 function select(number) {
   selected = number;
@@ -165,7 +165,7 @@ function move(steps) {
 }
 
 function openDetail() {
-  const one = known.get(selected) ?? list.shown.find(({ number }) => number === selected);
+  const one = byNumber.get(selected) ?? list.shown.find(({ number }) => number === selected);
   if (!one || one.number === detail.number) return;
   detail.open(one);
   fetchDetail(one.number);
@@ -173,9 +173,9 @@ function openDetail() {
 
 async function fetchDetail(number) {
   try {
-    const { exchange, conversation } = await (await ask(`/api/exchanges/${number}`)).json();
+    const { exchange, conversation } = await (await request(`/api/exchanges/${number}`)).json();
     take(exchange);
-    if (detail.number === number) detail.tell(exchange, conversation);
+    if (detail.number === number) detail.showMessages(exchange, conversation);
   } catch (error) {
     toast(error.message); // it ended too long ago, while this page kept it, or keyrelay ended
   }
@@ -188,7 +188,7 @@ function closeDetail() {
 }
 
 async function copy() {
-  const one = known.get(selected) ?? list.shown.find(({ number }) => number === selected);
+  const one = byNumber.get(selected) ?? list.shown.find(({ number }) => number === selected);
   const text = one && curl(one, status);
   if (!text) return toast("There is no route to copy a call of.");
   try {
@@ -203,9 +203,9 @@ async function copy() {
 async function reload() {
   routes.busy(true);
   try {
-    const report = await (await ask("/api/reload", { method: "POST" })).json();
+    const report = await (await request("/api/reload", { method: "POST" })).json();
     toast(report.findings.length ? "Not taken: see what was found." : "Reloaded.");
-    showStatus(await (await ask("/api/status")).json());
+    showStatus(await (await request("/api/status")).json());
   } catch (error) {
     toast(error.message);
   } finally {
@@ -266,13 +266,13 @@ document.querySelector("[role=tablist]").addEventListener("keydown", (event) => 
 setInterval(() => {
   routes.tick();
   if (!document.hidden) list.draw();
-  const one = known.get(detail.number);
+  const one = byNumber.get(detail.number);
   if (one?.open) detail.update(one);
 }, 1000);
 
 // -- the stream -----------------------------------------------------------------------------------
 
-// Only a request that this page made has a right to say that the token is wrong.
+// The token is reported as wrong only after a response with status 401.
 async function watch() {
   for (;;) {
     const again = new Promise((resolve) => { addEventListener("hashchange", resolve, { once: true }); });
@@ -283,7 +283,7 @@ async function watch() {
       continue;
     }
     try {
-      await listen((name, said) => { gate("", ""); link("live", "live"); heard(name, said); });
+      await listen((name, data) => { gate("", ""); link("live", "live"); apply(name, data); });
       link("lost", "ended, trying again");
     } catch (error) {
       if (error instanceof Refused && error.status === 401) {

@@ -34,7 +34,7 @@ export class Routes {
     this.#reload.disabled = busy;
   }
 
-  // Ages go on by themselves; the listener tells nothing while nothing else changes.
+  // Ages are advanced here: a status is sent only when something else changes.
   tick() {
     const more = (performance.now() - this.#received) / 1000;
     for (const [node, text] of this.#ticking) node.textContent = text(more);

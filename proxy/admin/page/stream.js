@@ -1,4 +1,4 @@
-// Talking to the admin listener: the token, plain requests, and the stream of events.
+// Requests to the admin listener: the token, single requests, and the event stream.
 
 const KEPT = "keyrelay-token";
 
@@ -14,30 +14,30 @@ export function takeToken() {
 
 export class Refused extends Error {
   constructor(status, problem) {
-    super(problem.detail ?? `The answer is ${status}.`);
+    super(problem.detail ?? `The response has status ${status}.`);
     this.status = status;
     this.advice = problem.advice ?? "";
   }
 }
 
-export async function ask(path, options = {}) {
-  const answer = await fetch(path, {
+export async function request(path, options = {}) {
+  const response = await fetch(path, {
     cache: "no-store",
     ...options,
     headers: { Authorization: `Bearer ${takeToken()}` },
   });
-  // A reload that was not taken answers 409 and says why in the same form as one that was.
-  const isProblem = answer.headers.get("Content-Type")?.startsWith("application/problem");
-  if (!answer.ok && (isProblem || answer.status !== 409)) {
-    throw new Refused(answer.status, await answer.json().catch(() => ({})));
+  // A rejected configuration has status 409, and its findings in the form of any other reload.
+  const isProblem = response.headers.get("Content-Type")?.startsWith("application/problem");
+  if (!response.ok && (isProblem || response.status !== 409)) {
+    throw new Refused(response.status, await response.json().catch(() => ({})));
   }
-  return answer;
+  return response;
 }
 
-// EventSource cannot send a header. Calls `hear(name, said)` for each event until the stream ends.
-export async function listen(hear, signal) {
-  const answer = await ask("/api/events", { signal });
-  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+// EventSource cannot send a field. Calls `receive(name, data)` for each event until the stream ends.
+export async function listen(receive, signal) {
+  const response = await request("/api/events", { signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let text = "";
   for (;;) {
     const { done, value } = await reader.read();
@@ -46,7 +46,7 @@ export async function listen(hear, signal) {
     text = events.pop();
     for (const event of events) {
       const end = event.indexOf("\n");
-      hear(event.slice("event: ".length, end), JSON.parse(event.slice(end + "\ndata: ".length)));
+      receive(event.slice("event: ".length, end), JSON.parse(event.slice(end + "\ndata: ".length)));
     }
   }
 }
