@@ -1,4 +1,4 @@
-"""Time, as something that can be passed in: tests move it by hand and never sleep."""
+"""Time as a parameter, so that tests set it and never sleep; and how a duration is written."""
 
 from __future__ import annotations
 
@@ -48,3 +48,11 @@ class SuspensionDetector:
         """Whether the machine was suspended since the last call. To be called regularly."""
         last, self._ahead = self._ahead, self._clock.wall() - self._clock.monotonic()
         return self._ahead - last > _SUSPENDED
+
+
+def format_span(seconds: float) -> str:
+    """Return a duration in the largest unit of which it has two: ``45 s``, ``3 min``, ``36 h``."""
+    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

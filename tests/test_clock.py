@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 
-from proxy.clock import Clock, SuspensionDetector, SystemClock
+import pytest
+
+from proxy.clock import Clock, SuspensionDetector, SystemClock, format_span
 from tests.support.clock import ManualClock
 
 
@@ -63,3 +65,21 @@ async def test_a_suspension_is_detected_once() -> None:
     clock.jump(60)
     assert detector.detected()
     assert not detector.detected()
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-0.2, "0 s"),
+        (0.4, "0 s"),
+        (119.4, "119 s"),
+        (120, "2 min"),
+        (7199, "120 min"),
+        (7200, "2 h"),
+        (36 * 3600, "36 h"),
+        (8 * 86_400, "8 d"),
+    ],
+)
+def test_a_duration_is_written_in_one_unit(seconds: float, text: str) -> None:
+    """The largest unit of which there are two at least, rounded; never below zero."""
+    assert format_span(seconds) == text

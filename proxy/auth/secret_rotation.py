@@ -5,7 +5,7 @@ warning, until that one is rejected as well; then the one after it, and the firs
 therefore be changed at the provider before, during or after the change here.
 
 A rejection moves on even if its request cannot be sent again because of its large body, when it is
-not yet known whether the next value is accepted: a client that sends no other requests would never
+undecided whether the next value is accepted: a client that sends no other requests would never
 succeed. If that value is rejected too, the next request returns to the previous one.
 """
 

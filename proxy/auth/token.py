@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from proxy.clock import Clock
+from proxy.clock import Clock, format_span
 from proxy.errors import KeyrelayError
 
 
@@ -14,7 +14,7 @@ from proxy.errors import KeyrelayError
 class FetchedToken:
     """What a source returns: the token, and its validity from now in seconds.
 
-    renew_seconds  when to ask for the next one, if the source has more than the lifetime
+    renew_seconds  when to fetch the next one, if the source states more than the lifetime
     refused        called when the provider refuses this very token, with whether it had served
     superseded     for tokens that may be revoked while they are in use, as another process can
                    replace them: whether that has happened. Never raises
@@ -39,7 +39,7 @@ class TokenError(KeyrelayError):
     reason         why, in a text of ours that may be shown to clients
     details        the same with what the token endpoint wrote, cut and redacted: for the operator
     advice         what to do about it, "" if it is only to be waited for
-    bad_answer     there was a response, but with nothing that can be used (502 instead of 503)
+    invalid_response     there was a response, without a usable token (502 instead of 503)
     pause_seconds  minimum delay before the next try, if the response has one
     lasting        the cause lasts until something is changed, so that waiting does not help
     probes         whether a request may cause a call within the pause, in case it was changed
@@ -53,7 +53,7 @@ class TokenError(KeyrelayError):
         *,
         details: str = "",
         advice: str = "",
-        bad_answer: bool = False,
+        invalid_response: bool = False,
         pause_seconds: float = 0.0,
         lasting: bool = False,
         probes: bool = False,
@@ -63,7 +63,7 @@ class TokenError(KeyrelayError):
         self.reason = reason
         self.details = details or reason
         self.advice = advice
-        self.bad_answer = bad_answer
+        self.invalid_response = invalid_response
         self.pause_seconds = pause_seconds
         self.lasting = lasting
         self.probes = probes
@@ -123,10 +123,3 @@ class TokenState:
             return f"no token: {self.reason}" if self.reason else "no token yet"
         age, renewal = format_span(self.age_seconds), format_span(self.renews_in_seconds)
         return "; ".join((f"token {age} old, renewed in {renewal}", *self.remarks))
-
-
-def format_span(seconds: float) -> str:
-    """A time in the unit that suits it: ``45 s``, ``3 min``, ``2.5 h``."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

@@ -1,10 +1,10 @@
-"""Keeps a token fresh. How one is asked for or made is the business of a ``TokenSource``.
+"""Cache of one credential's token, which a ``TokenSource`` obtains.
 
-Any number of requests that wait for a token cause one call; a request that goes away cancels
-nobody's. A token is renewed in the background before it ends, while requests go on using it. One
-that the provider refuses is forgotten, by identity, so that a late refusal cannot discard its
-successor. When the mint fails, the old token serves as long as it is valid; then requests fail with
-the reason and a time to come back, and calls are spaced out.
+Any number of requests that wait for a token cause one fetch; a cancelled request does not cancel
+it. A token is renewed in the background before it expires, while requests go on using it. One that
+the provider refuses is discarded, by identity, so that a late refusal cannot discard its successor.
+When the source fails, the old token serves as long as it is valid; then requests fail with the
+reason and Retry-After, and fetches back off.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from proxy import backoff
-from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource, TokenState, format_span
-from proxy.clock import Clock
+from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource, TokenState
+from proxy.clock import Clock, format_span
 from proxy.errors import Refusal
 
 # Renewal begins when this share of the lifetime is left, but no more than five minutes (seconds),
@@ -27,7 +27,7 @@ from proxy.errors import Refusal
 _RENEW_SHARE = 0.2
 _RENEW_MOST = 300.0
 _JITTER = 0.2
-# Calls that nobody waits for are at least this far apart (seconds), however short tokens live.
+# Fetches in the background are at least this far apart (seconds), however short tokens live.
 _RENEW_LEAST = 1.0
 # A token is not used for its last moments: it must still be valid when it arrives.
 _LAST_SHARE = 0.05
@@ -49,7 +49,7 @@ _BACKOFF_MOST = 60.0
 # may cause one sooner, this long after the last (seconds, doubled each time): the cause may have
 # been repaired.
 _PROBE_FIRST = 5.0
-# A token that nobody has asked for in this time (seconds), or in a lifetime if that is longer, is
+# A token that no request has used in this time (seconds), or in a lifetime if that is longer, is
 # not renewed any more; the next request fetches one.
 _QUIET = 600.0
 
@@ -276,7 +276,7 @@ class TokenCache:
         except TokenError as failure:
             self._fail(failure)
         except Exception as error:  # noqa: BLE001  calls must be spaced whatever went wrong
-            # Nobody foresaw it, so nobody knows whether its text holds the secret.
+            # An unforeseen error: its text may contain the secret.
             self._fail(TokenError(f"fetching one failed inside keyrelay ({type(error).__name__})"))
         else:
             self._take(fetched)
@@ -336,7 +336,7 @@ class TokenCache:
         self.failures += counts[1]
 
     async def _renew(self) -> None:
-        """Have a fresh token before it is asked for, until nobody asks any more."""
+        """Renew the token ahead of requests, until it is no longer used."""
         while True:
             if (wait := self._due() - self._clock.monotonic()) > 0:
                 await self._clock.sleep(wait)
@@ -355,17 +355,17 @@ class TokenCache:
         return self._clock.monotonic() - self._asked_at <= quiet
 
     def refusal(self) -> Refusal:
-        """The answer to a request while there is no token."""
+        """Return the response to a request while there is no token."""
         failure = self._failure or TokenError("the route is being closed")
         wait = math.ceil(max(self._retry_at() - self._clock.monotonic(), 1))
         again = "" if failure.lasting else f"It tries again by itself; come back in {wait} s."
         return Refusal(
-            502 if failure.bad_answer else 503,
+            502 if failure.invalid_response else 503,
             "no-token",
             f"Keyrelay has no token for the provider: {failure.reason}.",
             " ".join(filter(None, (failure.advice, again))),
             proxy_error="proxy_internal_response",
-            # Without it a client would wait for what does not come.
+            # Without the field if waiting cannot help.
             headers=() if failure.lasting and not failure.probes else (("Retry-After", str(wait)),),
             log_detail=f"no-token: {failure.details}",
         )

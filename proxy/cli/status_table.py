@@ -9,6 +9,7 @@ from typing import Any
 
 from proxy.auth.secret_rotation import UNUSED_SECONDS
 from proxy.auth.token import TokenState
+from proxy.clock import format_span
 
 _GAP = "  "
 _HEADINGS = ("ROUTE", "REQUESTS", "FAILED", "NOW", "WEBSOCKETS", "FIRST BYTE", "CONNECTIONS")
@@ -33,7 +34,7 @@ def rendered(snapshot: Mapping[str, Any], width: int) -> str:
 def _summary(snapshot: Mapping[str, Any]) -> str:
     pids = snapshot["pids"]
     processes = f"process {pids[0]}" if len(pids) == 1 else f"{len(pids)} processes"
-    up = _span(snapshot["at"] - snapshot["started"])
+    up = format_span(snapshot["at"] - snapshot["started"])
     places = [
         one["url"] + (f" ({one['route']})" if one["route"] else "") for one in snapshot["listeners"]
     ]
@@ -64,7 +65,8 @@ def _warnings(snapshot: Mapping[str, Any]) -> Iterator[str]:
                     f"({secret['fingerprint']}) {secret['refused']} times, last at {at}"
                 )
         for reference, seconds in _unused(route["secrets"], snapshot):
-            yield f"{name}: {reference} has not served for {_span(seconds)} and can be removed"
+            unused = format_span(seconds)
+            yield f"{name}: {reference} has not served for {unused} and can be removed"
     last = snapshot["reloads"]["last"]
     if last and last["findings"]:
         found = "; ".join(" ".join(text.split()) for text in last["findings"])
@@ -178,10 +180,3 @@ def _cut(line: str, width: int) -> str:
 
 def _clock(at: float) -> str:
     return time.strftime("%H:%M:%S", time.localtime(at))
-
-
-def _span(seconds: float) -> str:
-    for unit, size in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 2 * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{max(seconds, 0):.0f} s"

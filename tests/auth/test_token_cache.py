@@ -23,10 +23,15 @@ CANARY = "CANARY_dummy_token"
 class ScriptedTokenSource:
     """Gives ``token-1``, ``token-2`` …, or fails as told; ``open`` lets a call end."""
 
-    def __init__(self, lifetime: float = 1000.0) -> None:
+    def __init__(
+        self,
+        lifetime: float = 1000.0,
+        failure: Exception | None = None,
+        more: dict[str, Any] | None = None,
+    ) -> None:
         self.lifetime = lifetime
-        self.failure: Exception | None = None
-        self.more: dict[str, Any] = {}
+        self.failure = failure
+        self.more = more or {}
         self.calls = 0
         self.cancelled = 0
         self.open = asyncio.Event()
@@ -78,6 +83,12 @@ class Kept:
         while self.clock.monotonic() < end:
             self.keeper.ready()
             await self.clock.advance(every)
+
+    async def recovers(self) -> bool:
+        """Whether there is a token a minute after the source is well again."""
+        self.mint.failure = None
+        await self.clock.advance(60)
+        return self.keeper.ready() is not None
 
     async def refusal(self) -> Refusal:
         with pytest.raises(Refusal) as caught:
@@ -456,31 +467,25 @@ async def test_a_valid_token_outlasts_a_broken_mint() -> None:
 
 async def test_the_first_call_is_tried_again_by_itself() -> None:
     """A route whose endpoint is down at the start recovers without a request."""
-    mint = ScriptedTokenSource()
-    mint.failure = TokenError("down")
-    async with kept(mint) as one:
+    async with kept(ScriptedTokenSource(failure=TokenError("down"))) as one:
         one.keeper.start()
         await one.clock.advance(20)
         assert one.mint.calls >= 3
-        one.mint.failure = None
-        await one.clock.advance(60)
-        assert one.keeper.ready() is not None
+        assert await one.recovers()
 
 
 async def test_an_answer_that_cannot_be_used_is_a_502() -> None:
     """The endpoint is there, but what it says is wrong: not the same as being down."""
-    mint = ScriptedTokenSource()
-    mint.failure = TokenError("the answer is not JSON", bad_answer=True)
-    async with kept(mint) as one:
+    async with kept(
+        ScriptedTokenSource(failure=TokenError("the answer is not JSON", invalid_response=True))
+    ) as one:
         assert (await one.refusal()).status == 502
 
 
 @pytest.mark.parametrize("jitter", [0.0, 0.01, 1.0])
 async def test_failing_calls_are_spaced_out(jitter: float) -> None:
     """However many requests come: one call per pause, pauses that double up to a minute."""
-    mint = ScriptedTokenSource()
-    mint.failure = TokenError("down")
-    async with kept(mint, jitter=lambda: jitter) as one:
+    async with kept(ScriptedTokenSource(failure=TokenError("down")), jitter=lambda: jitter) as one:
         for _ in range(100):
             await one.refusal()
         assert one.mint.calls == 1
@@ -497,25 +502,22 @@ async def test_failing_calls_are_spaced_out(jitter: float) -> None:
 
 async def test_a_mint_that_is_down_for_days_is_still_asked() -> None:
     """However often it failed, a minute is the longest pause and it recovers."""
-    mint = ScriptedTokenSource()
-    mint.failure = TokenError("down")
-    async with kept(mint) as one:
+    async with kept(ScriptedTokenSource(failure=TokenError("down"))) as one:
         await one.refusal()
         for _ in range(1500):
             await one.clock.advance(60)
             one.keeper.ready()
             assert (await one.refusal()).status == 503
         assert one.mint.calls >= 1500
-        one.mint.failure = None
-        await one.clock.advance(60)
-        assert one.keeper.ready() is not None
+        assert await one.recovers()
 
 
 async def test_a_pause_that_the_mint_asks_for_is_kept() -> None:
     """Wrong credentials: one call a minute, for requests and in the background together."""
-    mint = ScriptedTokenSource()
-    mint.failure = TokenError("invalid_client", pause_seconds=60)
-    async with kept(mint, jitter=lambda: 0.0) as one:
+    async with kept(
+        ScriptedTokenSource(failure=TokenError("invalid_client", pause_seconds=60)),
+        jitter=lambda: 0.0,
+    ) as one:
         one.keeper.start()
         for _ in range(599):
             await one.refusal()
@@ -529,9 +531,7 @@ async def test_a_pause_that_the_mint_asks_for_is_kept() -> None:
 
 async def test_trying_ends_when_nobody_asks() -> None:
     """A broken endpoint is not called for ever for a route that nobody uses."""
-    mint = ScriptedTokenSource()
-    mint.failure = TokenError("down")
-    async with kept(mint) as one:
+    async with kept(ScriptedTokenSource(failure=TokenError("down"))) as one:
         one.keeper.start()
         await one.clock.advance(700)
         calls = one.mint.calls
@@ -543,9 +543,7 @@ async def test_trying_ends_when_nobody_asks() -> None:
 
 async def test_a_mint_that_breaks_is_one_that_fails(caplog: pytest.LogCaptureFixture) -> None:
     """An unforeseen error refuses requests, is not repeated in words, and calls are spaced out."""
-    mint = ScriptedTokenSource()
-    mint.failure = KeyError(CANARY)
-    async with kept(mint) as one:
+    async with kept(ScriptedTokenSource(failure=KeyError(CANARY))) as one:
         one.keeper.start()
         for _ in range(20):
             await one.refusal()
@@ -633,7 +631,7 @@ async def test_tokens_are_never_printed(caplog: pytest.LogCaptureFixture) -> Non
             assert CANARY not in f"{thing!r}{thing!s}{thing}"
         assert one.keeper.describe() == "token 0 s old, renewed in 13 min"
         await one.clock.advance(100)
-        assert one.keeper.describe() == "token 2 min old, renewed in 11 min"
+        assert one.keeper.describe() == "token 100 s old, renewed in 11 min"
     assert one.keeper.describe() == "no token yet"
     assert CANARY not in caplog.text
 
@@ -642,7 +640,7 @@ async def test_spans_read_well() -> None:
     """Long ones in hours."""
     async with kept(ScriptedTokenSource(86_400), jitter=lambda: 0.0) as one:
         await one.value()
-        assert one.keeper.describe() == "token 0 s old, renewed in 23.9 h"
+        assert one.keeper.describe() == "token 0 s old, renewed in 24 h"
 
 
 # -- tokens that served, and are refused ----------------------------------------------------------
@@ -722,8 +720,7 @@ async def test_a_certain_token_is_none_that_was_replaced_elsewhere() -> None:
     async def superseded() -> bool:
         return replaced
 
-    source = ScriptedTokenSource()
-    source.more = {"superseded": superseded}
+    source = ScriptedTokenSource(more={"superseded": superseded})
     async with kept(source) as one:
         first = await one.keeper.obtain()
         assert await one.keeper.obtain(certain=True) is first
@@ -738,8 +735,7 @@ async def test_a_certain_token_waits_for_a_rotation() -> None:
     async def superseded() -> bool:
         return False
 
-    source = ScriptedTokenSource()
-    source.more = {"superseded": superseded}
+    source = ScriptedTokenSource(more={"superseded": superseded})
     async with kept(source) as one:
         first = await one.keeper.obtain()
         source.open.clear()

@@ -165,7 +165,7 @@ async def test_the_reason_is_that_of_the_call(host: Host) -> None:
     """A worker says why there is no token as the supervisor would, and when to come back; it does
     not space calls that are spaced already.
     """
-    host.mint.failure = TokenError("the token endpoint is out of order", bad_answer=True)
+    host.mint.failure = TokenError("the token endpoint is out of order", invalid_response=True)
     one = host.worker()
     for _ in range(5):
         with pytest.raises(Refusal) as caught:

@@ -1,9 +1,9 @@
-"""Calls to token endpoints: one HTTP request each, and the JSON of the response.
+"""Token requests (RFC 6749 section 4): one HTTP request each, and the JSON of the token response.
 
-aiohttp's client does the work; speed does not matter here. No redirect is followed, no cookie kept,
-no proxy or ``.netrc`` of the environment used; TLS is verified and addresses are checked as for
-providers. Of what an endpoint writes clients get the error codes of RFC 6749 alone; the operator
-gets code and text, cut and redacted, since they may quote the credential.
+Sent by aiohttp's client, since speed does not matter here. No redirect is followed, no cookie is
+stored, no proxy or ``.netrc`` of the environment is used; TLS is verified, addresses are checked as
+for providers. Of an error response, clients receive the error codes of RFC 6749 section 5.2
+alone; the operator gets code and text, truncated and redacted, since they may quote the credential.
 """
 
 from __future__ import annotations
@@ -24,45 +24,45 @@ from proxy.http.address import Origin, parse_upstream
 from proxy.http.content_coding import decoder
 from proxy.upstream.address_policy import may_dial
 
-# A call as a whole, unless the settings say otherwise (seconds); the longest body (bytes).
+# Default limit for a token request as a whole (seconds); the longest body (bytes).
 CALL_SECONDS = 10.0
 _BODY_LIMIT = 64 * 1024
-# A pause that an endpoint may ask for (seconds).
+# The longest Retry-After that is obeyed (seconds).
 _PAUSE_MOST = 3600.0
-_ASKED = {"Accept": "application/json", "Accept-Encoding": "identity"}
+_FIELDS = {"Accept": "application/json", "Accept-Encoding": "identity"}
 _FORBIDDEN = (
     "its name points at an address that routes must not reach; "
     "a private one can be allowed with allow_private: true"
 )
-# Asking again will not help soon, and might lock an account (seconds).
+# Interval after a refusal (seconds): sooner requests do not help, and may lock an account.
 _REFUSED_SECONDS = 60.0
 _REFUSED = frozenset({400, 401, 403})
 _ENCODED = (
     "The encoding of RFC 6749 section 2.3.1 changes this id or secret, which some servers do not "
     "undo: try client_auth: basic_plain, or form."
 )
-# RFC 9449 section 8: the server wants its nonce in the proof, and has sent it.
-_WANTS_NONCE = "use_dpop_nonce"
+# RFC 9449 section 8: the proof must contain the nonce of this response.
+_USE_DPOP_NONCE = "use_dpop_nonce"
 
 
 class Prover(Protocol):
     """Proves possession of a key for a request (RFC 9449)."""
 
     def proof(self, method: str, url: str) -> str:
-        """The value of the field ``DPoP`` for a request without a token."""
+        """Return the value of the field ``DPoP`` for a request without a token."""
 
     def take_nonce(self, url: str, nonce: str) -> None:
-        """The server at ``url`` wants this nonce in proofs from now on."""
+        """Use this nonce in later proofs for the server at ``url``."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class TokenRequest:
-    """One request to a token endpoint. Holds secret bytes: never printed.
+    """A token request. Contains secret bytes: never printed.
 
-    secrets  values in it that the endpoint may quote, as they are redacted in what it writes
-    encoded  whether Basic authorization holds an id or secret that form-encoding has changed
-    client   what identifies the client, for the operator: ``env:ID, env:SECRET``
-    prover   for a DPoP proof, made anew for each try
+    secrets  values that the endpoint may quote; they are redacted in the text of its errors
+    encoded  whether form-encoding has changed the id or secret in Basic authorization
+    client   the references to the client's credentials, for the operator: ``env:ID, env:SECRET``
+    prover   makes a new DPoP proof for each attempt
     """
 
     method: str
@@ -75,13 +75,14 @@ class TokenRequest:
     prover: Prover | None = None
 
 
-Ask = Callable[[TokenRequest], Awaitable[tuple[Any, float]]]
-"""Makes a call: the response's JSON, and when it came, in seconds since the epoch."""
+SendTokenRequest = Callable[[TokenRequest], Awaitable[tuple[Any, float]]]
+"""Sends a token request. Returns the JSON document of the response, and the time of its arrival
+in seconds since the epoch. Raises TokenError."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class _Response:
-    """What is kept of a response. Holds secret bytes: never printed."""
+    """The parts of a response that are evaluated. Contains secret bytes: never printed."""
 
     status: int
     headers: Mapping[str, str]
@@ -89,10 +90,10 @@ class _Response:
 
 
 class TokenClient:
-    """Makes calls on behalf of one strategy. An ``Ask``.
+    """Sends the token requests of one strategy. A ``SendTokenRequest``.
 
-    tls            with the client's certificate, if it has one
-    call_seconds   how long a call may take
+    tls            with the client's certificate, if any
+    call_seconds   time limit of a request
     allow_private  as of the route, like ``allow_plaintext``: see ``address_policy.may_dial``
     """
 
@@ -114,15 +115,15 @@ class TokenClient:
     async def __call__(self, request: TokenRequest) -> tuple[Any, float]:
         """Raises TokenError. Cancelling closes the connection."""
         if request.prover is None:
-            return _judged(request, await self._send(request)), self._wall()
+            return _document_of(request, await self._send(request)), self._wall()
         response = await self._prove(request, request.prover)
         if (
             response.status >= 400
             and "DPoP-Nonce" in response.headers
-            and error_in(response.document).code == _WANTS_NONCE
+            and error_in(response.document).code == _USE_DPOP_NONCE
         ):
             response = await self._prove(request, request.prover)
-        return _judged(request, response), self._wall()
+        return _document_of(request, response), self._wall()
 
     async def _prove(self, request: TokenRequest, prover: Prover) -> _Response:
         address = request.url.partition("?")[0]
@@ -156,7 +157,7 @@ class TokenClient:
                 session.request(
                     request.method,
                     URL(request.url, encoded=True),
-                    headers={**_ASKED, **request.headers},
+                    headers={**_FIELDS, **request.headers},
                     data=request.body,
                     allow_redirects=False,
                 ) as response,
@@ -170,13 +171,13 @@ class TokenClient:
                 details=f"the token endpoint did not answer within {self._call_seconds:g} s",
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
-            # What the library says may hold the URL and the headers.
+            # The text of the error may contain the URL and the header fields.
             kind = _FORBIDDEN if sockets.forbidden else _kind(error)
             raise TokenError(f"the token endpoint cannot be reached ({kind})") from None
 
 
 class _CheckedSockets:
-    """Makes sockets only for addresses that routes may reach; sees literals and DNS answers."""
+    """Makes sockets only for permitted addresses, be they literal or from DNS."""
 
     def __init__(self, origin: Origin, *, allow_private: bool, allow_plaintext: bool) -> None:
         self._origin = origin
@@ -213,7 +214,7 @@ def _kind(error: Exception) -> str:
 
 
 async def _limited(response: aiohttp.ClientResponse) -> bytes:
-    """The body without its content coding, which some servers apply unasked."""
+    """Return the body without its content coding, which some servers apply in any case."""
     coding = decoder(response.headers.get("Content-Encoding", ""))
     body = bytearray()
     async for piece in response.content.iter_any():
@@ -221,36 +222,38 @@ async def _limited(response: aiohttp.ClientResponse) -> bytes:
             for plain in (piece,) if coding is None else coding.feed(piece):
                 body += plain
                 if len(body) > _BODY_LIMIT:
-                    raise TokenError("the token endpoint's answer is too large", bad_answer=True)
+                    raise TokenError(
+                        "the token endpoint's response is too large", invalid_response=True
+                    )
         except ValueError:
             raise TokenError(
-                "the token endpoint's answer cannot be decompressed", bad_answer=True
+                "the token endpoint's response cannot be decompressed", invalid_response=True
             ) from None
     return bytes(body)
 
 
-def _judged(request: TokenRequest, response: _Response) -> Any:
-    """The document of a response that can be used. Raises TokenError for any other."""
+def _document_of(request: TokenRequest, response: _Response) -> Any:
+    """Return the document of a successful response. Raises TokenError for any other."""
     status, document = response.status, response.document
     if 300 <= status < 400:
         raise TokenError(
-            f"the token endpoint redirects ({status}), which is not followed", bad_answer=True
+            f"the token endpoint redirects ({status}), which is not followed", invalid_response=True
         )
     if status >= 400:
-        raise _refused(request, response, error_in(document))
+        raise _failure(request, response, error_in(document))
     if document is None:
-        raise TokenError("the token endpoint's answer is not JSON", bad_answer=True)
+        raise TokenError("the token endpoint's response is not JSON", invalid_response=True)
     return document
 
 
-def _refused(
+def _failure(
     request: TokenRequest, response: _Response, error: TokenEndpointError
 ) -> TokenEndpointFailure:
     status = response.status
     public = f", {error.public}" if error.public else ""
     words = error.redacted(request.secrets)
     least = _REFUSED_SECONDS if status in _REFUSED else 0.0
-    asked = _retry_after(response)
+    requested = _retry_after(response)
     advice = _advice(request, status, error.code)
     return TokenEndpointFailure(
         status,
@@ -258,15 +261,15 @@ def _refused(
         f"the token endpoint answered {status}{public}",
         details=f"the token endpoint answered {status}{f', {words}' if words else ''}",
         advice=advice,
-        pause_seconds=max(least, asked),
-        # What the endpoint asked for itself is kept to.
-        probes=status in _REFUSED and not asked,
-        lasting=status in _REFUSED and not asked,
+        pause_seconds=max(least, requested),
+        # Retry-After is obeyed, and means that the refusal may end.
+        probes=status in _REFUSED and not requested,
+        lasting=status in _REFUSED and not requested,
     )
 
 
 class TokenEndpointFailure(TokenError):
-    """A token endpoint refused. ``status`` and ``code`` are its own, the code as it came."""
+    """An error response of a token endpoint (RFC 6749 section 5.2): its status and error code."""
 
     def __init__(self, status: int, code: str, reason: str, **more: Any) -> None:
         super().__init__(reason, **more)
@@ -275,7 +278,7 @@ class TokenEndpointFailure(TokenError):
 
 
 def _advice(request: TokenRequest, status: int, code: str) -> str:
-    """What the operator can do about a refusal."""
+    """Return what the operator can do about an error response."""
     if status not in _REFUSED:
         return ""
     client = f" ({request.client})" if request.client else ""
@@ -290,7 +293,7 @@ def _advice(request: TokenRequest, status: int, code: str) -> str:
         case "invalid_dpop_proof" | "use_dpop_nonce":
             advice = "Check dpop: of the token, and this machine's clock."
         case "unsupported_grant_type":
-            advice = "The server does not know this type: of token."
+            advice = "The server does not support this type: of token."
         case _ if status == 401:
             advice = f"Check the client's id and secret{client}."
         case _ if status == 403:

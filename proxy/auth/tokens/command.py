@@ -27,7 +27,7 @@ _KILL_SECONDS = 1.0
 class CommandTokenSource:
     """Runs a program without a shell and reads a token from what it prints.
 
-    JSON, or the token alone. What it says on stderr is not repeated: it may quote a secret. It
+    JSON, or the token alone. Its stderr is not repeated: it may quote a secret. It
     inherits the environment but for the variables that ``hidden`` has when it is started.
     """
 
@@ -57,7 +57,7 @@ class CommandTokenSource:
         if isinstance(document, dict):
             return read_token(document, self._fields, self._clock.wall())
         if _ALONE.fullmatch(text) is None:
-            raise TokenError("the answer holds no usable token", bad_answer=True)
+            raise TokenError("the output holds no usable token", invalid_response=True)
         alone = replace(self._fields, token="token")  # noqa: S106  a name
         return read_token({"token": text}, alone, self._clock.wall())
 
@@ -94,14 +94,14 @@ class CommandTokenSource:
                 await asyncio.wait({program.exited}, timeout=_KILL_SECONDS)
             transport.close()
         if len(program.output) > _OUTPUT_LIMIT:
-            raise TokenError(f"the command {name} printed too much", bad_answer=True)
+            raise TokenError(f"the command {name} printed too much", invalid_response=True)
         if (status := transport.get_returncode()) != 0:
             raise TokenError(f"the command {name} failed with exit code {status}")
         return bytes(program.output)
 
 
 class _Program(asyncio.SubprocessProtocol):
-    """A running program. asyncio's own ``Process`` ends only when all who hold its output have.
+    """A running program. asyncio's own ``Process`` ends only when all holders of its output have.
 
     closed  its output has ended, or is too long
     exited  it has ended

@@ -26,7 +26,7 @@ _ORIGINS = 16
 
 
 class DPoPProver:
-    """Signs proofs with one key, with the nonces that servers ask for.
+    """Signs proofs with one key, with the nonces that servers require.
 
     Raises ValueError, without the key, if the key does not fit the algorithm.
     """
@@ -63,7 +63,7 @@ class DPoPProver:
     def take_nonce(self, url: str, nonce: str) -> None:
         """Put this nonce into proofs for the origin of ``url`` from now on (RFC 9449 section 8)."""
         origin = _origin(url)
-        # Taken out first: the newest is last, and a known origin displaces no other.
+        # Removed first: the newest is last, and an origin already present displaces no other.
         self._nonces.pop(origin, None)
         if len(self._nonces) >= _ORIGINS:
             self._nonces.pop(next(iter(self._nonces)))

@@ -7,7 +7,7 @@ from urllib.parse import urlencode
 
 from proxy.auth.strategy import AuthContext
 from proxy.auth.token import TokenSource
-from proxy.auth.tokens.client import Ask, TokenClient, TokenRequest
+from proxy.auth.tokens.client import SendTokenRequest, TokenClient, TokenRequest
 from proxy.auth.tokens.command import CommandTokenSource
 from proxy.auth.tokens.inputs import (
     SourceInputs,
@@ -61,19 +61,19 @@ def _make(settings: TokenSettings, inputs: SourceInputs, context: AuthContext) -
                 timeout_seconds=settings.timeout_seconds,
                 hidden=context.hidden,
             )
-    ask = TokenClient(
+    send = TokenClient(
         context.tls,
         context.clock.wall,
         allow_private=inputs.allow_private,
         allow_plaintext=inputs.allow_plaintext,
     )
     if isinstance(settings, Request):
-        return _request(settings, values, base, ask, context)
-    return _inworld(settings, values, base, ask, context)
+        return _request(settings, values, base, send, context)
+    return _inworld(settings, values, base, send, context)
 
 
 def _request(
-    settings: Request, values: Values, base: str, ask: Ask, context: AuthContext
+    settings: Request, values: Values, base: str, send: SendTokenRequest, context: AuthContext
 ) -> RequestTokenSource:
     url = endpoint_url(settings.url, values, base)
     signer = (
@@ -102,11 +102,11 @@ def _request(
 
     used = {name for text in settings.templates.values() for name in parse_template(text).names}
     make()  # what cannot be rendered is found when the route is built
-    return RequestTokenSource(ask, make, _fields(settings, settings.token, (settings.expiry,)))
+    return RequestTokenSource(send, make, _fields(settings, settings.token, (settings.expiry,)))
 
 
 def _inworld(
-    settings: Inworld, values: Values, base: str, ask: Ask, context: AuthContext
+    settings: Inworld, values: Values, base: str, send: SendTokenRequest, context: AuthContext
 ) -> RequestTokenSource:
     if settings.portal is not None:
         key, secret = split_portal_string(render(settings.portal, values))
@@ -119,7 +119,7 @@ def _inworld(
     def make() -> TokenRequest:
         return session_call(base, settings.variant, key, secret, workspace, context.clock.wall)
 
-    return RequestTokenSource(ask, make, _fields(settings, "token", ("expirationTime",)))
+    return RequestTokenSource(send, make, _fields(settings, "token", ("expirationTime",)))
 
 
 def _fields(settings: Request | Inworld | Exec, token: str, expiry: tuple[str, ...]) -> TokenFields:

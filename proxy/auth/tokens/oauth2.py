@@ -1,4 +1,4 @@
-"""Requests to the token endpoints of OAuth 2.0 servers, and how clients authenticate there.
+"""OAuth 2.0 token requests, and client authentication at token endpoints.
 
 RFC 6749 for id and secret, RFC 7523 for signed assertions, RFC 8705 for certificates, RFC 8707 for
 resources, RFC 9449 for proofs of possession.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from urllib.parse import quote_from_bytes, urlencode
 
 from proxy.auth.token import FetchedToken
-from proxy.auth.tokens.client import Ask, Prover, TokenRequest
+from proxy.auth.tokens.client import Prover, SendTokenRequest, TokenRequest
 from proxy.auth.tokens.response import TokenFields, read_token
 
 EXPIRY = ("expires_in", "expires_at")
@@ -21,20 +21,20 @@ _FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 _ASSERTION_TYPE = b"urn:ietf:params:oauth:client-assertion-type:jwt-bearer"
 
 Form = Sequence[tuple[str, bytes]]
-"""Fields in their order; a name may stand there several times."""
+"""Form parameters in their order; a name may occur several times."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ClientAuthentication:
-    """Client authentication at a token endpoint. Holds secret bytes: never printed.
+    """Client authentication at a token endpoint. Contains secret bytes: never printed.
 
-    method  ``basic``: id and secret form-encoded, as RFC 6749 section 2.3.1 wants it.
+    method  ``basic``: id and secret form-encoded, as RFC 6749 section 2.3.1 requires.
             ``basic_plain``: as they are, for servers that do not decode. ``form``: as fields.
             ``private_key_jwt``, ``client_secret_jwt``: a signed assertion. ``tls``: the
             certificate of the connection
     secret  None for public clients, assertions and certificates
     sign    makes an assertion
-    names   the secrets that it is made of, for the operator: ``env:ID, env:SECRET``
+    names   the references to its secrets, for the operator: ``env:ID, env:SECRET``
     """
 
     method: str
@@ -44,7 +44,7 @@ class ClientAuthentication:
     names: str = ""
 
     def apply(self, form: Form) -> tuple[dict[str, str], Form, bool]:
-        """Header fields, the form with what is due, and whether encoding changed id or secret."""
+        """Return header fields, the completed form, and whether encoding changed id or secret."""
         if self.sign is not None:
             assertion = self.sign()
             return (
@@ -65,7 +65,7 @@ class ClientAuthentication:
         plain = self.client_id + b":" + self.secret
         pair = plain
         if self.method == "basic":
-            # %20 and not +: servers that undo one of the two undo this one.
+            # %20 instead of +: every server that decodes one of them decodes this one.
             pair = b":".join(
                 quote_from_bytes(one, safe="").encode("ascii")
                 for one in (self.client_id, self.secret)
@@ -80,7 +80,7 @@ def token_request(
     client: ClientAuthentication | None = None,
     prover: Prover | None = None,
 ) -> TokenRequest:
-    """A request to a token endpoint. ``form`` is without the client's credentials."""
+    """Return a token request. ``form`` is without the client's credentials."""
     headers, fields, encoded = ({}, form, False) if client is None else client.apply(form)
     secrets = [value for name, value in fields if name in _SECRET_FIELDS]
     if client is not None and client.secret is not None:
@@ -99,27 +99,29 @@ def token_request(
     )
 
 
-# What an endpoint must not get into a log by quoting it.
+# Values that an error response may quote: redacted in logs.
 _SECRET_FIELDS = frozenset(
     {"assertion", "client_assertion", "client_secret", "password", "refresh_token"}
 )
 
 
 class RequestTokenSource:
-    """The same call each time: client credentials, or whatever else needs nothing new."""
+    """The same token request each time, such as that of the client credentials grant."""
 
-    def __init__(self, ask: Ask, make: Callable[[], TokenRequest], fields: TokenFields) -> None:
-        self._ask = ask
+    def __init__(
+        self, send: SendTokenRequest, make: Callable[[], TokenRequest], fields: TokenFields
+    ) -> None:
+        self._send = send
         self._make = make
         self._fields = fields
 
     async def fetch(self) -> FetchedToken:
-        answer, now = await self._ask(self._make())
-        return read_token(answer, self._fields, now)
+        document, now = await self._send(self._make())
+        return read_token(document, self._fields, now)
 
 
 def form_of(fields: Mapping[str, bytes | Sequence[bytes] | None]) -> Form:
-    """Fields with one value, with several, or with none at all."""
+    """Return form parameters of which each has one value, several, or none."""
     form: list[tuple[str, bytes]] = []
     for name, value in fields.items():
         if isinstance(value, bytes):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from proxy.auth.strategy import AuthContext
 from proxy.auth.token import TokenSource
 from proxy.auth.token_store import FileTokenStore
-from proxy.auth.tokens.client import Ask, TokenClient, TokenRequest
+from proxy.auth.tokens.client import SendTokenRequest, TokenClient, TokenRequest
 from proxy.auth.tokens.inputs import (
     SourceInputs,
     Values,
@@ -75,7 +75,7 @@ def make_oauth2_source(
         tls = client_tls_context(
             render(settings.client_certificate, values), render(settings.client_key, values)
         )
-    ask = TokenClient(
+    send = TokenClient(
         tls,
         context.clock.wall,
         allow_private=inputs.allow_private,
@@ -113,7 +113,7 @@ def make_oauth2_source(
                 settings,
                 inputs,
                 context,
-                ask,
+                send,
                 fields,
                 lambda token: token_request(
                     url,
@@ -125,7 +125,7 @@ def make_oauth2_source(
         case JwtBearer():
             signer = make_signer(settings, values, context.clock)
             return RequestTokenSource(
-                ask,
+                send,
                 lambda: token_request(
                     url,
                     (("grant_type", _JWT_BEARER), ("assertion", signer.sign()), *common),
@@ -135,14 +135,14 @@ def make_oauth2_source(
                 fields,
             )
     form = (("grant_type", b"client_credentials"), *common)
-    return RequestTokenSource(ask, lambda: token_request(url, form, client, prover), fields)
+    return RequestTokenSource(send, lambda: token_request(url, form, client, prover), fields)
 
 
 def _refresh_token(
     settings: RefreshToken,
     inputs: SourceInputs,
     context: AuthContext,
-    ask: Ask,
+    send: SendTokenRequest,
     fields: TokenFields,
     make: Callable[[bytes], TokenRequest],
 ) -> RefreshTokenSource:
@@ -151,7 +151,7 @@ def _refresh_token(
     if settings.store is not None:
         store = FileTokenStore(Path(settings.store), first, call_seconds=settings.timeout_seconds)
     return RefreshTokenSource(
-        ask,
+        send,
         make,
         fields,
         first=first,

@@ -16,7 +16,7 @@ from typing import Any
 
 from proxy.auth.token import FetchedToken, TokenError
 from proxy.auth.token_store import StoredToken, StoredTokens, TokenStore
-from proxy.auth.tokens.client import Ask, TokenEndpointFailure, TokenRequest
+from proxy.auth.tokens.client import SendTokenRequest, TokenEndpointFailure, TokenRequest
 from proxy.auth.tokens.response import TokenFields, read_token
 
 # RFC 6749 appendix A.17.
@@ -41,7 +41,7 @@ class RefreshTokenSource:
 
     def __init__(
         self,
-        ask: Ask,
+        send: SendTokenRequest,
         make: Callable[[bytes], TokenRequest],
         fields: TokenFields,
         *,
@@ -51,7 +51,7 @@ class RefreshTokenSource:
         wall: Callable[[], float],
         warn: Callable[[str], object] = lambda _line: None,
     ) -> None:
-        self._ask = ask
+        self._send = send
         self._make = make
         self._fields = fields
         self._newest = first
@@ -122,10 +122,10 @@ class RefreshTokenSource:
                 self._newest = spendable
             await store.reserve()
         try:
-            answer, now = await self._ask(self._make(self._newest))
+            document, now = await self._send(self._make(self._newest))
         except TokenEndpointFailure as failure:
             raise self._explained(failure) from None
-        newer = answer.get("refresh_token") if isinstance(answer, dict) else None
+        newer = document.get("refresh_token") if isinstance(document, dict) else None
         if isinstance(newer, str) and _REFRESH_TOKEN.fullmatch(newer):
             successor = newer.encode()
             if store is None and successor != self._newest:
@@ -134,7 +134,7 @@ class RefreshTokenSource:
         fetched: FetchedToken | None = None
         failed: TokenError | None = None
         try:
-            fetched = read_token(answer, self._fields, now)
+            fetched = read_token(document, self._fields, now)
         except TokenError as error:
             # The refresh token counts even if the access token beside it cannot be used.
             failed = error
@@ -196,5 +196,5 @@ async def _to_its_end(work: Coroutine[Any, Any, FetchedToken]) -> FetchedToken:
             cancelled = error
     if cancelled is None or task.cancelled():
         return task.result()
-    task.exception()  # nobody is there to hear of it
+    task.exception()  # no caller is left that could handle it
     raise cancelled

@@ -18,7 +18,7 @@ from proxy.secrets.redaction import Redactor
 # RFC 6749 appendix A.12, without the blanks at an end that no field value could hold.
 _ACCESS_TOKEN = re.compile(r"[\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
 # Types of tokens that cannot be used as they are: those that need a proof with each request
-# (RFC 9449, RFC 7800, the MAC drafts), and RFC 8693's word for what is no access token.
+# (RFC 9449, RFC 7800, the MAC drafts), and RFC 8693's type for what is no access token.
 _UNUSABLE_TYPES = frozenset({"dpop", "mac", "pop", "hok", "n_a"})
 # Times since the epoch above this are milliseconds: as seconds it is the year 5138.
 _MILLISECONDS = 1e11
@@ -37,7 +37,7 @@ _PUBLIC_ERRORS = frozenset(
         "unsupported_grant_type",
     }
 )
-# Where servers put the code and the text of an error, the standard's places first.
+# Members with the code and the text of an error, those of RFC 6749 first.
 _CODES = ("error", "error.code", "error.type", "error.status", "errorCode", "error_code", "code")
 _TEXTS = (
     "error_description",
@@ -49,20 +49,20 @@ _TEXTS = (
 )
 _LONGEST_CODE = 64
 _LONGEST_TEXT = 240
-# What looks like a credential and is none that this side knows.
+# A string that may be a credential, though not one of this request.
 _OPAQUE = re.compile(r"[A-Za-z0-9+/_=.~-]{32,}")
 
 
 @dataclass(frozen=True, slots=True)
 class TokenFields:
-    """Where a response has what matters. Dots lead into objects: ``client_secret.value``.
+    """The members of a token response. Dots lead into objects: ``client_secret.value``.
 
     token             the token
     expiry            seconds, or a moment (RFC 3339 or since the epoch), first that is there
     lifetime_seconds  what is assumed if the response is of no use for it
     zero              what a lifetime of 0 means: ``unknown``, so that ``lifetime_seconds``
                       counts, or ``never``, that the token does not end
-    scope             what was asked for, to be compared with what was granted; None: nothing was
+    scope             the requested scope, to be compared with the granted one; None: none requested
     token_type        the only ``token_type`` that can be used, in lower case; None: all that need
                       no proof with each request
     """
@@ -77,18 +77,18 @@ class TokenFields:
 
 @dataclass(frozen=True, slots=True)
 class TokenEndpointError:
-    """What an endpoint wrote about an error; ``code`` and ``text`` may be "". Not yet redacted."""
+    """An error code and its text, either of which may be "". Not yet redacted."""
 
     code: str = ""
     text: str = ""
 
     @property
     def public(self) -> str:
-        """The code if it is one that may be repeated to anybody, else ""."""
+        """The code if clients may receive it, else ""."""
         return self.code if self.code in _PUBLIC_ERRORS else ""
 
     def redacted(self, secrets: Iterable[bytes]) -> str:
-        """Code and text for the operator: without what is or looks like a credential."""
+        """Return code and text for the operator, without any possible credential."""
         redactor = Redactor(secrets)
         parts = [
             part
@@ -121,7 +121,7 @@ def parse_body(body: bytes, content_type: str) -> Any:
 
 
 def error_in(document: Any) -> TokenEndpointError:
-    """What a document says about an error; empty if it says nothing."""
+    """Return the error in a document; empty if there is none."""
     return TokenEndpointError(
         next(filter(None, (_word(_at(document, name)) for name in _CODES)), ""),
         next(filter(None, (_word(_at(document, name)) for name in _TEXTS)), ""),
@@ -134,41 +134,41 @@ def _word(value: Any) -> str:
     return str(value) if isinstance(value, int) and not isinstance(value, bool) else ""
 
 
-def read_token(answer: Any, fields: TokenFields, now: float) -> FetchedToken:
+def read_token(document: Any, fields: TokenFields, now: float) -> FetchedToken:
     """The token of a response and how long it lives; ``now`` in seconds since the epoch.
 
     Raises TokenError.
     """
-    token = _at(answer, fields.token)
+    token = _at(document, fields.token)
     if not isinstance(token, str) or _ACCESS_TOKEN.fullmatch(token) is None:
-        raise _without_token(answer, fields, token)
-    _check_type(_at(answer, "token_type"), fields)
-    lifetime, remarks = _lifetime(answer, fields, now)
+        raise _without_token(document, fields, token)
+    _check_type(_at(document, "token_type"), fields)
+    lifetime, remarks = _lifetime(document, fields, now)
     fetched = FetchedToken(token.encode("ascii"), lifetime, remarks=remarks)
-    return _compare_scopes(fetched, _at(answer, "scope"), fields.scope)
+    return _compare_scopes(fetched, _at(document, "scope"), fields.scope)
 
 
-def _without_token(answer: Any, fields: TokenFields, token: Any) -> TokenError:
-    error = error_in(answer)
+def _without_token(document: Any, fields: TokenFields, token: Any) -> TokenError:
+    error = error_in(document)
     if token is None and error.code:
         code = f" {error.public}" if error.public else ""
         return TokenError(
             f"the token endpoint answered with an error{code}",
             details=f"the token endpoint answered with an error: {error.redacted(())}",
-            bad_answer=True,
+            invalid_response=True,
         )
     if token is None:
         why = f"it has no {fields.token}"
     elif not isinstance(token, str):
-        why = f"{fields.token} is no text"
+        why = f"{fields.token} is no string"
     elif not token:
         why = f"{fields.token} is empty"
     else:
         why = f"{fields.token} has characters that no access token has (RFC 6749 appendix A.12)"
     return TokenError(
-        "the answer holds no usable token",
-        details=f"the answer holds no usable token: {why}",
-        bad_answer=True,
+        "the response holds no usable token",
+        details=f"the response holds no usable token: {why}",
+        invalid_response=True,
     )
 
 
@@ -180,23 +180,23 @@ def _check_type(kind: Any, fields: TokenFields) -> None:
                 f"the token is not of the type {fields.token_type}",
                 details=f"the token is not of the type {fields.token_type}, though a proof was "
                 "sent: the server does not bind it to the key",
-                bad_answer=True,
+                invalid_response=True,
             )
     elif name in _UNUSABLE_TYPES:
         advice = "Add dpop: to token: of the strategy." if name == "dpop" else ""
         raise TokenError(
             "the token is of a type that needs a proof with each request"
             if name != "n_a"
-            else "the answer holds something else than an access token",
+            else "the response holds something other than an access token",
             advice=advice,
-            bad_answer=True,
+            invalid_response=True,
         )
 
 
-def _lifetime(answer: Any, fields: TokenFields, now: float) -> tuple[float, tuple[str, ...]]:
+def _lifetime(document: Any, fields: TokenFields, now: float) -> tuple[float, tuple[str, ...]]:
     """Seconds, and what is odd about what the response has for it."""
     for name in fields.expiry:
-        if (found := _at(answer, name)) is None:
+        if (found := _at(document, name)) is None:
             continue
         lifetime = lifetime_of(found, now)
         if lifetime is None:
@@ -234,7 +234,7 @@ def _compare_scopes(fetched: FetchedToken, granted: Any, asked: str | None) -> F
     return replace(fetched, remarks=(*fetched.remarks, remark))
 
 
-# OpenID Connect Core section 5.4 and 11: what these ask for is not the access token's.
+# OpenID Connect Core sections 5.4 and 11: these scopes do not apply to the access token.
 _NO_PERMISSION = frozenset({"openid", "offline_access", "profile", "email", "address", "phone"})
 
 

@@ -171,7 +171,7 @@ async def test_redirects_are_not_followed(status: int) -> None:
             answer("", f"Location: {elsewhere.url}/{CANARY}", status=f"{status} Away")
         )
         assert elsewhere.connections == 0
-    assert failure.bad_answer
+    assert failure.invalid_response
     assert str(status) in failure.reason
 
 
@@ -195,7 +195,7 @@ async def test_ten_mebibytes_are_not_read() -> None:
 
     async with raw_provider(serve) as provider:
         failure = await failure_of(provider.url)
-    assert failure.bad_answer
+    assert failure.invalid_response
     assert "too large" in failure.reason
     assert sent < 10 * 1024 * 1024
 
@@ -216,8 +216,8 @@ async def test_compressed_answers_are_bounded() -> None:
     """A few kilobytes that would become ten mebibytes are given up long before."""
     bomb = gzip.compress(b'{"access_token": "' + b"x" * 10 * 1024 * 1024 + b'"}')
     failure, _ = await failure_after(answer(bomb, "Content-Encoding: gzip"))
-    assert (failure.reason, failure.bad_answer) == (
-        "the token endpoint's answer is too large",
+    assert (failure.reason, failure.invalid_response) == (
+        "the token endpoint's response is too large",
         True,
     )
 
@@ -225,7 +225,7 @@ async def test_compressed_answers_are_bounded() -> None:
 async def test_what_only_claims_to_be_compressed() -> None:
     """It is named, and nothing of it repeated."""
     failure, _ = await failure_after(answer(CANARY, "Content-Encoding: gzip"))
-    assert failure.bad_answer
+    assert failure.invalid_response
     assert "cannot be decompressed" in failure.reason
 
 
@@ -242,11 +242,11 @@ async def test_what_only_claims_to_be_compressed() -> None:
     ],
     ids=["html", "cut", "empty", "lists", "objects", "number", "bytes"],
 )
-async def test_what_is_not_json_is_a_bad_answer(body: str, fields: tuple[str, ...]) -> None:
+async def test_what_is_not_json_is_a_invalid_response(body: str, fields: tuple[str, ...]) -> None:
     """HTML, broken, endless nesting: 502, and nothing of it repeated."""
     failure, _ = await failure_after(answer(body, *fields))
-    assert failure.bad_answer
-    assert failure.reason == "the token endpoint's answer is not JSON"
+    assert failure.invalid_response
+    assert failure.reason == "the token endpoint's response is not JSON"
 
 
 @pytest.mark.parametrize("code", ["invalid_client", "invalid_grant", "unauthorized_client"])
@@ -264,7 +264,7 @@ async def test_hopeless_errors_are_remembered(status: int, code: str) -> None:
     assert failure.details == f"the token endpoint answered {status}, {code}: ***"
     assert failure.pause_seconds == 60
     assert failure.probes
-    assert not failure.bad_answer
+    assert not failure.invalid_response
 
 
 @pytest.mark.parametrize(
@@ -379,7 +379,7 @@ async def test_other_errors(status: int, fields: tuple[str, ...], pause: float) 
         answer(json.dumps({"error": CANARY}), *fields, status=f"{status} {CANARY}")
     )
     assert failure.reason == f"the token endpoint answered {status}"
-    assert (failure.pause_seconds, failure.bad_answer) == (pause, False)
+    assert (failure.pause_seconds, failure.invalid_response) == (pause, False)
 
 
 @pytest.mark.parametrize("document", ['["invalid_client"]', '{"error": ["x"]}', '{"error": null}'])
@@ -449,7 +449,7 @@ async def test_an_endpoint_that_is_down() -> None:
     assert broken.reason == "the token endpoint cannot be reached (the connection broke)"
     garbage, _ = await failure_after(f"{CANARY}\r\n\r\n".encode())
     for failure in (refused, broken, garbage):
-        assert not failure.bad_answer
+        assert not failure.invalid_response
 
 
 async def test_an_answer_that_is_cut_is_not_used() -> None:
@@ -484,7 +484,7 @@ async def test_a_slow_endpoint_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
     async with raw_provider(serve) as provider, asyncio.timeout(60):
         failure = await failure_of(provider.url)
-    assert (failure.reason, failure.bad_answer) == (
+    assert (failure.reason, failure.invalid_response) == (
         "the token endpoint did not answer in time",
         False,
     )
@@ -628,7 +628,7 @@ def token_of(answer: Any, fields: TokenFields = OAUTH) -> tuple[bytes, float]:
 def rejected(answer: Any, fields: TokenFields = OAUTH) -> str:
     with pytest.raises(TokenError) as caught:
         read_token(answer, fields, NOW)
-    assert caught.value.bad_answer
+    assert caught.value.invalid_response
     assert CANARY not in str(caught.value)
     says_nothing(caught.value)
     return caught.value.reason
@@ -654,7 +654,7 @@ def rejected(answer: Any, fields: TokenFields = OAUTH) -> str:
 )
 def test_tokens_that_could_end_a_header(token: Any) -> None:
     """Only what RFC 6750 calls a token; anything else is unusable, and not repeated."""
-    assert rejected({"access_token": token}) == "the answer holds no usable token"
+    assert rejected({"access_token": token}) == "the response holds no usable token"
 
 
 @given(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1))

@@ -95,8 +95,8 @@ async def test_a_token_that_looks_like_json(text: str) -> None:
 async def test_output_that_holds_no_token(text: str) -> None:
     """It is not repeated, and nothing of it can reach a header."""
     failure = await failure_of(python(f"print({text!r})"))
-    assert failure.bad_answer
-    assert failure.reason == "the answer holds no usable token"
+    assert failure.invalid_response
+    assert failure.reason == "the output holds no usable token"
 
 
 async def test_arguments_are_not_expanded(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ async def test_a_command_that_prints_without_end(tmp_path: Path) -> None:
     code = f"import os\nwhile True: os.write(1, b'{CANARY}' * 1000)"
     async with asyncio.timeout(30):
         failure = await failure_of(python(code, seconds=60))
-    assert failure.bad_answer
+    assert failure.invalid_response
     assert "printed too much" in failure.reason
 
 
@@ -195,7 +195,7 @@ async def test_a_command_that_does_not_end(code: str, tmp_path: Path) -> None:
     async with asyncio.timeout(30):
         failure = await failure_of(python(code, str(file), SLEEPY, seconds=0.3))
     assert failure.reason.endswith("did not end in time")
-    assert not failure.bad_answer
+    assert not failure.invalid_response
     if file.exists():  # it may have been killed before it came to that
         await until(lambda: not alive(file))
 

@@ -25,7 +25,7 @@ from proxy.auth.tokens.client import TokenClient, TokenRequest
 from proxy.auth.tokens.dpop import DPoPProver
 from proxy.upstream.dialer import tls_context
 from tests.support.clock import ManualClock
-from tests.support.keyrelay import client, keyrelay, raw_provider, read_head
+from tests.support.keyrelay import client, heads, keyrelay, raw_provider
 
 NOW = 1_800_000_000
 KEYS: dict[str, Any] = {
@@ -171,11 +171,8 @@ class Servers:
     proofs: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                head = (await read_head(reader)).decode("latin-1")
-            except asyncio.IncompleteReadError:
-                return
+        async for received in heads(reader):
+            head = received.decode("latin-1")
             fields = dict(line.split(": ", 1) for line in head.split("\r\n")[1:] if line)
             await reader.readexactly(int(fields.get("Content-Length", 0)))
             kind = "token" if head.startswith("POST /token ") else "resource"

@@ -143,14 +143,20 @@ async def fetch(
         assert (await source.fetch()).value == b"dummy-token"
 
 
+async def fetched(kind: str, times: int = 1, **more: Any) -> Endpoint:
+    """The endpoint, after tokens were obtained from it as by ``fetch``."""
+    async with endpoint() as server:
+        await fetch(server, kind, times=times, **more)
+    return server
+
+
 # -- secrets --------------------------------------------------------------------------------------
 
 
 @every_type
 async def test_basic(kind: str) -> None:
     """RFC 6749 section 2.3.1: percent-encoded with ``%20`` for a space, and not in the body."""
-    async with endpoint() as server:
-        await fetch(server, kind, **WITH_SECRET)
+    server = await fetched(kind, **WITH_SECRET)
     assert server.basic == "dummy%20id:dummy%3As%25%2B%C3%A9%2F" + "x" * 32
     assert not server.values("client_id") + server.values("client_secret")
 
@@ -158,8 +164,7 @@ async def test_basic(kind: str) -> None:
 @every_type
 async def test_basic_plain(kind: str) -> None:
     """For servers that do not decode: the octets as they are."""
-    async with endpoint() as server:
-        await fetch(server, kind, client_auth="basic_plain", **WITH_SECRET)
+    server = await fetched(kind, client_auth="basic_plain", **WITH_SECRET)
     assert server.basic == f"{ID}:{SECRET}"
     assert not server.values("client_id") + server.values("client_secret")
 
@@ -167,8 +172,7 @@ async def test_basic_plain(kind: str) -> None:
 @every_type
 async def test_form(kind: str) -> None:
     """Identifier and secret are form fields; there is no field Authorization."""
-    async with endpoint() as server:
-        await fetch(server, kind, client_auth="form", **WITH_SECRET)
+    server = await fetched(kind, client_auth="form", **WITH_SECRET)
     assert (server.value("client_id"), server.value("client_secret")) == (ID, SECRET)
     assert "Authorization" not in server.heads[0]
 
@@ -207,15 +211,13 @@ def assertion_of(server: Endpoint, algorithm: str, key: Any, turn: int = 0) -> d
 @every_type
 async def test_private_key_jwt(kind: str) -> None:
     """Issuer and subject are the client, the audience is the endpoint; each request has its own."""
-    async with endpoint() as server:
-        await fetch(
-            server,
-            kind,
-            times=2,
-            client_id="{id}",
-            client_auth="private_key_jwt",
-            client_assertion={"key": "{rs256}"},
-        )
+    server = await fetched(
+        kind,
+        times=2,
+        client_id="{id}",
+        client_auth="private_key_jwt",
+        client_assertion={"key": "{rs256}"},
+    )
     first, second = (
         assertion_of(server, "RS256", KEYS["RS256"].public_key(), turn) for turn in (0, 1)
     )
@@ -228,8 +230,7 @@ async def test_private_key_jwt(kind: str) -> None:
 @every_type
 async def test_client_secret_jwt(kind: str) -> None:
     """The secret signs the assertion by HMAC, and is not sent."""
-    async with endpoint() as server:
-        await fetch(server, kind, times=2, client_auth="client_secret_jwt", **WITH_SECRET)
+    server = await fetched(kind, times=2, client_auth="client_secret_jwt", **WITH_SECRET)
     first, second = (assertion_of(server, "HS256", SECRET.encode(), turn) for turn in (0, 1))
     assert first["jti"] != second["jti"]
     assert (first["iss"], first["aud"]) == (ID, server.url)
@@ -238,22 +239,20 @@ async def test_client_secret_jwt(kind: str) -> None:
 @pytest.mark.parametrize("algorithm", KEYS)
 async def test_settings_of_an_assertion(algorithm: str) -> None:
     """Algorithm, audience, key ID, type and times are as configured."""
-    async with endpoint() as server:
-        await fetch(
-            server,
-            "oauth2_client_credentials",
-            client_id="{id}",
-            client_auth="private_key_jwt",
-            client_assertion={
-                "algorithm": algorithm,
-                "key": f"{{{algorithm.lower()}}}",
-                "key_id": "kid-{id}",
-                "audience": "https://id.example/{id}",
-                "header_type": "client-authentication+jwt",
-                "valid_seconds": 30,
-                "leeway_seconds": 0,
-            },
-        )
+    server = await fetched(
+        "oauth2_client_credentials",
+        client_id="{id}",
+        client_auth="private_key_jwt",
+        client_assertion={
+            "algorithm": algorithm,
+            "key": f"{{{algorithm.lower()}}}",
+            "key_id": "kid-{id}",
+            "audience": "https://id.example/{id}",
+            "header_type": "client-authentication+jwt",
+            "valid_seconds": 30,
+            "leeway_seconds": 0,
+        },
+    )
     claims = assertion_of(server, algorithm, KEYS[algorithm].public_key())
     assert claims["aud"] == f"https://id.example/{ID}"
     assert (claims["iat"], claims["exp"]) == (NOW, NOW + 30)
@@ -308,16 +307,14 @@ async def test_a_key_that_cannot_sign(key: bytes, words: str) -> None:
 @every_type
 async def test_fields(kind: str) -> None:
     """Scope, audience, resources (RFC 8707) and further fields, in all types, with secrets."""
-    async with endpoint() as server:
-        await fetch(
-            server,
-            kind,
-            scope="a b",
-            audience="https://api.example",
-            resource=["https://a.example/{refresh}", "https://b.example"],
-            form={"tenant": "t {refresh}", "acr": ["1", "2"]},
-            **WITH_SECRET,
-        )
+    server = await fetched(
+        kind,
+        scope="a b",
+        audience="https://api.example",
+        resource=["https://a.example/{refresh}", "https://b.example"],
+        form={"tenant": "t {refresh}", "acr": ["1", "2"]},
+        **WITH_SECRET,
+    )
     assert (server.value("scope"), server.value("audience")) == ("a b", "https://api.example")
     assert server.values("resource") == ["https://a.example/dummy-refresh", "https://b.example"]
     assert (server.value("tenant"), server.values("acr")) == ("t dummy-refresh", ["1", "2"])

@@ -60,7 +60,7 @@ class Family:
         return 200, {**document, **self.more}
 
     async def ask(self, call: TokenRequest) -> tuple[Any, float]:
-        """An ``Ask`` without a network in between."""
+        """A ``SendTokenRequest`` without a network in between."""
         status, document = self.answer(form_of(call)["refresh_token"][0])
         await self.open.wait()
         if status != 200:
