@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import machine, report
+from benchmarks import command_line, machine, report
 from benchmarks.calling import LoadError
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.measures import QUICK, Scale, Turn, warm_up
@@ -125,12 +125,7 @@ def chosen(
 
 
 def arguments() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser_of("benchmarks", HELP, EPILOG)
     parser.add_argument("--peers", metavar="NAMES", help="see below; all by default")
     parser.add_argument("--figures", metavar="NAMES", help="see below; all by default")
     parser.add_argument("--rounds", type=int, metavar="N", help="5 by default, 2 if quick")
@@ -187,9 +182,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except NotStarted as error:
-        sys.exit(f"not started: {error}")
+    command_line.run(main)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import datetime
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import proxy
-from benchmarks import configs, machine, peers, report, sending
+from benchmarks import command_line, configs, machine, peers, report, sending
 from benchmarks.processes import (
     Launch,
     NotStarted,
@@ -177,12 +176,7 @@ def seconds_of(text: str) -> list[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.cold",
-        description=HELP,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser_of("benchmarks.cold", HELP, EPILOG)
     parser.add_argument(
         "--idle",
         type=seconds_of,
@@ -222,9 +216,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except KeyboardInterrupt:
-        sys.exit(130)
-    except NotStarted as error:
-        sys.exit(str(error))
+    command_line.run(main)

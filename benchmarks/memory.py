@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import base64
 import contextlib
@@ -16,6 +15,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from benchmarks import command_line
 from benchmarks.pacing import BLOCK_BYTES, BURSTS, framing, read_body, write_body
 from benchmarks.stub import FRAME_BYTES, MESSAGE_BYTES
 
@@ -245,12 +245,7 @@ async def run(names: list[str], size: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.memory",
-        description=HELP,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = command_line.parser_of("benchmarks.memory", HELP, EXAMPLES)
     parser.add_argument(
         "--size",
         type=int,
@@ -270,4 +265,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    command_line.run(main)
