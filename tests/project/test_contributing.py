@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "proxy"
 MAP = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("\n## Map\n")[2]
 MAP = MAP.partition("\n## ")[0]
-ROWS = re.findall(r"^\| `([a-z]+)/` \| (.+) \|$", MAP, re.MULTILINE)
+ROWS = re.findall(r"^\| `([a-z/]+)/` \| (.+) \|$", MAP, re.MULTILINE)
 
 
 def exists(place: str) -> bool:
@@ -22,7 +22,8 @@ def exists(place: str) -> bool:
 
 def test_every_package_is_on_the_map() -> None:
     """Each directory of the package has its row."""
-    there = {path.parent.name for path in PACKAGE.glob("*/__init__.py")} | {"providers"}
+    packages = (path.parent.relative_to(PACKAGE) for path in PACKAGE.glob("*/**/__init__.py"))
+    there = {path.as_posix() for path in packages} | {"providers"}
     assert {name for name, _ in ROWS} == there
 
 
