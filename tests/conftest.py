@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 import uvloop
 
-from tests.emulators import HUME_KEY, HumeEmulator
+from tests.emulators import HUME_KEY, HUME_SECRET, HumeEmulator
 from tests.support.certificates import Authority
 from tests.support.command import PREFIXES
 from tests.support.keyrelay import SECRET
@@ -55,6 +55,13 @@ async def hume(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[HumeEmulator]:
     monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
     async with HumeEmulator(strategy="key") as emulator:
         yield emulator
+
+
+@pytest.fixture
+def hume_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hume's API key and its secret key are set, of which keyrelay obtains tokens."""
+    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
+    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
 
 
 @pytest.fixture(autouse=True)

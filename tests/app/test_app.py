@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import os
 import socket
 import stat
 import warnings
@@ -25,11 +24,14 @@ from tests.support.keyrelay import (
     both_loops,
     exchange,
     keyrelay,
+    proxied,
+    proxied_client,
     raw_provider,
     read_head,
     static_route,
     until,
 )
+from tests.support.reloading import sockets
 
 pytestmark = both_loops
 
@@ -58,17 +60,6 @@ async def over_unix(path: Path, request: bytes) -> bytes:
         client.send(request)
         _, head, body = await client.answer()
         return head + body
-
-
-def sockets() -> int:
-    """How many sockets this process has open."""
-    count = 0
-    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  only names are wanted
-        try:
-            count += os.readlink(f"/proc/self/fd/{name}").startswith("socket:")  # noqa: PTH115
-        except FileNotFoundError:
-            continue  # the one by which the directory was read
-    return count
 
 
 # -- listeners ---------------------------------------------------------------------------------
@@ -185,10 +176,7 @@ async def test_a_listener_of_a_route(dummy_key: bytes) -> None:
 
 async def test_a_host_of_a_route(dummy_key: bytes) -> None:
     """<name>.localhost serves the route without a prefix, on the main listener."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (_, running):
         for path in (b"/x", b"/-/health"):
             request = b"GET %b HTTP/1.1\r\nHost: API.localhost:%d\r\n\r\n" % (path, running.port)
             assert await exchange(running.port, request) == OK
@@ -240,9 +228,7 @@ async def test_what_is_in_flight_may_end(dummy_key: bytes) -> None:
         writer.write(OK)
 
     async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as busy,
+        proxied_client(serve) as (_, running, busy),
         await RawClient.to(running.port) as idle,
     ):
         port = running.port
@@ -267,10 +253,7 @@ async def test_a_slow_client_may_take_its_answer(dummy_key: bytes) -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n" + bytes(60_000)
     slow = socket.socket()
     slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-    async with (
-        raw_provider(answering(answer)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(answer)) as (_, running):
         slow.setblocking(False)
         await asyncio.get_running_loop().sock_connect(slow, ("127.0.0.1", running.port))
         await until(lambda: running.app._clients)
@@ -410,9 +393,9 @@ async def test_health_of_a_route_s_own_place_needs_the_token(
     dummy_key: bytes, inbound: None
 ) -> None:
     """There the path is the provider's: without the token nothing is dialled."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url, listen=["127.0.0.1:0"])}, **GUARDED) as running,
+    async with proxied(answering(OK), route={"listen": ["127.0.0.1:0"]}, **GUARDED) as (
+        provider,
+        running,
     ):
         main, own = (one.address.port for one in running.app.listeners)
         assert (await exchange(main, HEALTH)).startswith(b"HTTP/1.1 200 ")
@@ -436,11 +419,7 @@ async def test_the_token_is_the_subprotocol_that_is_selected(
         writer.write(SWITCHING)
         await reader.read()
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}, **GUARDED) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve, **GUARDED) as (_, _, client):
         offer = f"keyrelay.token.{INBOUND}".encode()
         client.send(HANDSHAKE[:-2] + b"Sec-WebSocket-Protocol: " + offer + b"\r\n\r\n")
         head = await client.head()
@@ -480,10 +459,7 @@ async def test_others_on_other_machines_cannot_be_told(dummy_key: bytes, inbound
 @pytest.mark.skipif(not lookup_supported(), reason="this system does not say who connects")
 async def test_who_cannot_be_told_is_refused_if_asked_for(dummy_key: bytes) -> None:
     """The owner is served. A client that is gone before anybody looks gets nothing dialled."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}, peer_uid="enforce") as running,
-    ):
+    async with proxied(answering(OK), peer_uid="enforce") as (provider, running):
         with socket.create_connection(("127.0.0.1", running.port)) as gone:
             gone.sendall(b"GET /api" + HEAD + b"\r\n")
         assert (await exchange(running.port, HEALTH)).startswith(b"HTTP/1.1 200 ")

@@ -6,16 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.support.keyrelay import (
-    Running,
-    answering,
-    connection,
-    exchange,
-    keyrelay,
-    raw_provider,
-    read_head,
-    static_route,
-)
+from tests.support.keyrelay import Running, answering, connection, exchange, proxied, read_head
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 GET = b"GET /api/x HTTP/1.1\r\nHost: localhost\r\n\r\n"
@@ -24,10 +15,7 @@ LONG = 30.0
 
 @pytest.fixture
 async def running(dummy_key: bytes) -> AsyncIterator[Running]:
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as one,
-    ):
+    async with proxied(answering(OK)) as (_, one):
         yield one
 
 

@@ -27,6 +27,7 @@ from tests.support.keyrelay import (
     both_loops,
     client,
     keyrelay,
+    proxied,
     raw_provider,
     static_route,
     until,
@@ -109,10 +110,7 @@ async def test_a_request_is_under_way_until_it_has_ended(dummy_key: bytes) -> No
     async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await asyncio.Event().wait()
 
-    async with (
-        raw_provider(hang) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(hang) as (_, running):
 
         def in_flight() -> int:
             found: int = snapshot(running.app)["routes"]["api"]["in_flight"]

@@ -212,13 +212,9 @@ async def test_a_provider_refuses_a_socket(
     arrived(hume, f"GET {CHAT}")
 
 
-async def test_a_page_is_handed_a_token(
-    browser: Browser, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_page_is_handed_a_token(browser: Browser, site: Site, hume_keys: None) -> None:
     """With ``vend`` an allowed page gets the provider's token, which works there without keyrelay;
     no other page gets any, and no key leaves."""
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
     async with HumeEmulator(strategy="token") as hume:
         route = {"provider": "hume", "upstream": hume.origin, "vend": True}
         async with preset_keyrelay({"hume": route}, origins=(site.origin(),)) as relay:

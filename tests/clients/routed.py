@@ -67,7 +67,7 @@ async def routed(
     key: str = "",
     route: Mapping[str, Any] | None = None,
 ) -> AsyncIterator[Routed]:
-    """Run keyrelay with one route, on ``preset`` unless ``route`` says all of it.
+    """Run the provider, and keyrelay with one route to it, on ``preset`` unless ``route`` is given.
 
     key  as it is written in the secret's file; the value of the credential if not given
     """
@@ -76,9 +76,10 @@ async def routed(
     file.chmod(0o600)
     said: dict[str, Any] = {"provider": preset} if route is None else dict(route)
     said |= {
-        "upstream": provider.origin,
         "secrets": {"api_key": f"file:{file}"},
         "listen": "127.0.0.1:0",
     }
-    async with preset_keyrelay({preset: said}) as running:
-        yield Routed(running, provider, http, websocket or http)
+    async with provider:
+        said["upstream"] = provider.origin
+        async with preset_keyrelay({preset: said}) as running:
+            yield Routed(running, provider, http, websocket or http)

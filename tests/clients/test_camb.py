@@ -13,13 +13,7 @@ import pytest
 
 from tests.clients.conftest import MISSING
 from tests.clients.routed import DUMMY, Routed, routed
-from tests.emulators import (
-    CAMB_KEY,
-    CambEmulator,
-    CambRealtimeEmulator,
-    json_answer,
-    redirect,
-)
+from tests.emulators import CAMB_KEY, CambEmulator, CambRealtimeEmulator, json_answer, redirect
 from tests.emulators.carriers import Carrier
 from tests.support.keyrelay import both_loops
 
@@ -50,19 +44,13 @@ def transcription(sdk: Any) -> Any:
 
 @pytest.fixture
 async def camb(tmp_path: Path) -> AsyncIterator[Routed]:
-    async with (
-        CambEmulator() as provider,
-        routed("camb", provider, tmp_path, http=HEADER) as one,
-    ):
+    async with routed("camb", CambEmulator(), tmp_path, http=HEADER) as one:
         yield one
 
 
 @pytest.fixture
 async def sockets(tmp_path: Path) -> AsyncIterator[Routed]:
-    async with (
-        CambRealtimeEmulator() as provider,
-        routed("camb-realtime", provider, tmp_path, http=HEADER) as one,
-    ):
+    async with routed("camb-realtime", CambRealtimeEmulator(), tmp_path, http=HEADER) as one:
         yield one
 
 
@@ -113,8 +101,7 @@ async def test_rest_synchronously(blocking: Any, camb: Routed) -> None:
 
 async def test_speech_is_streamed_as_it_is_made(client: Any, camb: Routed) -> None:
     """The SDK has the first piece while the provider holds the second back."""
-    camb.provider.pieces.hold()
-    camb.provider.pieces.release()
+    camb.provider.pieces.hold(passing=1)
     speech = client.text_to_speech.tts(
         text="Hello", language="en-us", voice_id=147320, request_options={"chunk_size": 4096}
     )

@@ -41,10 +41,9 @@ def sdk() -> Any:
 async def hume(tmp_path: Path) -> AsyncIterator[Routed]:
     header = Carrier("header", "x-hume-api-key", HUME_KEY)
     query = Carrier("query", "api_key", HUME_KEY)
-    async with (
-        HumeEmulator(strategy="key") as provider,
-        routed("hume", provider, tmp_path, http=header, websocket=query) as one,
-    ):
+    async with routed(
+        "hume", HumeEmulator(strategy="key"), tmp_path, http=header, websocket=query
+    ) as one:
         yield one
 
 
@@ -110,8 +109,7 @@ async def test_speech_as_json_and_as_a_file(client: Any, sdk: Any, hume: Routed)
 
 async def test_speech_is_streamed_as_it_is_made(client: Any, sdk: Any, hume: Routed) -> None:
     """The SDK has the first piece while the provider holds the second back, in both forms."""
-    hume.provider.pieces.hold()
-    hume.provider.pieces.release()
+    hume.provider.pieces.hold(passing=1)
     file = client.tts.synthesize_file_streaming(
         utterances=utterances(sdk), request_options={"chunk_size": 4096}
     )
@@ -120,8 +118,7 @@ async def test_speech_is_streamed_as_it_is_made(client: Any, sdk: Any, hume: Rou
         await hume.provider.pieces.reached()
         hume.provider.pieces.open()
         assert await joined(file) == b"".join(hume.provider.chunks[1:])
-        hume.provider.pieces.hold()
-        hume.provider.pieces.release()
+        hume.provider.pieces.hold(passing=1)
         snippets = client.tts.synthesize_json_streaming(utterances=utterances(sdk))
         first = await anext(snippets)
         assert base64.b64decode(first.audio) == hume.provider.chunks[0]
@@ -153,8 +150,7 @@ async def test_a_stream_that_is_left_ends_at_the_provider(
     client: Any, sdk: Any, hume: Routed
 ) -> None:
     """Leaving the SDK's stream after its first piece ends the provider's request."""
-    hume.provider.pieces.hold()
-    hume.provider.pieces.release()
+    hume.provider.pieces.hold(passing=1)
     stream = client.tts.synthesize_file_streaming(utterances=utterances(sdk))
     async with asyncio.timeout(10):
         await anext(stream)
@@ -165,8 +161,7 @@ async def test_a_stream_that_is_left_ends_at_the_provider(
 async def test_a_stream_that_breaks_is_an_error(client: Any, sdk: Any, hume: Routed) -> None:
     """A provider that breaks off in the middle is no end of speech: the SDK raises."""
     httpx = pytest.importorskip("httpx")
-    hume.provider.pieces.hold()
-    hume.provider.pieces.release()
+    hume.provider.pieces.hold(passing=1)
     stream = client.tts.synthesize_file_streaming(
         utterances=utterances(sdk), request_options={"chunk_size": 4096}
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,7 @@ import pytest
 from tests.clients.conftest import MISSING, PATIENCE_SECONDS
 from tests.clients.realtime import REALTIME_KEY, RealtimeEmulator
 from tests.clients.routed import DUMMY, Routed, routed
-from tests.emulators import (
-    AIGNE_KEY,
-    INWORLD_PORTAL,
-    AigneEmulator,
-    InworldEmulator,
-    json_answer,
-)
+from tests.emulators import AIGNE_KEY, INWORLD_PORTAL, AigneEmulator, InworldEmulator, json_answer
 from tests.emulators.carriers import Carrier
 from tests.support.keyrelay import both_loops
 
@@ -46,20 +41,21 @@ async def inworld(tmp_path: Path) -> AsyncIterator[Routed]:
     header = Carrier("header", "authorization", f"Basic {INWORLD_PORTAL}")
     # The router takes the key alone; without a session token every call is a client's.
     said = {"provider": "inworld", "strategy": "api_key"}
-    async with (
-        InworldEmulator(accepts=("basic",)) as provider,
-        routed("inworld", provider, tmp_path, http=header, key=INWORLD_PORTAL, route=said) as one,
-    ):
+    async with routed(
+        "inworld",
+        InworldEmulator(accepts=("basic",)),
+        tmp_path,
+        http=header,
+        key=INWORLD_PORTAL,
+        route=said,
+    ) as one:
         yield one
 
 
 @pytest.fixture
 async def aigne(tmp_path: Path) -> AsyncIterator[Routed]:
     header = Carrier("header", "authorization", f"Bearer {AIGNE_KEY}")
-    async with (
-        AigneEmulator() as provider,
-        routed("aigne-hub", provider, tmp_path, http=header, key=AIGNE_KEY) as one,
-    ):
+    async with routed("aigne-hub", AigneEmulator(), tmp_path, http=header, key=AIGNE_KEY) as one:
         yield one
 
 
@@ -68,10 +64,9 @@ async def realtime(tmp_path: Path) -> AsyncIterator[Routed]:
     """A route without a preset, as a user writes one for an API that has none."""
     header = Carrier("header", "authorization", f"Bearer {REALTIME_KEY}")
     said = {"auth": [{"header": "Authorization", "value": "Bearer {api_key}"}]}
-    async with (
-        RealtimeEmulator() as provider,
-        routed("openai", provider, tmp_path, http=header, key=REALTIME_KEY, route=said) as one,
-    ):
+    async with routed(
+        "openai", RealtimeEmulator(), tmp_path, http=header, key=REALTIME_KEY, route=said
+    ) as one:
         yield one
 
 
@@ -113,8 +108,7 @@ async def test_a_completion_synchronously(sdk: Any, inworld: Routed) -> None:
 
 async def test_events_come_as_they_are_made(sdk: Any, inworld: Routed) -> None:
     """The SDK has the first event while the provider holds the second back."""
-    inworld.provider.pieces.hold()
-    inworld.provider.pieces.release()
+    inworld.provider.pieces.hold(passing=1)
     async with asyncio.timeout(10), asynchronous(sdk, f"{inworld.url}/v1") as client:
         stream = await client.chat.completions.create(stream=True, **QUESTION)
         assert (await anext(stream)).choices[0].delta.content == "Hello"
@@ -125,24 +119,26 @@ async def test_events_come_as_they_are_made(sdk: Any, inworld: Routed) -> None:
     inworld.arrived("POST /v1/chat/completions")
 
 
-async def test_a_stream_that_is_left_ends_at_the_provider(sdk: Any, inworld: Routed) -> None:
-    """Closing the SDK's stream after its first event ends the provider's request."""
-    inworld.provider.pieces.hold()
-    inworld.provider.pieces.release()
+@asynccontextmanager
+async def begun(sdk: Any, inworld: Routed) -> AsyncIterator[Any]:
+    """The SDK's stream after its first event; the provider holds the second back."""
+    inworld.provider.pieces.hold(passing=1)
     async with asyncio.timeout(10), asynchronous(sdk, f"{inworld.url}/v1") as client:
         stream = await client.chat.completions.create(stream=True, **QUESTION)
         await anext(stream)
+        yield stream
+
+
+async def test_a_stream_that_is_left_ends_at_the_provider(sdk: Any, inworld: Routed) -> None:
+    """Closing the SDK's stream after its first event ends the provider's request."""
+    async with begun(sdk, inworld) as stream:
         await stream.close()
         assert await inworld.provider.ended(0) == "client left"
 
 
 async def test_a_stream_that_breaks_is_an_error(sdk: Any, inworld: Routed) -> None:
     """A provider that breaks off in the middle is no end of an answer: the SDK raises."""
-    inworld.provider.pieces.hold()
-    inworld.provider.pieces.release()
-    async with asyncio.timeout(10), asynchronous(sdk, f"{inworld.url}/v1") as client:
-        stream = await client.chat.completions.create(stream=True, **QUESTION)
-        await anext(stream)
+    async with begun(sdk, inworld) as stream:
         inworld.provider.pieces.cut()
         with pytest.raises(sdk.APIConnectionError):
             await anext(stream)
@@ -197,8 +193,7 @@ async def test_a_hub_at_both_of_its_addresses(
 
 async def test_a_hubs_events(sdk: Any, aigne: Routed) -> None:
     """AIGNE's events are not quite OpenAI's; they come through as they are, one by one."""
-    aigne.provider.pieces.hold()
-    aigne.provider.pieces.release()
+    aigne.provider.pieces.hold(passing=1)
     async with (
         asyncio.timeout(10),
         asynchronous(sdk, f"{aigne.own_url}/app/api/v2") as client,

@@ -15,7 +15,15 @@ from proxy.config.loader import load_text
 from proxy.diagnostics.diagnosis import Mark
 from proxy.diagnostics.doctor import Result, run_checks
 from tests.support.certificates import Authority
-from tests.support.keyrelay import SECRET, RawProvider, Serve, raw_provider, read_head, static_route
+from tests.support.keyrelay import (
+    SECRET,
+    RawProvider,
+    Serve,
+    heads,
+    raw_provider,
+    read_head,
+    static_route,
+)
 
 CANARY = SECRET.decode()
 VERIFY = "GET /v1/me"
@@ -28,11 +36,7 @@ def provider(*, status: int = 200, ahead: float | None = 0.0, token: bytes = b""
     """
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                head = await read_head(reader)
-            except asyncio.IncompleteReadError:
-                return
+        async for head in heads(reader):
             date = b""
             if ahead is not None:
                 date = f"Date: {formatdate(time.time() + ahead, usegmt=True)}\r\n".encode()
@@ -51,7 +55,7 @@ def provider(*, status: int = 200, ahead: float | None = 0.0, token: bytes = b""
     return serve
 
 
-def heads(running: RawProvider) -> list[bytes]:
+def calls(running: RawProvider) -> list[bytes]:
     """The heads of the calls that were neither for the time nor for a token."""
     found: list[bytes] = running.serve.heads  # type: ignore[attr-defined]
     return found
@@ -93,7 +97,7 @@ async def test_a_route_that_works(trusted: Authority) -> None:
         ]
         assert the(results, "secret key").finding.startswith("env:DUMMY_KEY, fingerprint ")
         assert the(results, "tls").finding.startswith("TLSv1.3, certificate of 127.0.0.1, valid ")
-        (head,) = heads(acme)
+        (head,) = calls(acme)
         assert head.startswith(b"GET /v1/me?x=1 HTTP/1.1\r\n")
         assert head.count(SECRET) == 1
         assert b"\r\nX-Api-Key: %b\r\n" % SECRET in head
@@ -189,7 +193,7 @@ async def test_a_certificate_that_is_not_valid(
         results = await examined({"acme": static_route(acme.url, verify=VERIFY)})
         assert marks(results)[-1] == ("tls", "fail")
         assert words in results[-1].finding
-        assert heads(acme) == []
+        assert calls(acme) == []
 
 
 @pytest.mark.usefixtures("dummy_key")
@@ -223,7 +227,7 @@ async def test_without_a_call_to_verify_with() -> None:
     """No request with the credential is made up: the step is left out, and says how to add one."""
     async with raw_provider(provider()) as acme:
         found = the(await examined({"acme": static_route(acme.url)}), "verify")
-        assert (found.mark, heads(acme)) == ("skip", [])
+        assert (found.mark, calls(acme)) == ("skip", [])
     assert "Add verify:" in found.advice
 
 
@@ -233,7 +237,7 @@ async def test_a_call_that_the_route_itself_refuses() -> None:
     async with raw_provider(provider()) as acme:
         route = static_route(acme.url, verify=VERIFY, allow=["POST /v1/speech"])
         found = the(await examined({"acme": route}), "verify")
-        assert (found.mark, heads(acme)) == ("warn", [])
+        assert (found.mark, calls(acme)) == ("warn", [])
     assert "not allowed by the rules" in found.finding
 
 
@@ -333,7 +337,7 @@ async def test_a_token(monkeypatch: pytest.MonkeyPatch) -> None:
         assert marks(results)[-2:] == [("token", "ok"), ("verify", "ok")]
         # Its last moments are not used.
         assert the(results, "token").finding == "token: obtained, good for 590 s"
-        assert b"\r\nAuthorization: Bearer dummy-token\r\n" in heads(acme)[0]
+        assert b"\r\nAuthorization: Bearer dummy-token\r\n" in calls(acme)[0]
     assert "dummy-token" not in repr(results)
 
 
@@ -346,7 +350,7 @@ async def test_a_token_endpoint_that_refuses(monkeypatch: pytest.MonkeyPatch) ->
         results = await examined({"acme": token_route(acme.url)})
         assert marks(results)[-1] == ("token", "fail")
         assert "answered 401, invalid_client" in results[-1].finding
-        assert heads(acme) == []
+        assert calls(acme) == []
 
 
 def refresh_route(upstream: str, **token: Any) -> dict[str, Any]:
@@ -386,7 +390,7 @@ async def test_a_refresh_token_without_a_store(
         loaded = load_text(json.dumps({"routes": {"acme": refresh_route(acme.url)}}), "routes.yaml")
         results: list[Result] = []
         await run_checks(loaded, results.append, running=lambda: running)
-        assert (heads(acme), b"/token" in bytes(acme.received)) == ([], False)
+        assert (calls(acme), b"/token" in bytes(acme.received)) == ([], False)
         # The date and no more.
         assert acme.connections == 1
     found = the(results, "token")

@@ -10,7 +10,7 @@ from proxy.diagnostics.probe import ask, connect
 from proxy.errors import UpstreamFailure
 from proxy.http.address import parse_upstream
 from proxy.upstream.dialer import Dialler
-from tests.support.keyrelay import answering, both_loops, raw_provider, read_head, until
+from tests.support.keyrelay import answering, both_loops, holding, raw_provider, read_head, until
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
@@ -32,13 +32,7 @@ async def test_the_head_is_enough(answer: bytes) -> None:
     """The body is not waited for, and the connection is closed at once."""
     closed = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(answer)
-        await reader.read()
-        closed.set()
-
-    async with raw_provider(serve) as provider:
+    async with raw_provider(holding(answer, closed)) as provider:
         head = await ask(await connect(dialler(provider.url)), REQUEST, head_only=False)
         assert head.code == 200
         async with asyncio.timeout(5):

@@ -10,7 +10,7 @@ import pytest
 from yarl import URL
 
 from tests.emulators import AIGNE_KEY, AigneEmulator
-from tests.support.keyrelay import Running, both_loops, client, preset_keyrelay
+from tests.support.keyrelay import Running, both_loops, client, events, preset_keyrelay
 
 pytestmark = both_loops
 
@@ -92,12 +92,7 @@ async def test_events_arrive_one_by_one(aigne: AigneEmulator, running: Running) 
         http.post(url, json=COMPLETIONS, headers=[BEARER, EVENTS]) as answer,
     ):
         assert answer.content_type == "text/event-stream"
-        seen: list[bytes] = []
-        while not seen or seen[-1] != b"data: [DONE]\n\n":
-            aigne.pieces.release()
-            async with asyncio.timeout(5):
-                seen.append(await answer.content.readuntil(b"\n\n"))
-        assert await answer.content.read() == b""
+        seen = await events(answer, aigne.pieces)
     assert json.loads(seen[0].removeprefix(b"data: ")) == {
         "delta": {"role": "assistant", "content": "Hello"}
     }

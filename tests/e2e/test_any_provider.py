@@ -9,6 +9,7 @@ import asyncio
 import gzip
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aiohttp
 import pytest
@@ -235,6 +236,20 @@ async def test_an_answer_may_come_before_the_upload_has_ended(
         assert await broken_off(reader) == b"too large"
 
 
+@asynccontextmanager
+async def first_piece(
+    hume: HumeEmulator, running: Running
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection on which the first piece of a chunked response has come, and no other is let."""
+    hume.pieces.hold()
+    async with connection(running.port) as (reader, writer):
+        writer.write(SPEAK)
+        assert b"Transfer-Encoding: chunked\r\n" in await read_head(reader)
+        hume.pieces.release()
+        await reader.readuntil(hume.chunks[0])
+        yield reader, writer
+
+
 # --- the client leaves ------------------------------------------------------------------------
 
 
@@ -243,12 +258,7 @@ async def test_a_stream_ends_when_its_client_leaves(
     hume: HumeEmulator, running: Running, how: str
 ) -> None:
     """The provider stops within a second: audio that nobody hears is not paid for."""
-    hume.pieces.hold()
-    async with connection(running.port) as (reader, writer):
-        writer.write(SPEAK)
-        await read_head(reader)
-        hume.pieces.release()
-        await reader.readuntil(hume.chunks[0])
+    async with first_piece(hume, running) as (_, writer):
         writer.close() if how == "closed" else reset(writer)
         assert await hume.ended(0, GONE_SECONDS) == "client left"
 
@@ -319,12 +329,7 @@ async def test_a_stream_that_breaks_off_never_looks_complete(
     hume: HumeEmulator, running: Running, how: str
 ) -> None:
     """What came is passed on; the last chunk, which would be an end, is not made up."""
-    hume.pieces.hold()
-    async with connection(running.port) as (reader, writer):
-        writer.write(SPEAK)
-        assert b"Transfer-Encoding: chunked\r\n" in await read_head(reader)
-        hume.pieces.release()
-        await reader.readuntil(hume.chunks[0])
+    async with first_piece(hume, running) as (reader, _):
         if how == "closed":
             hume.pieces.cut()
         else:

@@ -36,13 +36,6 @@ async def hume(
         yield emulator
 
 
-@pytest.fixture
-async def running(hume: HumeEmulator) -> AsyncIterator[Running]:
-    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
-    async with preset_keyrelay(routes) as running:
-        yield running
-
-
 @pytest.mark.parametrize(
     ("headers", "query"),
     [

@@ -12,7 +12,7 @@ from websockets.exceptions import InvalidStatus
 from yarl import URL
 
 from tests.emulators import INWORLD_PORTAL, InworldEmulator, Recorded, json_answer
-from tests.support.keyrelay import Running, both_loops, client, preset_keyrelay
+from tests.support.keyrelay import Running, both_loops, client, events, preset_keyrelay
 
 pytestmark = both_loops
 
@@ -93,12 +93,7 @@ async def test_the_router_s_events_arrive_one_by_one(
     request = {"model": "dummy", "stream": True, "messages": []}
     async with client() as http, http.post(url, json=request, headers=[BEARER]) as answer:
         assert answer.content_type == "text/event-stream"
-        seen: list[bytes] = []
-        while not seen or seen[-1] != b"data: [DONE]\n\n":
-            inworld.pieces.release()
-            async with asyncio.timeout(5):
-                seen.append(await answer.content.readuntil(b"\n\n"))
-        assert await answer.content.read() == b""
+        seen = await events(answer, inworld.pieces)
     assert len(seen) == 5
     assert inworld.faults == []
 

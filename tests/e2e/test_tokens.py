@@ -15,7 +15,7 @@ import pytest
 from aiohttp import web
 from websockets.exceptions import InvalidStatus
 
-from tests.emulators import HUME_KEY, HUME_SECRET, Answer, HumeEmulator, Recorded, json_answer
+from tests.emulators import Answer, HumeEmulator, Recorded, json_answer
 from tests.emulators.hume import TOKEN_PATH
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import (
@@ -50,13 +50,9 @@ class FailingHume(HumeEmulator):
 
 
 @pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> AsyncIterator[FailingHume]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
-    async with FailingHume(
-        strategy="token", lifetime_seconds=LIFETIME, clock=clock.wall
-    ) as emulator:
-        yield emulator
+async def hume(hume_keys: None, clock: ManualClock) -> AsyncIterator[FailingHume]:
+    async with FailingHume(strategy="token", lifetime_seconds=LIFETIME, clock=clock.wall) as hume:
+        yield hume
 
 
 @pytest.fixture

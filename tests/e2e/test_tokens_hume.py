@@ -85,6 +85,17 @@ async def open_socket(running: Running, path: str) -> None:
         assert await socket.recv() == "hello"
 
 
+async def served(
+    routes: dict[str, dict[str, str]], rest: list[tuple[str, str]], sockets: list[str]
+) -> None:
+    """A keyrelay with these routes serves every one of these requests and WebSockets."""
+    async with preset_keyrelay(routes) as running:
+        for method, path in rest:
+            assert await ask(running, method, path) == 200
+        for path in sockets:
+            await open_socket(running, path)
+
+
 def credential(recorded: Recorded) -> tuple[list[str], list[str], str]:
     """The values of both headers, and the query."""
     return recorded.values("Authorization"), recorded.values("X-Hume-Api-Key"), recorded.query
@@ -93,11 +104,7 @@ def credential(recorded: Recorded) -> tuple[list[str], list[str], str]:
 @pytest.mark.usefixtures("both")
 async def test_with_a_secret_evi_and_tts_get_tokens(hume: HumeEmulator) -> None:
     """A header over HTTP, a parameter on sockets, one token for all; the key does not leave."""
-    async with preset_keyrelay(route(hume)) as running:
-        for method, path in TOKEN_REST:
-            assert await ask(running, method, path) == 200
-        for path in TOKEN_SOCKETS:
-            await open_socket(running, path)
+    await served(route(hume), TOKEN_REST, TOKEN_SOCKETS)
     count = len(TOKEN_REST)
     for recorded in hume.asked[:count]:
         assert credential(recorded) == (["Bearer dummy-token-1"], [], "x=1")
@@ -111,11 +118,7 @@ async def test_with_a_secret_evi_and_tts_get_tokens(hume: HumeEmulator) -> None:
 @pytest.mark.usefixtures("both")
 async def test_with_a_secret_everything_else_gets_the_key(hume: HumeEmulator) -> None:
     """Other products take no token, so they are never given one."""
-    async with preset_keyrelay(route(hume)) as running:
-        for method, path in KEY_REST:
-            assert await ask(running, method, path) == 200
-        for path in KEY_SOCKETS:
-            await open_socket(running, path)
+    await served(route(hume), KEY_REST, KEY_SOCKETS)
     count = len(KEY_REST)
     for recorded in hume.asked[:count]:
         assert credential(recorded) == ([], [HUME_KEY], "x=1")
@@ -131,11 +134,7 @@ async def test_the_key_everywhere(
     """Without the secret, or if the route says so: nothing is minted, no path is left out."""
     if pinned:
         monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
-    async with preset_keyrelay(route(hume, **pinned)) as running:
-        for method, path in TOKEN_REST + KEY_REST:
-            assert await ask(running, method, path) == 200
-        for path in TOKEN_SOCKETS + KEY_SOCKETS:
-            await open_socket(running, path)
+    await served(route(hume, **pinned), TOKEN_REST + KEY_REST, TOKEN_SOCKETS + KEY_SOCKETS)
     for recorded in hume.requests:
         if recorded.websocket:
             assert credential(recorded) == ([], [], f"x=1&api_key={HUME_KEY}")

@@ -6,23 +6,14 @@ import asyncio
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 from aiohttp import web
 from websockets.exceptions import InvalidStatus
 
-from tests.emulators import (
-    HUME_KEY,
-    HUME_SECRET,
-    Answer,
-    Denial,
-    Gate,
-    HumeEmulator,
-    Recorded,
-    carriers,
-    json_answer,
-)
+from tests.emulators import Answer, Denial, Gate, HumeEmulator, Recorded, carriers, json_answer
 from tests.emulators.hume import TOKEN_PATH
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import (
@@ -72,19 +63,24 @@ class Hume(HumeEmulator):
 
 
 @pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> AsyncIterator[Hume]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
+async def hume(hume_keys: None, clock: ManualClock) -> AsyncIterator[Hume]:
     async with Hume(strategy="token", clock=clock.wall) as emulator:
         yield emulator
+
+
+@asynccontextmanager
+async def with_token(hume: HumeEmulator, clock: ManualClock) -> AsyncIterator[Running]:
+    """A keyrelay that has its first token."""
+    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
+    async with preset_keyrelay(routes, clock=clock) as running:
+        await until(lambda: has_token(running))
+        yield running
 
 
 @pytest.fixture
 async def running(hume: Hume, clock: ManualClock) -> AsyncIterator[Running]:
     """With its first token, which the provider has already revoked."""
-    routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
-    async with preset_keyrelay(routes, clock=clock) as running:
-        await until(lambda: has_token(running))
+    async with with_token(hume, clock) as running:
         hume.revoke()
         yield running
 
@@ -303,23 +299,19 @@ async def test_a_larger_body(hume: Hume, running: Running, chunks: bool) -> None
     assert hume.calls == 2
 
 
-async def test_a_body_that_is_still_coming(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
-) -> None:
+async def test_a_body_that_is_still_coming(hume_keys: None, clock: ManualClock) -> None:
     """A provider that refuses at once: its 401 goes to the client, who may still be talking."""
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
-    async with HumeEmulator(strategy="token", clock=clock.wall) as hume:
-        routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
-        async with preset_keyrelay(routes, clock=clock) as running:
-            await until(lambda: has_token(running))
-            hume.revoke()
-            async with await RawClient.to(running.port) as one:
-                one.send(post(b"hello", b"Content-Length: 6"))
-                status, head, said = await one.answer()
-                assert (status, said) == (401, REFUSAL)
-                assert b"\r\nConnection: close\r\n" in head
-            assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
+    async with (
+        HumeEmulator(strategy="token", clock=clock.wall) as hume,
+        with_token(hume, clock) as running,
+    ):
+        hume.revoke()
+        async with await RawClient.to(running.port) as one:
+            one.send(post(b"hello", b"Content-Length: 6"))
+            status, head, said = await one.answer()
+            assert (status, said) == (401, REFUSAL)
+            assert b"\r\nConnection: close\r\n" in head
+        assert (await exchange(running.port, GET)).startswith(b"HTTP/1.1 200 ")
     assert [one.status for one in hume.asked] == [401, 200]
     assert len(hume.fetched) == 2
 
@@ -354,17 +346,13 @@ async def test_a_refusal_within_a_good_answer(hume: Hume, running: Running) -> N
 
 
 @pytest.fixture
-async def never(
-    monkeypatch: pytest.MonkeyPatch, clock: ManualClock
-) -> AsyncIterator[tuple[Hume, Running]]:
+async def never(hume_keys: None, clock: ManualClock) -> AsyncIterator[tuple[Hume, Running]]:
     """A provider that gives tokens and takes none of them."""
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
-    async with Hume(strategy="key", clock=clock.wall) as hume:
-        routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
-        async with preset_keyrelay(routes, clock=clock) as running:
-            await until(lambda: has_token(running))
-            yield hume, running
+    async with (
+        Hume(strategy="key", clock=clock.wall) as hume,
+        with_token(hume, clock) as running,
+    ):
+        yield hume, running
 
 
 @pytest.mark.parametrize("together", [1, 10, 100])

@@ -46,9 +46,10 @@ class Gate:
         self.waiting = 0
         self.passed = 0
 
-    def hold(self) -> None:
-        """From now on nothing passes without being released."""
-        self._permits = 0
+    def hold(self, passing: int = 0) -> None:
+        """From now on nothing but ``passing`` pieces goes without being released."""
+        self._permits = passing
+        self._changes.notify()
 
     def release(self, pieces: int = 1) -> None:
         """Let that many pieces go, now or as they come. Only a held gate has pieces to release."""

@@ -7,19 +7,15 @@ import base64
 import gzip
 import hashlib
 import hmac
-import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
+from datetime import UTC, datetime
+from typing import Any
 
 import aiohttp
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 from multidict import CIMultiDict
 from yarl import URL
 
@@ -40,6 +36,7 @@ from tests.emulators import (
     json_answer,
     redirect,
 )
+from tests.support.certificates import Authority
 
 HUME = {"X-Hume-Api-Key": HUME_KEY}
 AIGNE = {"Authorization": f"Bearer {AIGNE_KEY}"}
@@ -90,15 +87,10 @@ async def calling(
 
 
 async def status(
-    emulator: Emulator,
-    client: aiohttp.ClientSession,
-    method: str,
-    target: str,
-    headers: Mapping[str, str] | Sequence[tuple[str, str]] = (),
-    body: bytes | None = None,
+    emulator: Emulator, client: aiohttp.ClientSession, method: str, target: str, *more: Any
 ) -> int:
-    """The status of one request."""
-    async with calling(emulator, client, method, target, headers, body) as answer:
+    """The status of one request, whose headers and body may be given as for ``calling``."""
+    async with calling(emulator, client, method, target, *more) as answer:
         return answer.status
 
 
@@ -136,11 +128,11 @@ async def test_a_wrong_host_is_a_fault(client: aiohttp.ClientSession) -> None:
 
 
 async def test_tls_is_served_and_failed_handshakes_count(
-    client: aiohttp.ClientSession, tmp_path: Path
+    client: aiohttp.ClientSession, authority: Authority
 ) -> None:
     """With a context the origin is https; a client that distrusts it still has connected."""
-    server, trusting = certificates(tmp_path)
-    async with CambEmulator(ssl_context=server) as camb:
+    trusting = ssl.create_default_context(cafile=authority.file)
+    async with CambEmulator(ssl_context=authority.server("127.0.0.1")) as camb:
         assert camb.origin.startswith("https://")
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await client.get(f"{camb.origin}/apis/x", headers=CAMB)
@@ -148,37 +140,6 @@ async def test_tls_is_served_and_failed_handshakes_count(
         async with client.get(f"{camb.origin}/apis/x", headers=CAMB, ssl=trusting) as answer:
             assert answer.status == 200
         assert camb.connections == 2
-
-
-def certificates(directory: Path) -> tuple[ssl.SSLContext, ssl.SSLContext]:
-    """Contexts for a server with a certificate of its own and for a client that trusts it."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "emulator")])
-    address = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
-    now = datetime.now(UTC)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - timedelta(hours=1))
-        .not_valid_after(now + timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([address]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    file = directory / "emulator.pem"
-    file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-        + certificate.public_bytes(serialization.Encoding.PEM)
-    )
-    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    server.load_cert_chain(file)
-    return server, ssl.create_default_context(cafile=file)
 
 
 # --- strictness -------------------------------------------------------------------------------

@@ -22,10 +22,13 @@ from tests.support.keyrelay import (
     SECRET,
     RawClient,
     Running,
+    Serve,
     answering,
     both_loops,
     exchange,
     keyrelay,
+    proxied,
+    proxied_client,
     raw_provider,
     read_head,
     request_id_line,
@@ -194,10 +197,7 @@ async def test_nothing_is_added_to_a_request(dummy_key: bytes) -> None:
     request id and the credential.
     """
     recording = Recording()
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve) as (provider, running):
         await exchange(running.port, b"GET /api/x?y=%20" + HEAD + b"x-Odd:  a b \r\n\r\n")
         head = recording.requests[0][0]
         assert head == (
@@ -227,10 +227,7 @@ async def test_a_request_has_one_id(dummy_key: bytes, fields: bytes, crosses: bo
     """
     given = fields.partition(b":")[2].strip()
     recording = Recording(OK, OK, None)
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve) as (_, running):
         request = b"POST /api/x" + HEAD + fields + b"Content-Length: 0\r\n\r\n"
         answers = [await exchange(running.port, request) for _ in range(3)]
         heads = [head for head, _ in recording.requests]
@@ -246,10 +243,7 @@ async def test_a_request_has_one_id(dummy_key: bytes, fields: bytes, crosses: bo
 
 async def test_one_connection_for_many_requests(dummy_key: bytes) -> None:
     """Clients that come one after another share a connection to the provider."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         for _ in range(3):
             assert (await exchange(running.port, GET)).endswith(b"ok")
         assert provider.connections == 1
@@ -297,11 +291,7 @@ async def test_a_response_streams(dummy_key: bytes, head: bytes, frame: bytes) -
         if frame.startswith(b"%x"):
             writer.write(b"0\r\n\r\n")
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         client.send(GET)
         said = await client.head()
         chunked = b"Transfer-Encoding: chunked\r\n" in said
@@ -330,11 +320,7 @@ async def test_a_request_streams_while_its_response_does(dummy_key: bytes, chunk
             assert await reader.readexactly(5) == b"0\r\n\r\n"
 
     framing = b"Transfer-Encoding: chunked" if chunked else b"Content-Length: 12"
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         client.send(b"POST /api" + HEAD + framing + b"\r\n\r\n")
         assert b"Connection: close\r\n" in await client.head()
         for piece in (b"abcd", b"efgh", b"ijkl"):
@@ -368,11 +354,7 @@ async def test_a_slow_reader_slows_the_provider(dummy_key: bytes, framing: str) 
             writer.write(b"0\r\n\r\n")
         await reader.read()
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, running, client):
         client.send(GET)
         await client.head()
         assert await stalled(lambda: sent) < total // 2
@@ -415,11 +397,7 @@ async def test_a_slow_provider_slows_the_client(dummy_key: bytes, framing: str, 
             received += len(data)
         writer.write(OK)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         if warm:
             client.send(GET)
             await client.answer()
@@ -466,12 +444,8 @@ BROKEN = {
 }
 
 
-@pytest.mark.parametrize("framing", BROKEN)
-async def test_a_provider_that_breaks_off(dummy_key: bytes, framing: str) -> None:
-    """An answer that breaks off reaches the client as far as it came, and is visibly broken there:
-    its length is not met, its last chunk is missing.
-    """
-    go_on = asyncio.Event()
+def breaking_off(framing: str, go_on: asyncio.Event) -> Serve:
+    """Sends a part of a response, and resets the connection when ``go_on`` is set."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await read_head(reader)
@@ -479,11 +453,16 @@ async def test_a_provider_that_breaks_off(dummy_key: bytes, framing: str) -> Non
         await go_on.wait()
         reset(writer)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    return serve
+
+
+@pytest.mark.parametrize("framing", BROKEN)
+async def test_a_provider_that_breaks_off(dummy_key: bytes, framing: str) -> None:
+    """An answer that breaks off reaches the client as far as it came, and is visibly broken there:
+    its length is not met, its last chunk is missing.
+    """
+    go_on = asyncio.Event()
+    async with proxied_client(breaking_off(framing, go_on)) as (_, running, client):
         client.send(GET)
         head = await client.head()
         if framing == "length":
@@ -504,18 +483,7 @@ async def test_a_provider_that_breaks_off(dummy_key: bytes, framing: str) -> Non
 async def test_http_1_0_sees_a_broken_response(dummy_key: bytes, framing: str) -> None:
     """A client of HTTP/1.0 knows no chunks: only a reset tells it that the answer is not whole."""
     go_on = asyncio.Event()
-
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(BROKEN[framing])
-        await go_on.wait()
-        reset(writer)
-
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(breaking_off(framing, go_on)) as (_, _, client):
         client.send(b"GET /api HTTP/1.0\r\nHost: localhost\r\n\r\n")
         assert b"chunked" not in await client.head()
         assert await client.exactly(4) == b"half"
@@ -527,10 +495,7 @@ async def test_http_1_0_sees_a_broken_response(dummy_key: bytes, framing: str) -
 async def test_http_1_0_gets_whole_responses(dummy_key: bytes) -> None:
     """A chunked answer goes to a client of HTTP/1.0 without chunks; the connection ends it."""
     chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
-    async with (
-        raw_provider(answering(chunked)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(chunked)) as (_, running):
         request = b"GET /api HTTP/1.0\r\nHost: localhost\r\n\r\n"
         said = await exchange(running.port, request, until_close=True)
         assert said == b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nok"
@@ -543,11 +508,7 @@ async def test_a_response_that_ends_with_its_connection(dummy_key: bytes) -> Non
         await read_head(reader)
         writer.write(b"HTTP/1.0 200 OK\r\n\r\nok")
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         client.send(GET)
         assert b"Connection: close" not in await client.head()
         assert [await client.chunk(), await client.chunk()] == [b"ok", b""]
@@ -584,11 +545,7 @@ async def test_a_kept_connection_that_was_closed(
     no more than sending it once; otherwise the client is told.
     """
     recording = Recording(OK, None, b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(recording.serve) as (provider, _, client):
         client.send(GET)
         await client.answer()
         client.send(request_bytes)
@@ -607,10 +564,7 @@ async def test_a_kept_connection_that_was_closed(
 async def test_a_request_is_sent_again_only_once(dummy_key: bytes) -> None:
     """A provider that hangs up on the new connection as well is not asked a third time."""
     recording = Recording(OK, None)
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve) as (provider, running):
         await exchange(running.port, GET)
         said = await exchange(running.port, GET)
         assert problem(said)["status"] == 502
@@ -621,10 +575,7 @@ async def test_a_request_is_sent_again_only_once(dummy_key: bytes) -> None:
 async def test_a_new_connection_that_is_closed(dummy_key: bytes) -> None:
     """Where a provider hangs up on a new connection, the request was refused, not missed."""
     recording = Recording(None)
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve) as (_, running):
         assert problem(await exchange(running.port, GET))["status"] == 502
         assert len(recording.requests) == 1
 
@@ -638,10 +589,7 @@ async def test_a_request_with_a_partial_response_is_not_repeated(dummy_key: byte
         await read_head(reader)
         writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(serve) as (provider, running):
         await exchange(running.port, GET)
         assert problem(await exchange(running.port, GET))["status"] == 502
         assert provider.connections == 1
@@ -657,10 +605,7 @@ async def test_coded_responses_stay_coded(dummy_key: bytes) -> None:
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nVary: Accept-Encoding\r\n"
         b"Content-Length: %d\r\n\r\n" % len(bomb)
     ) + bomb
-    async with (
-        raw_provider(answering(answer)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(answer)) as (_, running):
         assert await exchange(running.port, GET) == answer
 
 
@@ -707,10 +652,7 @@ async def test_coded_requests_stay_coded(dummy_key: bytes) -> None:
     """Nor is anything unpacked on the way to the provider."""
     bomb = gzip.compress(bytes(MEBIBYTE), 9)
     recording = Recording()
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve) as (_, running):
         request = b"POST /api" + HEAD + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
         await exchange(running.port, request % len(bomb) + bomb)
         head, body = recording.requests[0]
@@ -728,10 +670,7 @@ async def test_fields_of_responses(dummy_key: bytes) -> None:
         b"Connection: keep-alive, X-Hop\r\nX-Hop: 1\r\nKeep-Alive: timeout=5\r\nAlt-Svc: h3\r\n"
         b"Trailer: X-T\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\nX-T: 1\r\n\r\n"
     )
-    async with (
-        raw_provider(answering(answer)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(answer)) as (_, running):
         request = b"GET /api" + HEAD + b"Connection: close\r\n\r\n"
         assert await exchange(running.port, request, until_close=True) == (
             b"HTTP/1.1 299 Quite \xc3\xa9 Fine\r\nx-B: 2\r\nX-A: \xff\r\nx-b: 3\r\n"
@@ -750,11 +689,7 @@ async def test_fields_of_responses(dummy_key: bytes) -> None:
 )
 async def test_responses_without_a_body(dummy_key: bytes, method: bytes, answer: bytes) -> None:
     """They cross as they are, and both connections serve the next request."""
-    async with (
-        raw_provider(answering(answer)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(answering(answer)) as (provider, _, client):
         for _ in range(2):
             client.send(method + b" /api" + HEAD + b"\r\n")
             assert await client.head() == answer
@@ -764,11 +699,7 @@ async def test_responses_without_a_body(dummy_key: bytes, method: bytes, answer:
 async def test_a_response_to_head_without_length(dummy_key: bytes) -> None:
     """It crosses as it is, too, and does not become a chunked one."""
     answer = b"HTTP/1.1 200 OK\r\nETag: x\r\n\r\n"
-    async with (
-        raw_provider(answering(answer)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(answering(answer)) as (_, _, client):
         for _ in range(2):
             client.send(b"HEAD /api" + HEAD + b"\r\n")
             assert await client.head() == answer
@@ -787,10 +718,7 @@ async def test_redirects_are_not_followed(dummy_key: bytes, status: int) -> None
         )
         own = b"HTTP/1.1 %d Go\r\nLocation: /y?z\r\nContent-Length: 0\r\n\r\n" % status
         recording = Recording(foreign, own)
-        async with (
-            raw_provider(recording.serve) as provider,
-            keyrelay({"api": static_route(provider.url)}) as running,
-        ):
+        async with proxied(recording.serve) as (_, running):
             request = b"POST /api/a" + HEAD + b"Content-Length: 2\r\n\r\nhi"
             assert await exchange(running.port, request) == foreign
             said = await exchange(running.port, request)
@@ -808,10 +736,7 @@ async def test_unsolicited_responses_are_not_delivered(dummy_key: bytes) -> None
     """
     poison = b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\npoison"
     recording = Recording(OK + poison, OK)
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve) as (provider, running):
         assert (await exchange(running.port, GET)).endswith(b"\r\nok")
         assert (await exchange(running.port, GET)).endswith(b"\r\nok")
         assert provider.connections == 2
@@ -886,11 +811,7 @@ async def test_whatever_a_provider_sends(
             writer.write(part)
             await asyncio.sleep(0)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         method = b"HEAD" if head_only else b"GET"
         client.send(method + b" /api" + HEAD + b"\r\n")
         client.send(method + b" /-/health" + HEAD + b"Connection: close\r\n\r\n")
@@ -924,11 +845,7 @@ async def test_a_faulty_provider(dummy_key: bytes, answer: bytes | None, error: 
     Its connection serves on.
     """
     recording = Recording(answer, OK)
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(recording.serve) as (_, running, client):
         client.send(GET)
         status, head, body = await client.answer()
         assert status == problem(head + body)["status"] == 502
@@ -956,11 +873,7 @@ async def test_a_502_names_what_was_not_well_formed(
 ) -> None:
     """In the response, and in the record that log and inspector show."""
     recording = Recording(answer)
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(recording.serve) as (_, running, client):
         client.send(GET)
         status, _, body = await client.answer()
         assert status == 502
@@ -981,11 +894,7 @@ async def test_broken_chunks_are_named_in_the_log(dummy_key: bytes) -> None:
         await reader.read()
 
     begun = asyncio.Event()
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, running, client):
         client.send(GET)
         await client.head()
         begun.set()
@@ -1016,11 +925,7 @@ async def test_a_provider_that_stays_silent(dummy_key: bytes) -> None:
         writer.write(pieces.pop(0))
         await reader.read()
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, running, client):
         client.send(GET)
         await until(lambda: len(pieces) == 1)
         expire(running, 599)
@@ -1040,10 +945,7 @@ async def test_a_page_can_read_what_went_wrong(dummy_key: bytes) -> None:
     """An allowed page gets problems of ours and answers of the provider with CORS fields."""
     recording = Recording(None, OK)
     origin = "http://localhost:5173"
-    async with (
-        raw_provider(recording.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}, origins=(origin,)) as running,
-    ):
+    async with proxied(recording.serve, origins=(origin,)) as (_, running):
         request = b"GET /api" + HEAD + f"Origin: {origin}\r\n\r\n".encode()
         for _ in range(2):
             said = await exchange(running.port, request)
@@ -1066,11 +968,7 @@ async def test_a_client_that_leaves(dummy_key: bytes, begun: bool) -> None:
         await reader.read()
         gone.set()
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, running, client):
         client.send(GET)
         await asked.wait()
         if begun:
@@ -1124,11 +1022,7 @@ async def test_a_provider_that_stops_reading(dummy_key: bytes) -> None:
             writer.close()
         gone.set()
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         client.send(b"POST /api" + HEAD + b"Content-Length: %d\r\n\r\n" % (1 << 40))
         client.send(bytes(4 * MEBIBYTE))
         status, head, body = await client.answer()
@@ -1146,10 +1040,7 @@ async def test_over_tls(dummy_key: bytes, trusted: Authority) -> None:
     """Requests and answers of any size cross a TLS connection unchanged, and it is kept."""
     body = bytes(range(256)) * 16_384
     recording = Recording(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body)
-    async with (
-        raw_provider(recording.serve, trusted.server("127.0.0.1")) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve, tls=trusted.server("127.0.0.1")) as (provider, running):
         request = b"POST /api" + HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body
         for _ in range(2):
             assert (await exchange(running.port, request)).endswith(b"\r\n\r\n" + body)
@@ -1164,11 +1055,7 @@ async def test_over_tls_a_provider_breaks_off(dummy_key: bytes, trusted: Authori
         await read_head(reader)
         writer.write(BROKEN["chunked"])
 
-    async with (
-        raw_provider(serve, trusted.server("127.0.0.1")) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve, tls=trusted.server("127.0.0.1")) as (_, _, client):
         client.send(GET)
         await client.head()
         assert await client.chunk() == b"half"
@@ -1178,10 +1065,7 @@ async def test_over_tls_a_provider_breaks_off(dummy_key: bytes, trusted: Authori
 async def test_a_certificate_that_is_not_valid(dummy_key: bytes, trusted: Authority) -> None:
     """The request is not sent; the client is told how to trust an authority of its own."""
     recording = Recording()
-    async with (
-        raw_provider(recording.serve, trusted.server("other.example")) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(recording.serve, tls=trusted.server("other.example")) as (_, running):
         said = problem(await exchange(running.port, GET))
         assert said["status"] == 502
         assert "SSL_CERT_FILE" in said["advice"]

@@ -11,6 +11,7 @@ from tests.support.keyrelay import (
     answering,
     exchange,
     keyrelay,
+    proxied,
     raw_provider,
     static_route,
 )
@@ -78,10 +79,7 @@ async def test_there_are_no_other_pages(line: bytes, status: int) -> None:
 
 async def test_options_for_the_server_as_a_whole(dummy_key: bytes) -> None:
     """``OPTIONS *`` is about keyrelay and is answered by it, bodies and connection included."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         status, head, body = await ask(running, b"OPTIONS *" + HEAD + CLOSE)
         assert (status, body) == (204, b"")
         assert b"\r\nConnection: close\r\n" in head
@@ -92,10 +90,7 @@ async def test_options_for_the_server_as_a_whole(dummy_key: bytes) -> None:
 
 async def test_a_preflight_is_not_forwarded(dummy_key: bytes) -> None:
     """A preflight of an allowed page needs no provider, even for a path without a route."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}, origins=(ORIGIN,)) as running,
-    ):
+    async with proxied(answering(OK), origins=(ORIGIN,)) as (provider, running):
         for path in (b"/api/x", b"/none"):
             request = (
                 b"OPTIONS " + path + HEAD + b"Origin: " + ORIGIN.encode() + b"\r\n"
@@ -119,10 +114,7 @@ async def test_a_preflight_is_not_forwarded(dummy_key: bytes) -> None:
 
 async def test_a_preflight_of_a_foreign_page_is_refused(dummy_key: bytes) -> None:
     """A page that is not listed learns nothing that its browser would take for permission."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}, origins=(ORIGIN,)) as running,
-    ):
+    async with proxied(answering(OK), origins=(ORIGIN,)) as (provider, running):
         request = b"OPTIONS /api" + HEAD + b"Origin: https://evil.example\r\n"
         request += b"Access-Control-Request-Method: GET\r\n" + CLOSE
         status, head, _ = await ask(running, request)
@@ -133,10 +125,7 @@ async def test_a_preflight_of_a_foreign_page_is_refused(dummy_key: bytes) -> Non
 
 async def test_other_options_are_forwarded(dummy_key: bytes) -> None:
     """OPTIONS without the marks of a preflight is the provider's to answer."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         assert await exchange(running.port, b"OPTIONS /api" + HEAD + b"\r\n") == OK
         assert provider.connections == 1
 
@@ -231,10 +220,7 @@ async def test_refused_before_anything_is_dialled(
 )
 async def test_bad_handshakes(dummy_key: bytes, request_bytes: bytes, status: int) -> None:
     """A handshake that RFC 6455 does not allow is refused here, and ends its connection."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         answered, head, _ = await ask(running, request_bytes)
         assert answered == status
         assert (b"\r\nSec-WebSocket-Version: 13\r\n" in head) is (status == 426)
@@ -243,10 +229,7 @@ async def test_bad_handshakes(dummy_key: bytes, request_bytes: bytes, status: in
 
 async def test_a_websocket_of_an_allowed_page(dummy_key: bytes) -> None:
     """A listed page gets through to the provider, who here refuses."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}, origins=(ORIGIN,)) as running,
-    ):
+    async with proxied(answering(OK), origins=(ORIGIN,)) as (provider, running):
         request = b"GET /api" + HEAD + HANDSHAKE + b"Origin: " + ORIGIN.encode() + b"\r\n\r\n"
         assert (await ask(running, request))[0] == 200
         assert provider.connections == 1
@@ -257,10 +240,7 @@ async def test_a_websocket_of_an_allowed_page(dummy_key: bytes) -> None:
 
 async def test_absolute_targets(dummy_key: bytes) -> None:
     """An absolute target that agrees with Host is served as its path."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (_, running):
         assert await exchange(running.port, b"GET http://localhost/api/x" + HEAD + b"\r\n") == OK
         (noted,) = running.app.exchange_log.recent
         assert noted.path == "/x"
@@ -268,10 +248,7 @@ async def test_absolute_targets(dummy_key: bytes) -> None:
 
 async def test_what_the_journal_notes(dummy_key: bytes) -> None:
     """Route, strategy, method, raw path without query, status and the bytes of both bodies."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (_, running):
         request = b"GET /api/a%20b?token=dummy-canary" + HEAD + b"X: dummy-canary\r\n\r\n"
         await exchange(running.port, request)
         (noted,) = running.app.exchange_log.recent

@@ -77,13 +77,9 @@ def clock() -> ManualClock:
 
 
 @pytest.fixture
-async def hume(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> AsyncIterator[HumeEmulator]:
-    monkeypatch.setenv("HUME_API_KEY", HUME_KEY)
-    monkeypatch.setenv("HUME_SECRET_KEY", HUME_SECRET)
-    async with HumeEmulator(
-        strategy="token", lifetime_seconds=LIFETIME, clock=clock.wall
-    ) as emulator:
-        yield emulator
+async def hume(hume_keys: None, clock: ManualClock) -> AsyncIterator[HumeEmulator]:
+    async with HumeEmulator(strategy="token", lifetime_seconds=LIFETIME, clock=clock.wall) as hume:
+        yield hume
 
 
 def keyrelay_to(

@@ -8,7 +8,7 @@ import pytest
 
 from proxy.http.keep_alive import UNLIMITED, limits
 from proxy.http.response import ResponseHead
-from tests.support.keyrelay import answering, exchange, keyrelay, raw_provider, static_route
+from tests.support.keyrelay import answering, exchange, proxied
 
 REQUEST = b"GET /api HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
 
@@ -48,10 +48,7 @@ async def test_a_connection_is_used_within_the_limits_only(
 ) -> None:
     """Three requests, with pauses: a new connection where the last may be closing."""
     ok = b"HTTP/1.1 200 OK\r\nKeep-Alive: %b\r\nContent-Length: 2\r\n\r\nok" % field
-    async with (
-        raw_provider(answering(ok)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(ok)) as (provider, running):
         for _ in range(3):
             assert (await exchange(running.port, REQUEST)).endswith(b"ok")
             await asyncio.sleep(pause)

@@ -18,6 +18,7 @@ from tests.support.keyrelay import (
     answering,
     exchange,
     keyrelay,
+    proxied,
     raw_provider,
     read_head,
     static_route,
@@ -129,10 +130,7 @@ async def test_the_provider_and_generated_responses_get_it(
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok")
 
     request = b"GET /%b HTTP/1.1\r\nHost: localhost\r\n" + sent + b"\r\n"
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(serve) as (_, running):
         answer = await exchange(running.port, request % b"api/x")
         assert answer.startswith(b"HTTP/1.1 200 ")
         [crossed] = lines(await heads.get())

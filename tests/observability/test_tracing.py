@@ -24,14 +24,12 @@ from proxy.http.request import Request
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
 from proxy.observability.tracing import FIELDS, Tracer
 from tests.support.keyrelay import (
-    RawProvider,
     answering,
     both_loops,
     exchange,
-    keyrelay,
+    proxied,
     raw_provider,
     read_head,
-    static_route,
     until,
 )
 
@@ -364,22 +362,6 @@ async def collecting(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[list[byte
         yield collected
 
 
-async def ask(provider: RawProvider, *, tracing: bool) -> bytes:
-    """What the provider gets of a request with a trace, through a keyrelay that ends after it."""
-    routes = {"api": static_route(provider.url)}
-    async with keyrelay(routes, tracing=tracing) as running:
-        request = (
-            b"GET /api/x?CANARY HTTP/1.1\r\nHost: localhost\r\n"
-            b"Traceparent: %b\r\nTracestate: a=1\r\n\r\n" % PARENT.encode()
-        )
-        assert (await exchange(running.port, request)).startswith(b"HTTP/1.1 200 ")
-    return bytes(provider.received)
-
-
-async def keep(reader: asyncio.StreamReader, provider: RawProvider) -> None:
-    provider.received += await read_head(reader)
-
-
 @both_loops
 @pytest.mark.parametrize("tracing", [True, False])
 async def test_a_request_is_traced(
@@ -387,14 +369,25 @@ async def test_a_request_is_traced(
 ) -> None:
     """With ``tracing`` the provider gets our span and the collector one span; else the client's."""
 
+    received: list[bytes] = []
+
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await keep(reader, provider)
+        received.append(await read_head(reader))
         writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
         await reader.read()
 
-    async with collecting(monkeypatch) as collected, raw_provider(serve) as provider:
-        head = (await ask(provider, tracing=tracing)).lower()
+    request = (
+        b"GET /api/x?CANARY HTTP/1.1\r\nHost: localhost\r\n"
+        b"Traceparent: %b\r\nTracestate: a=1\r\n\r\n" % PARENT.encode()
+    )
+    # What is left to export is exported when keyrelay ends.
+    async with (
+        collecting(monkeypatch) as collected,
+        proxied(serve, tracing=tracing) as (_, running),
+    ):
+        assert (await exchange(running.port, request)).startswith(b"HTTP/1.1 200 ")
+    head = received[0].lower()
     assert head.count(b"traceparent:") == head.count(b"tracestate:") == 1
     assert (PARENT.encode() in head) is not tracing
     assert b"\r\ntraceparent: 00-" + TRACE.encode() in head

@@ -13,11 +13,12 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
 import pytest
-from websockets.asyncio.client import connect
+from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
 from proxy.admin import runtime_file
@@ -237,14 +238,21 @@ async def test_a_signal_ends_it_with_0(number: int) -> None:
         assert await process.ended() == 0
 
 
+@contextlib.asynccontextmanager
+async def stopping(process: Process) -> AsyncIterator[asyncio.StreamReader]:
+    """A stream of about a second that began before SIGTERM was received."""
+    async with connection(process.port) as (reader, writer):
+        writer.write(get("/demo/sse?n=4&interval_ms=300"))
+        await reader.readuntil(b"id: 1\n")
+        process.signal(signal.SIGTERM)
+        await process.said("Stopping.")
+        yield reader
+
+
 async def test_what_is_in_flight_ends_well() -> None:
     """After SIGTERM nobody new gets in, and a stream goes on to its own end; then exit 0."""
     async with running("run", "demo", *LISTEN) as process:
-        async with connection(process.port) as (reader, writer):
-            writer.write(get("/demo/sse?n=4&interval_ms=100"))
-            await reader.readuntil(b"id: 1\n")
-            process.signal(signal.SIGTERM)
-            await process.said("Stopping.")
+        async with stopping(process) as reader:
             async with asyncio.timeout(5):
                 while not free(process.port):  # noqa: ASYNC110  another process closes it
                     await asyncio.sleep(0.01)
@@ -272,30 +280,34 @@ async def test_a_second_signal_ends_it_at_once() -> None:
             assert await reader.read() == b""
 
 
-async def test_open_sockets_do_not_delay_the_end() -> None:
-    """A WebSocket may stay open for hours; SIGTERM does not wait for that."""
+@contextlib.asynccontextmanager
+async def open_socket() -> AsyncIterator[tuple[Process, ClientConnection]]:
+    """A process, and a WebSocket to its built-in provider."""
     async with running("run", "demo", *LISTEN) as process:
         url = f"ws://127.0.0.1:{process.port}/demo/ws"
         async with connect(url, proxy=None, close_timeout=1) as socket:
             await socket.recv()
-            process.signal(signal.SIGTERM)
-            with pytest.raises(ConnectionClosed):
-                async with asyncio.timeout(2):
-                    await socket.recv()
-            assert await process.ended() == 0
+            yield process, socket
+
+
+async def test_open_sockets_do_not_delay_the_end() -> None:
+    """A WebSocket may stay open for hours; SIGTERM does not wait for that."""
+    async with open_socket() as (process, socket):
+        process.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed):
+            async with asyncio.timeout(2):
+                await socket.recv()
+        assert await process.ended() == 0
 
 
 async def test_open_sockets_are_told_that_it_goes_away() -> None:
     """A client sees 1001, going away (RFC 6455 section 7.4.1), and knows to connect again."""
-    async with running("run", "demo", *LISTEN) as process:
-        url = f"ws://127.0.0.1:{process.port}/demo/ws"
-        async with connect(url, proxy=None, close_timeout=1) as socket:
+    async with open_socket() as (process, socket):
+        process.signal(signal.SIGTERM)
+        with pytest.raises(ConnectionClosed) as closed:
             await socket.recv()
-            process.signal(signal.SIGTERM)
-            with pytest.raises(ConnectionClosed) as closed:
-                await socket.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == 1001
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == 1001
 
 
 async def test_a_signal_during_the_start_is_heard() -> None:
@@ -392,11 +404,7 @@ async def test_status_and_reload_find_it_until_it_ends(runtime: Path) -> None:
         assert f"process {process.pid}, " in done.out
         assert token not in done.out
         assert keyrelay("reload") == Done(0, "nothing is different\n", "")
-        async with connection(process.port) as (reader, writer):
-            writer.write(get("/demo/sse?n=4&interval_ms=300"))
-            await reader.readuntil(b"id: 1\n")
-            process.signal(signal.SIGTERM)
-            await process.said("Stopping.")
+        async with stopping(process) as reader:
             async with asyncio.timeout(30):
                 while written(runtime) or not free(int(url.rpartition(":")[2])):  # noqa: ASYNC110
                     await asyncio.sleep(0.01)

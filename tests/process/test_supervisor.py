@@ -128,8 +128,11 @@ class TokenProvider:
                 writer.write(no if brought in self.refused else OK)
 
 
+Tokens = tuple[TokenProvider, dict[str, Any]]
+
+
 @pytest.fixture
-async def tokens(dummy_key: bytes) -> AsyncIterator[tuple[TokenProvider, dict[str, Any]]]:
+async def tokens(dummy_key: bytes) -> AsyncIterator[Tokens]:
     """A provider of tokens with a lifetime of an hour, and the routes that lead to it."""
     provider = TokenProvider(3600)
     async with raw_provider(provider.serve) as raw:
@@ -234,9 +237,7 @@ async def test_a_secret_is_asked_for_once(tmp_path: Path) -> None:
 # -- tokens ------------------------------------------------------------------------------------
 
 
-async def test_one_call_gets_the_token_of_all(
-    tokens: tuple[TokenProvider, dict[str, Any]],
-) -> None:
+async def test_one_call_gets_the_token_of_all(tokens: Tokens) -> None:
     """Four processes and 200 requests at once: one token, one call, and it is counted once."""
     provider, routes = tokens
     provider.slow = 0.3
@@ -248,9 +249,7 @@ async def test_one_call_gets_the_token_of_all(
         assert (strategy["credential"]["fetches"], strategy["credential"]["failures"]) == (1, 0)
 
 
-async def test_a_token_that_all_see_refused_is_fetched_once(
-    tokens: tuple[TokenProvider, dict[str, Any]],
-) -> None:
+async def test_a_token_that_all_see_refused_is_fetched_once(tokens: Tokens) -> None:
     """Every request is repeated with the one successor, whenever a token is refused that served.
     If a successor is refused at once, there is no further call.
     """
@@ -269,9 +268,7 @@ async def test_a_token_that_all_see_refused_is_fetched_once(
 
 
 @pytest.mark.seconds
-async def test_short_lived_tokens_are_fetched_once_each(
-    tokens: tuple[TokenProvider, dict[str, Any]],
-) -> None:
+async def test_short_lived_tokens_are_fetched_once_each(tokens: Tokens) -> None:
     """About one call per lifetime for all processes together, and no request waits in vain."""
     provider, routes = tokens
     provider.lifetime = 3

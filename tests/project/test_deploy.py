@@ -87,16 +87,21 @@ def test_the_service_can_do_little() -> None:
     assert not any("KEY" in one for one in route_service.get("Environment", ()))
 
 
-def test_units_and_routes_name_the_same_things() -> None:
-    """Each credential of the routes is loaded; each socket's address is one of ``listen``."""
-    settings = loader.load(SYSTEMD / "routes.yaml")
-    asked = {
-        reference.removeprefix("credential:")
+def referenced(settings: Settings, source: str) -> set[str]:
+    """The names behind this source in the references of all routes."""
+    return {
+        reference.removeprefix(source)
         for route in settings.routes.values()
         for secret in route.secrets.values()
         for reference in secret.references
-        if reference.startswith("credential:")
+        if reference.startswith(source)
     }
+
+
+def test_units_and_routes_name_the_same_things() -> None:
+    """Each credential of the routes is loaded; each socket's address is one of ``listen``."""
+    settings = loader.load(SYSTEMD / "routes.yaml")
+    asked = referenced(settings, "credential:")
     assert asked
     assert asked == {one.partition(":")[0] for one in unit("keyrelay.service")["LoadCredential"]}
     assert unit("keyrelay.socket")["ListenStream"] == list(settings.listen)
@@ -238,13 +243,7 @@ def test_compose_hands_the_keys_to_keyrelay_alone() -> None:
     ]
     relay, app = route_services["keyrelay"], route_services["app"]
     settings = loader.load(ROOT / "config" / "routes.yaml")
-    asked = {
-        reference.removeprefix("env:")
-        for route in settings.routes.values()
-        for secret in route.secrets.values()
-        for reference in secret.references
-        if reference.startswith("env:")
-    }
+    asked = referenced(settings, "env:")
     assert set(relay["environment"]) == asked
     assert not app.keys() & {"environment", "env_file", "secrets"}
     assert not re.search(r"key|token|secret", json.dumps(app["command"]), re.IGNORECASE)

@@ -17,6 +17,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 import proxy
+from tests.support.checkout import listed_files
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "proxy"
@@ -75,15 +76,7 @@ def project_files() -> list[Path]:
     """What git tracks or would track; a checkout without git has nothing to say about that."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        timeout=30,
-    ).stdout.decode()
-    # A file that was deleted but not yet committed is listed still.
-    return [path for name in listed.split("\0") if name and (path := ROOT / name).is_file()]
+    return [ROOT / name for name in listed_files()]
 
 
 def pins(file: str) -> dict[str, str]:

@@ -24,6 +24,7 @@ from tests.support.keyrelay import (
     keyrelay,
     raw_provider,
     read_head,
+    static_route,
 )
 
 KEY = "dummy-real-key-8f2c"
@@ -189,19 +190,7 @@ class Stage:
 def routes(provider: str, token_source: str) -> dict[str, dict[str, Any]]:
     """Both routes, as in YAML. The key goes into ``Authorization``, as most providers want it."""
     return {
-        "api": {
-            "upstream": f"{provider}/v1",
-            # Connections are counted here; spares have tests of their own.
-            "spares": 0,
-            "secrets": {"key": "env:DUMMY_KEY"},
-            "auth": [
-                {
-                    "name": "key",
-                    "http": {"header": "Authorization", "value": "Bearer {key}"},
-                    "websocket": {"query": "api_key", "value": "{key}"},
-                }
-            ],
-        },
+        "api": static_route(f"{provider}/v1", header="Authorization", value="Bearer {key}"),
         "minted": {
             "upstream": f"{provider}/v1",
             "spares": 0,

@@ -306,6 +306,22 @@ def secrets(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
+def process_output(
+    caplog: pytest.LogCaptureFixture,
+    capfd: pytest.CaptureFixture[str],
+    warned: list[warnings.WarningMessage],
+    unhandled: list[dict[str, Any]],
+) -> dict[str, str]:
+    """What the process wrote by itself: log records, warnings, errors of the loop, its output."""
+    records = (f"{one!r}{one.getMessage()}{one.__dict__}" for one in caplog.records)
+    return {
+        "logging": "\n".join(records),
+        "warnings": "\n".join(map(str, warned)),
+        "the loop's exceptions": "\n".join(map(repr, unhandled)),
+        "stdout and stderr": "".join(capfd.readouterr()),
+    }
+
+
 @both_loops
 @pytest.mark.parametrize("as_json", [False, True], ids=["text log", "JSON log"])
 async def test_nothing_is_said_of_a_secret(
@@ -386,10 +402,7 @@ async def test_nothing_is_said_of_a_secret(
         "answers": b"\n".join(said).decode("latin-1"),
         "access log": "".join(lines),
         "objects and explain": "\n".join(shown),
-        "logging": "\n".join(f"{one!r}{one.getMessage()}{one.__dict__}" for one in caplog.records),
-        "warnings": "\n".join(map(str, warned)),
-        "the loop's exceptions": "\n".join(map(repr, told)),
-        "stdout and stderr": "".join(capfd.readouterr()),
+        **process_output(caplog, capfd, warned, told),
     }
     assert {place: leaks(text) for place, text in places.items() if leaks(text)} == {}
     assert "Traceback" not in places["answers"] + places["stdout and stderr"]
@@ -593,10 +606,7 @@ async def test_changes_say_nothing_of_a_secret(
         "access log": access,
         "lines for the operator": "\n".join(lines),
         "status, metrics, doctor, objects": "\n".join(shown),
-        "logging": "\n".join(f"{one!r}{one.getMessage()}{one.__dict__}" for one in caplog.records),
-        "warnings": "\n".join(map(str, warned)),
-        "the loop's exceptions": "\n".join(map(repr, told)),
-        "stdout and stderr": "".join(capfd.readouterr()),
+        **process_output(caplog, capfd, warned, told),
     }
     assert {place: leaks(text) for place, text in places.items() if leaks(text)} == {}
     assert [place for place, text in places.items() if private in text] == []

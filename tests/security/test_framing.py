@@ -36,6 +36,8 @@ from tests.support.keyrelay import (
     Running,
     both_loops,
     keyrelay,
+    proxied,
+    proxied_client,
     raw_provider,
     static_route,
     until,
@@ -160,10 +162,7 @@ def unchunked(data: bytes) -> tuple[bytes, bytes]:
 @asynccontextmanager
 async def between(strict: Strict) -> AsyncIterator[tuple[RawProvider, Running]]:
     """Keyrelay between a test and its provider."""
-    async with (
-        raw_provider(strict.serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(strict.serve) as (provider, running):
         yield provider, running
 
 
@@ -558,11 +557,7 @@ async def test_the_rest_of_a_body_is_no_request(dummy_key: bytes, framing: str) 
         writer.write(OK)
         early.requests.append((await reader.read(), [], b""))
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, running, client):
         length = framing == "length"
         client.send(POST + b"Content-Length: 999\r\n\r\n" if length else CHUNKED)
         status, head, body = await client.answer()
@@ -873,11 +868,7 @@ async def test_an_answer_without_its_end_stays_without(
         await go_on.wait()
         writer.write(rest)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve) as (_, _, client):
         client.send(b"GET /api/x" + HEAD + b"\r\n" + LAST)
         assert b"200 OK" in await client.head()
         go_on.set()

@@ -35,6 +35,7 @@ from tests.support.keyrelay import (
     answering,
     both_loops,
     exchange,
+    heads,
     keyrelay,
     raw_provider,
     read_head,
@@ -395,11 +396,7 @@ async def test_t49_a_token_is_its_route_s_alone(secrets: None) -> None:
         await writer.drain()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                head = await read_head(reader)
-            except asyncio.IncompleteReadError:
-                return
+        async for head in heads(reader):
             place = head.split(b" ")[1].decode()
             seen.setdefault(place, set()).update(values(head, "Authorization"))
             writer.write(answer())

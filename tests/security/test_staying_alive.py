@@ -24,7 +24,10 @@ from tests.support.keyrelay import (
     answering,
     both_loops,
     exchange,
+    holding,
     keyrelay,
+    proxied,
+    proxied_client,
     raw_provider,
     read_head,
     reset,
@@ -75,10 +78,7 @@ async def test_t71_a_timeout_sends_nothing_again(dummy_key: bytes) -> None:
                 writer.write(OK)
 
     route = {"answer_timeout_seconds": 1}
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url, **route)}) as relay,
-    ):
+    async with proxied(serve, route=route) as (provider, relay):
         assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 200 ")
         assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 504 ")
         assert (requests, provider.connections) == (2, 1)
@@ -99,10 +99,7 @@ async def test_t71_a_late_close_sends_nothing_again(dummy_key: bytes) -> None:
         requests += 1
         await asyncio.sleep(5.5)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as relay,
-    ):
+    async with proxied(serve) as (provider, relay):
         assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 200 ")
         assert (await exchange(relay.port, API)).startswith(b"HTTP/1.1 502 ")
         assert (requests, provider.connections) == (1, 1)
@@ -192,11 +189,7 @@ async def test_t73_bytes_behind_a_response_without_a_body(
             await asyncio.sleep(0.02)
         await reader.read()
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as relay,
-        await RawClient.to(relay.port) as client,
-    ):
+    async with proxied_client(serve) as (provider, _, client):
         for _ in range(2):
             client.send(API.replace(b"GET", method))
             head = await client.head()
@@ -257,17 +250,7 @@ async def test_t74_a_response_header_section_has_a_total_bound(dummy_key: bytes,
     }[kind]
     broken = asyncio.Event()
 
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(first)
-        await reader.read()
-        broken.set()
-
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as relay,
-        await RawClient.to(relay.port) as client,
-    ):
+    async with proxied_client(holding(first, broken)) as (_, _, client):
         client.send(API)
         head = await client.head()
         assert head.startswith(b"HTTP/1.1 200 " if kind == "trailers" else b"HTTP/1.1 502 ")

@@ -33,7 +33,7 @@ from tests.security.scene import (
     status,
     values,
 )
-from tests.support.keyrelay import both_loops, keyrelay, raw_provider, read_head, until
+from tests.support.keyrelay import both_loops, heads, keyrelay, raw_provider, read_head, until
 
 pytestmark = both_loops
 
@@ -174,11 +174,7 @@ async def test_t24_a_second_answer_that_nobody_asked_for(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.append(writer)
         poisoned = len(connections) == 1
-        while True:
-            try:
-                await read_head(reader)
-            except asyncio.IncompleteReadError:
-                return
+        async for _ in heads(reader):
             writer.write(first)
             if poisoned:
                 if late:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,14 @@ from tests.security.scene import (
 )
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
+    RawProvider,
     answering,
     both_loops,
     exchange,
     keyrelay,
     raw_provider,
 )
+from tests.support.resolution import address_info
 
 GATEWAY = b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
 
@@ -97,16 +100,7 @@ class Names:
         connect = loop.sock_connect
 
         async def getaddrinfo(host: str, port: int, **hints: Any) -> list[object]:
-            return [
-                (
-                    socket.AF_INET6 if ":" in one else socket.AF_INET,
-                    socket.SOCK_STREAM,
-                    socket.IPPROTO_TCP,
-                    "",
-                    (one, port, 0, 0) if ":" in one else (one, port),
-                )
-                for one in self.addresses
-            ]
+            return address_info(self.addresses, port)
 
         async def sock_connect(sock: socket.socket, address: tuple[str, int]) -> None:
             self.dialled.append(str(address[0]))
@@ -114,6 +108,18 @@ class Names:
 
         monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
         monkeypatch.setattr(loop, "sock_connect", sock_connect)
+
+
+@pytest.fixture
+async def names(monkeypatch: pytest.MonkeyPatch) -> Names:
+    return Names(monkeypatch)
+
+
+@pytest.fixture
+async def inside() -> AsyncIterator[RawProvider]:
+    """A provider on this machine."""
+    async with raw_provider(Provider().serve) as provider:
+        yield provider
 
 
 @pytest.mark.parametrize(
@@ -138,13 +144,10 @@ class Names:
         "224.0.0.1",
     ],
 )
-async def test_t30_a_name_that_leads_inside(
-    secrets: None, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+async def test_t30_a_name_that_leads_inside(secrets: None, names: Names, address: str) -> None:
     """The address that would be dialled is looked at, whatever DNS says and however it is written:
     502, and no attempt to connect.
     """
-    names = Names(monkeypatch)
     names.addresses = [address]
     api = {"upstream": "https://up.test", "auth": [{"header": "X-Api-Key", "value": "{key}"}]}
     async with stage(api=api) as one:
@@ -160,11 +163,8 @@ async def test_t30_a_name_that_leads_inside(
 
 
 @pytest.mark.parametrize("address", ["169.254.169.254", "::ffff:169.254.169.254", "fe80::1"])
-async def test_t30_metadata_is_never_dialled(
-    secrets: None, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
+async def test_t30_metadata_is_never_dialled(secrets: None, names: Names, address: str) -> None:
     """Not even where private addresses are allowed, nor if the route spells the address out."""
-    names = Names(monkeypatch)
     names.addresses = [address]
     host = f"[{address}]" if ":" in address else address
     for upstream in ("https://up.test", f"https://{host}"):
@@ -179,10 +179,9 @@ async def test_t30_metadata_is_never_dialled(
 
 @pytest.mark.parametrize("address", ["192.0.2.1", "8.8.8.8", "10.0.0.1", "64:ff9b::7f00:1"])
 async def test_t54_localhost_that_leads_to_another_machine(
-    secrets: None, monkeypatch: pytest.MonkeyPatch, address: str
+    secrets: None, names: Names, address: str
 ) -> None:
     """Whatever the name resolves to: no key and no client secret leaves this machine in clear."""
-    names = Names(monkeypatch)
     names.addresses = [address]
     both = routes("http://localhost:9", "http://localhost:9")
     for route in both.values():
@@ -198,45 +197,39 @@ async def test_t54_localhost_that_leads_to_another_machine(
 
 
 async def test_t54_localhost_that_is_this_machine(
-    secrets: None, monkeypatch: pytest.MonkeyPatch
+    secrets: None, names: Names, inside: RawProvider
 ) -> None:
     """Of several addresses those of this machine are dialled, and no others."""
-    names = Names(monkeypatch)
-    place = Provider()
-    async with raw_provider(place.serve) as inside:
-        names.addresses = ["192.0.2.1", "127.0.0.1"]
-        route = routes(f"http://localhost:{inside.port}", inside.url)["api"]
-        async with keyrelay({"api": route}) as running:
-            assert status(await exchange(running.port, GET + b"\r\n")) == 200
+    names.addresses = ["192.0.2.1", "127.0.0.1"]
+    route = routes(f"http://localhost:{inside.port}", inside.url)["api"]
+    async with keyrelay({"api": route}) as running:
+        assert status(await exchange(running.port, GET + b"\r\n")) == 200
     assert "192.0.2.1" not in names.dialled
 
 
 async def test_t30_a_name_whose_answer_changes(
-    secrets: None, monkeypatch: pytest.MonkeyPatch
+    secrets: None, names: Names, inside: RawProvider
 ) -> None:
     """Checked at each dial and not once: a name that moves inside later is not followed."""
-    names = Names(monkeypatch)
-    place = Provider()
-    async with raw_provider(place.serve) as inside:
-        names.addresses = ["127.0.0.1"]
-        both = {
-            name: {
-                "upstream": f"http://up.test:{inside.port}",
-                "allow_plaintext": True,
-                "allow_private": allowed,
-                "secrets": {"key": "env:DUMMY_KEY"},
-                "auth": [{"header": "X-Api-Key", "value": "{key}"}],
-                "idle_seconds": 0,
-            }
-            for name, allowed in (("api", True), ("strict", False))
+    names.addresses = ["127.0.0.1"]
+    both = {
+        name: {
+            "upstream": f"http://up.test:{inside.port}",
+            "allow_plaintext": True,
+            "allow_private": allowed,
+            "secrets": {"key": "env:DUMMY_KEY"},
+            "auth": [{"header": "X-Api-Key", "value": "{key}"}],
+            "idle_seconds": 0,
         }
-        async with keyrelay(both) as running:
-            assert status(await exchange(running.port, GET + b"\r\n")) == 200
-            strict = GET.replace(b"/api", b"/strict") + b"\r\n"
-            assert status(await exchange(running.port, strict)) == 502
-            names.addresses = ["169.254.169.254"]
-            assert status(await exchange(running.port, GET + b"\r\n")) == 502
-        assert inside.connections == 1
+        for name, allowed in (("api", True), ("strict", False))
+    }
+    async with keyrelay(both) as running:
+        assert status(await exchange(running.port, GET + b"\r\n")) == 200
+        strict = GET.replace(b"/api", b"/strict") + b"\r\n"
+        assert status(await exchange(running.port, strict)) == 502
+        names.addresses = ["169.254.169.254"]
+        assert status(await exchange(running.port, GET + b"\r\n")) == 502
+    assert inside.connections == 1
 
 
 def free_port() -> int:

@@ -22,9 +22,8 @@ from tests.support.keyrelay import (
     both_loops,
     exchange,
     keyrelay,
-    raw_provider,
+    proxied,
     read_head,
-    static_route,
     until,
 )
 
@@ -581,10 +580,7 @@ async def test_a_broken_response_is_seen_as_broken() -> None:
 
 async def test_mixed_requests_through_keyrelay(dummy_key: bytes) -> None:
     """Pages of our own, refusals and forwarded requests in one packet are answered in order."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         lines = [b"GET /api/1", b"GET /none", b"GET /-/health", b"GET /api/2", b"TRACE /api"]
         data = b"".join(line + HEAD + b"\r\n" for line in lines)
         data += b"GET /api/3" + HEAD + b"Connection: close\r\n\r\n"
@@ -599,10 +595,7 @@ async def test_transfer_codings_are_refused(dummy_key: bytes, coding: bytes) -> 
     """Of transfer codings only chunked passes; for any other nothing is dialled, and the connection
     ends, because a server before or behind us may see another end of the request.
     """
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         request = b"POST /api" + HEAD + b"Transfer-Encoding: " + coding + b"\r\n\r\n0\r\n\r\n"
         said = await exchange(running.port, request, until_close=True)
         assert said[9:12] in {b"400", b"501"}
@@ -612,10 +605,7 @@ async def test_transfer_codings_are_refused(dummy_key: bytes, coding: bytes) -> 
 
 async def test_other_expectations_are_refused(dummy_key: bytes) -> None:
     """Of expectations only 100-continue is known; for any other nothing is dialled."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         said = await exchange(running.port, b"GET /api" + HEAD + b"Expect: 200-ok\r\n\r\n")
         assert said.startswith(b"HTTP/1.1 417 ")
         assert provider.connections == 0
@@ -624,10 +614,7 @@ async def test_other_expectations_are_refused(dummy_key: bytes) -> None:
 @pytest.mark.parametrize("line", [b"GET /api\r\n", b"GET /api HTTP/2.0\r\nHost: localhost\r\n"])
 async def test_other_versions_are_refused(dummy_key: bytes, line: bytes) -> None:
     """HTTP/0.9 and HTTP/2 in the clear get 505 in HTTP/1.1 and the end of the connection."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         said = await exchange(running.port, line + b"\r\n", until_close=True)
         assert said.startswith(b"HTTP/1.1 505 ")
         assert provider.connections == 0
@@ -635,10 +622,7 @@ async def test_other_versions_are_refused(dummy_key: bytes, line: bytes) -> None
 
 async def test_transfer_coding_in_http_1_0_is_refused(dummy_key: bytes) -> None:
     """RFC 9112 section 6.1: chunks in HTTP/1.0 are faulty framing, and end the connection."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         request = b"POST /api HTTP/1.0\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
         said = await exchange(running.port, request + b"0\r\n\r\n", until_close=True)
         assert said.startswith(b"HTTP/1.1 400 ")
@@ -656,10 +640,7 @@ async def test_expect_100_continue(dummy_key: bytes) -> None:
         seen.append(await reader.readexactly(2))
         writer.write(OK)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(serve) as (_, running):
         client = await RawClient.to(running.port)
         client.send(b"POST /api" + HEAD + b"Content-Length: 2\r\nExpect: 100-Continue\r\n\r\n")
         assert (await client.answer())[1] == b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -672,10 +653,7 @@ async def test_expect_100_continue(dummy_key: bytes) -> None:
 
 async def test_no_100_continue_before_a_refusal(dummy_key: bytes) -> None:
     """A refused request gets its refusal at once, never a 100, and nothing is dialled."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         request = b"POST /none" + HEAD + b"Content-Length: 2\r\nExpect: 100-continue\r\n\r\n"
         said = await exchange(running.port, request, until_close=True)
         assert said.startswith(b"HTTP/1.1 404 ")
@@ -684,10 +662,7 @@ async def test_no_100_continue_before_a_refusal(dummy_key: bytes) -> None:
 
 async def test_http_1_0_gets_no_interim_response(dummy_key: bytes) -> None:
     """An expectation in HTTP/1.0 is ignored (RFC 9110 section 10.1.1)."""
-    async with (
-        raw_provider(answering(OK)) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(answering(OK)) as (provider, running):
         client = await RawClient.to(running.port)
         client.send(
             b"POST /api HTTP/1.0\r\nHost: localhost\r\nContent-Length: 2\r\n"
@@ -707,10 +682,7 @@ async def test_h2c_is_ignored(dummy_key: bytes) -> None:
         seen.append(await read_head(reader))
         writer.write(OK)
 
-    async with (
-        raw_provider(serve) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(serve) as (_, running):
         said = await exchange(
             running.port,
             b"GET /api" + HEAD + b"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\n"

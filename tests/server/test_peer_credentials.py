@@ -57,6 +57,14 @@ class Server:
         async with asyncio.timeout(5):
             return await self.accepted.get()
 
+    async def uid(self) -> int | None:
+        """The user of the next client, whose connection is closed."""
+        transport = await self.next()
+        try:
+            return find_uid(transport)
+        finally:
+            transport.close()
+
 
 @asynccontextmanager
 async def serving(where: str | Path = "127.0.0.1") -> AsyncIterator[Server]:
@@ -91,9 +99,7 @@ async def test_a_client_over_tcp_is_identified(host: str) -> None:
     """The user that opened the socket at the other end, for both versions of IP."""
     async with serving(host) as server:
         with socket.create_connection(server.address):
-            transport = await server.next()
-            assert find_uid(transport) == ME
-            transport.close()
+            assert await server.uid() == ME
 
 
 async def test_ipv4_through_ipv6_is_identified() -> None:
@@ -101,9 +107,7 @@ async def test_ipv4_through_ipv6_is_identified() -> None:
     async with serving() as server:
         with socket.socket(socket.AF_INET6) as client:
             client.connect((f"::ffff:{server.address[0]}", server.address[1]))
-            transport = await server.next()
-            assert find_uid(transport) == ME
-            transport.close()
+            assert await server.uid() == ME
 
 
 async def test_a_client_of_a_unix_socket_is_identified(tmp_path: Path) -> None:
@@ -111,9 +115,7 @@ async def test_a_client_of_a_unix_socket_is_identified(tmp_path: Path) -> None:
     async with serving(tmp_path / "s") as server:
         with socket.socket(socket.AF_UNIX) as client:
             client.connect(str(tmp_path / "s"))
-            transport = await server.next()
-            assert find_uid(transport) == ME
-            transport.close()
+            assert await server.uid() == ME
 
 
 async def test_a_half_closed_client_is_still_identified() -> None:
@@ -121,9 +123,7 @@ async def test_a_half_closed_client_is_still_identified() -> None:
     async with serving() as server:
         with socket.create_connection(server.address) as client:
             client.shutdown(socket.SHUT_WR)
-            transport = await server.next()
-            assert find_uid(transport) == ME
-            transport.close()
+            assert await server.uid() == ME
 
 
 async def test_a_closed_client_is_not_identified() -> None:

@@ -83,10 +83,10 @@ def manager(sockets: str) -> tuple[str, ...]:
     return (sys.executable, "-c", MANAGER, sockets)
 
 
-def asked(sockets: str) -> str:
-    """What the module says in a process that was passed these."""
-    done = subprocess.run(
-        [*manager(sockets), sys.executable, "-c", ASK],
+def passed(sockets: str, program: str) -> subprocess.CompletedProcess[str]:
+    """Run a program that was passed these sockets."""
+    return subprocess.run(
+        [*manager(sockets), sys.executable, "-c", program],
         env=environment(),
         cwd=ROOT,
         capture_output=True,
@@ -94,6 +94,11 @@ def asked(sockets: str) -> str:
         timeout=30,
         check=False,
     )
+
+
+def asked(sockets: str) -> str:
+    """What the module says in a process that was passed these."""
+    done = passed(sockets, ASK)
     assert (done.returncode, done.stderr) == (0, "")
     return done.stdout
 
@@ -144,15 +149,7 @@ def test_what_cannot_be_served_is_refused(sockets: str, words: str, tmp_path: Pa
 def test_a_descriptor_that_is_not_there_is_refused() -> None:
     """As when a script in between closed it."""
     closing = f"import os, sys; os.close(3); exec({ASK!r})"
-    done = subprocess.run(
-        [*manager("tcp"), sys.executable, "-c", closing],
-        env=environment(),
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
+    done = passed("tcp", closing)
     assert done.stdout == "refused: the passed socket front: Bad file descriptor\n"
 
 

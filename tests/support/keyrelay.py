@@ -8,7 +8,7 @@ import re
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +22,7 @@ from proxy.app.app import App
 from proxy.clock import Clock
 from proxy.config import loader
 from proxy.config.settings import Settings
+from tests.emulators.gate import Gate
 
 SECRET = b"dummy-real-key"
 
@@ -115,7 +116,9 @@ async def preset_keyrelay(
         yield Running(app, lines)
 
 
-def static_route(upstream: str, **more: Any) -> dict[str, Any]:
+def static_route(
+    upstream: str, header: str = "X-Api-Key", value: str = "{key}", **more: Any
+) -> dict[str, Any]:
     """A route to ``upstream`` with one key: a header for HTTP, a query parameter for WebSocket.
 
     The secret comes from the environment variable DUMMY_KEY; see the fixture ``dummy_key``.
@@ -128,7 +131,7 @@ def static_route(upstream: str, **more: Any) -> dict[str, Any]:
         "auth": [
             {
                 "name": "key",
-                "http": {"header": "X-Api-Key", "value": "{key}"},
+                "http": {"header": header, "value": value},
                 "websocket": {"query": "api_key", "value": "{key}"},
             }
         ],
@@ -143,6 +146,17 @@ async def client() -> AsyncIterator[aiohttp.ClientSession]:
         auto_decompress=False, timeout=aiohttp.ClientTimeout(total=20)
     ) as session:
         yield session
+
+
+async def events(response: aiohttp.ClientResponse, pieces: Gate) -> list[bytes]:
+    """The events of a completion, each released by the provider when the one before has come."""
+    seen: list[bytes] = []
+    while not seen or seen[-1] != b"data: [DONE]\n\n":
+        pieces.release()
+        async with asyncio.timeout(5):
+            seen.append(await response.content.readuntil(b"\n\n"))
+    assert await response.content.read() == b""
+    return seen
 
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -203,13 +217,24 @@ def answering(*answers: bytes) -> Serve:
     left = list(answers)
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while True:
-            try:
-                await read_head(reader)
-            except asyncio.IncompleteReadError:
-                return
+        async for _ in heads(reader):
             writer.write(left.pop(0) if len(left) > 1 else left[0])
             await writer.drain()
+
+    return serve
+
+
+def holding(response: bytes, closed: asyncio.Event | None = None) -> Serve:
+    """Reads a head, sends ``response``, and keeps the connection until the peer closes it; then
+    ``closed`` is set.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(response)
+        await reader.read()
+        if closed is not None:
+            closed.set()
 
     return serve
 
@@ -217,6 +242,16 @@ def answering(*answers: bytes) -> Serve:
 async def read_head(reader: asyncio.StreamReader) -> bytes:
     """A message's head with its blank line. IncompleteReadError at the end of the connection."""
     return await reader.readuntil(b"\r\n\r\n")
+
+
+async def heads(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
+    """One head after another, until the connection ends; bodies are for the caller to read."""
+    while True:
+        try:
+            head = await read_head(reader)
+        except asyncio.IncompleteReadError:
+            return
+        yield head
 
 
 def reset(writer: asyncio.StreamWriter) -> None:
@@ -345,3 +380,34 @@ class RawClient:
 
     async def __aexit__(self, *_: object) -> None:
         self.reset()
+
+
+@asynccontextmanager
+async def proxied(
+    serve: Serve,
+    *,
+    tls: ssl.SSLContext | None = None,
+    route: Mapping[str, Any] | None = None,
+    **settings: Any,
+) -> AsyncIterator[tuple[RawProvider, Running]]:
+    """Keyrelay before a raw provider, with one ``static_route`` of the name ``api``.
+
+    ``route`` adds to the route, ``settings`` to the file. Needs the fixture ``dummy_key``.
+    """
+    async with (
+        raw_provider(serve, tls) as provider,
+        keyrelay({"api": static_route(provider.url, **(route or {}))}, **settings) as running,
+    ):
+        yield provider, running
+
+
+@asynccontextmanager
+async def proxied_client(
+    serve: Serve, **options: Any
+) -> AsyncIterator[tuple[RawProvider, Running, RawClient]]:
+    """As ``proxied``, and one raw connection to keyrelay."""
+    async with (
+        proxied(serve, **options) as (provider, running),
+        await RawClient.to(running.port) as client,
+    ):
+        yield provider, running, client

@@ -15,13 +15,7 @@ from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 from websockets.typing import Subprotocol
 
-from tests.support.keyrelay import (
-    RawClient,
-    Running,
-    keyrelay,
-    static_route,
-    until,
-)
+from tests.support.keyrelay import RawClient, Running, keyrelay, static_route, until
 
 KEY = b"ZHVtbXktbm9uY2UtMTIzNA=="
 HANDSHAKE = (

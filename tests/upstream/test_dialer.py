@@ -16,6 +16,7 @@ from proxy.http.address import Origin
 from proxy.upstream.dialer import Dialler, tls_context
 from tests.support.certificates import Authority
 from tests.support.keyrelay import RawProvider, both_loops, raw_provider, until
+from tests.support.resolution import address_info
 
 
 class Greeted(asyncio.Protocol):
@@ -55,16 +56,7 @@ def names_lead_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     async def getaddrinfo(host: str, port: int, **hints: object) -> list[object]:
         if not addresses:
             raise socket.gaierror(socket.EAI_NONAME, "dummy")
-        return [
-            (
-                socket.AF_INET6 if ":" in address else socket.AF_INET,
-                socket.SOCK_STREAM,
-                socket.IPPROTO_TCP,
-                "",
-                (address, port, 0, 0) if ":" in address else (address, port),
-            )
-            for address in addresses
-        ]
+        return address_info(addresses, port)
 
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 

@@ -7,7 +7,6 @@ error to them, and its code is not 1001.
 from __future__ import annotations
 
 import asyncio
-import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -26,10 +25,9 @@ from tests.support.keyrelay import (
     RawClient,
     Running,
     both_loops,
-    keyrelay,
-    raw_provider,
+    proxied,
+    proxied_client,
     read_head,
-    static_route,
     until,
 )
 from tests.support.websocket import (
@@ -37,6 +35,7 @@ from tests.support.websocket import (
     MEBIBYTE,
     accept,
     ended,
+    pair,
     relaying,
     switching,
 )
@@ -187,8 +186,7 @@ async def test_amid_a_large_frame_to_the_client(
 
     tls = trusted.server("127.0.0.1") if secure else None
     async with (
-        raw_provider(send, tls) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
+        proxied(send, tls=tls) as (_, running),
         running.websocket("/api/chat", compression=None) as client,
     ):
         await until(lambda: [one for one in relays(running) if one._provider.moved])
@@ -244,11 +242,7 @@ async def test_a_peer_that_does_not_read(dummy_key: bytes) -> None:
         answered.set()
         await reader.read()
 
-    async with (
-        raw_provider(pour) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(pour) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         close_gracefully(running)
@@ -275,11 +269,7 @@ async def test_one_that_never_pauses(dummy_key: bytes) -> None:
                 writer.write(b"\xff" * 10_000)
                 await writer.drain()
 
-    async with (
-        raw_provider(pour) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(pour) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         begun = time.monotonic()
@@ -305,11 +295,7 @@ async def test_no_response(dummy_key: bytes, trusted: Authority, secure: bool) -
             await reader.read()
 
     tls = trusted.server("127.0.0.1") if secure else None
-    async with (
-        raw_provider(swallow, tls) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(swallow, tls=tls) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         begun = time.monotonic()
@@ -336,11 +322,7 @@ async def test_a_provider_that_keeps_its_connection(dummy_key: bytes, trusted: A
         await over.wait()
         writer.transport.abort()
 
-    async with (
-        raw_provider(keep, tls) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(keep, tls=tls) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         begun = time.monotonic()
@@ -366,11 +348,7 @@ async def test_what_comes_after_does_not_cross(dummy_key: bytes) -> None:
             writer.write(b"\x89\x00" * 3)
             told.extend(await reader.read())
 
-    async with (
-        raw_provider(talk_on) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(talk_on) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         close_gracefully(running, 0.3)
@@ -440,11 +418,7 @@ async def test_half_a_session(dummy_key: bytes) -> None:
         writer.write_eof()
         told.extend(await reader.read())
 
-    async with (
-        raw_provider(half) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(half) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         assert await client.rest() == b""
@@ -460,16 +434,8 @@ async def test_without_a_network() -> None:
     """
     loop = asyncio.get_running_loop()
     over = asyncio.Event()
-    async with AsyncExitStack() as stack:
-        transports, peers = [], []
-        for _ in range(2):
-            near, far = socket.socketpair()
-            transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-            transports.append(transport)
-            peers.append(RawClient(*await asyncio.open_connection(sock=far)))
-            await stack.enter_async_context(peers[-1])
-        client, provider = peers
-        relay = Relay(transports[0], transports[1], loop, lambda *_: over.set())
+    async with pair() as (near, client), pair() as (far, provider):
+        relay = Relay(near, far, loop, lambda *_: over.set())
         relay.start(from_client=b"", from_provider=b"")
         GracefulClose(relay._client, relay._provider, loop, 20)
         assert await client.exactly(4) == GOING_AWAY

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack
 from http import HTTPStatus
 
 import pytest
@@ -22,11 +20,11 @@ from tests.support.keyrelay import (
     SECRET,
     RawClient,
     both_loops,
-    keyrelay,
-    raw_provider,
+    holding,
+    proxied,
+    proxied_client,
     read_head,
     reset,
-    static_route,
     until,
 )
 from tests.support.websocket import (
@@ -34,6 +32,7 @@ from tests.support.websocket import (
     MEBIBYTE,
     accept,
     ended,
+    pair,
     relaying,
     switching,
 )
@@ -187,11 +186,7 @@ async def test_one_connection_ends_with_the_other(dummy_key: bytes, side: str, h
             assert hard
         gone.set()
 
-    async with (
-        raw_provider(shake_hands) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(shake_hands) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         writer = client.writer if side == "client" else writers[0]
@@ -218,11 +213,7 @@ async def test_one_direction_may_end_before_the_other(dummy_key: bytes) -> None:
         writer.write_eof()
         received.extend(await reader.read())
 
-    async with (
-        raw_provider(serve_half) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve_half) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         assert await client.rest() == b"last words"
@@ -242,11 +233,7 @@ async def test_what_was_sent_before_the_end_arrives(dummy_key: bytes) -> None:
         writer.write(switching() + bytes(size))
         await writer.drain()
 
-    async with (
-        raw_provider(pour) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(pour) as (_, running, client):
         client.send(HANDSHAKE)
         await client.head()
         await asyncio.sleep(0.03)
@@ -263,10 +250,7 @@ async def test_a_session_is_noted(dummy_key: bytes) -> None:
         writer.write(switching() + FROM_PROVIDER)
         await reader.readexactly(len(FROM_CLIENT))
 
-    async with (
-        raw_provider(reply) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-    ):
+    async with proxied(reply) as (_, running):
         async with await RawClient.to(running.port) as client:
             client.send(HANDSHAKE + FROM_CLIENT)
             await client.rest()
@@ -364,16 +348,7 @@ async def test_the_provider_refuses(dummy_key: bytes, status: HTTPStatus) -> Non
 async def test_any_other_response_crosses(dummy_key: bytes, refusal: bytes) -> None:
     """What is no 101 is an answer like any other, redirects included, and ends the connection."""
 
-    async def refuse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(refusal + b"\r\n")
-        await reader.read()
-
-    async with (
-        raw_provider(refuse) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(holding(refusal + b"\r\n")) as (provider, _, client):
         client.send(HANDSHAKE)
         assert await client.rest() == refusal + b"Connection: close\r\n\r\n"
         assert provider.connections == 1
@@ -404,16 +379,7 @@ async def test_any_other_response_crosses(dummy_key: bytes, refusal: bytes) -> N
 async def test_a_101_for_something_else(dummy_key: bytes, fields: tuple[bytes, ...]) -> None:
     """A 101 that is not the answer to this very handshake is the provider's fault: 502."""
 
-    async def accept_wrongly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await read_head(reader)
-        writer.write(switching(*fields) + FROM_PROVIDER)
-        await reader.read()
-
-    async with (
-        raw_provider(accept_wrongly) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(holding(switching(*fields) + FROM_PROVIDER)) as (_, running, client):
         client.send(HANDSHAKE)
         status, head, body = await client.answer()
         assert status == json.loads(body)["status"] == 502
@@ -436,11 +402,7 @@ async def test_several_tokens_in_connection(dummy_key: bytes) -> None:
         )
         await reader.read()
 
-    async with (
-        raw_provider(shake_hands) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(shake_hands) as (_, _, client):
         client.send(HANDSHAKE)
         assert (await client.head()).startswith(b"HTTP/1.1 101 ")
 
@@ -464,11 +426,7 @@ async def test_early_frames(dummy_key: bytes) -> None:
             received.extend(await reader.read(1000))
         writer.write(FROM_PROVIDER)
 
-    async with (
-        raw_provider(serve_early) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve_early) as (_, _, client):
         client.send(HANDSHAKE + FROM_CLIENT)
         await asked.wait()
         client.send(FROM_CLIENT.replace(b"early", b"later"))
@@ -496,11 +454,7 @@ async def test_many_early_frames(dummy_key: bytes) -> None:
         assert await reader.readexactly(size) == bytes(size)
         writer.write(FROM_PROVIDER)
 
-    async with (
-        raw_provider(serve_late) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve_late) as (_, _, client):
         client.send(HANDSHAKE + bytes(size))
         await asked.wait()
         await client.nothing()
@@ -541,11 +495,7 @@ async def test_the_slow_side_slows_the_other(
         await reader.read()
 
     tls = trusted.server("127.0.0.1") if secure else None
-    async with (
-        raw_provider(serve_it, tls) as provider,
-        keyrelay({"api": static_route(provider.url)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
+    async with proxied_client(serve_it, tls=tls) as (_, _, client):
         client.send(HANDSHAKE)
         await client.head()
         async with asyncio.TaskGroup() as tasks:
@@ -590,18 +540,10 @@ async def test_a_tap_gets_all_bytes() -> None:
     loop = asyncio.get_running_loop()
     watcher = Watcher()
     ends: list[tuple[int, int]] = []
-    async with AsyncExitStack() as stack:
-        transports, peers = [], []
-        for _ in range(2):
-            near, far = socket.socketpair()
-            transport, _ = await loop.create_connection(asyncio.Protocol, sock=near)
-            transports.append(transport)
-            peers.append(RawClient(*await asyncio.open_connection(sock=far)))
-            await stack.enter_async_context(peers[-1])
-        client, provider = peers
+    async with pair() as (near, client), pair() as (far, provider):
         relay = Relay(
-            transports[0],
-            transports[1],
+            near,
+            far,
             loop,
             lambda _, sent, received: ends.append((sent, received)),
             watcher,

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.support.checkout import listed_files
 from tests.support.command import CANARY
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -115,7 +116,7 @@ class Installation:
 def build_and_install(folder: Path) -> Installation:
     """Build the wheel from what git tracks or would track, and install it below ``folder``."""
     source = folder / "source"
-    for name in _files():
+    for name in listed_files():
         target = source / name
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(ROOT / name, target)
@@ -131,17 +132,6 @@ def build_and_install(folder: Path) -> Installation:
     shutil.rmtree(source)
     home.mkdir()
     return installation
-
-
-def _files() -> list[str]:
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        timeout=60,
-    ).stdout.decode()
-    return [name for name in listed.split("\0") if name and (ROOT / name).is_file()]
 
 
 def _pip(python: Path, *arguments: str | Path) -> None:
