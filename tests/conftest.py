@@ -66,7 +66,7 @@ def hume_keys(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def no_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No provider's variable is set, whoever runs the tests: a test sets what it needs."""
+    """No provider's variable is set, whatever the environment: a test sets what it needs."""
     for name in list(os.environ):
         if name.startswith(PREFIXES):
             monkeypatch.delenv(name)

@@ -255,7 +255,7 @@ async def test_the_key_may_be_escaped_in_the_query(
 
 
 async def test_closing_ends_streams_and_sockets_soon() -> None:
-    """close() does not wait for streams; who was listening notices; closing twice is fine."""
+    """close() does not wait for streams; their clients see the end; closing twice is fine."""
     provider = await demo.start(KEY)
     host, port = provider.address
     async with aiohttp.ClientSession(f"http://{host}:{port}") as client:

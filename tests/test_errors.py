@@ -1,4 +1,4 @@
-"""What errors say, to whom, and in which order."""
+"""Texts of errors, for clients and operators, and their order."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_all_findings_come_at_once_and_in_order() -> None:
 
 
 def test_a_missing_secret_names_itself_and_its_remedy() -> None:
-    """The text is for anybody: a name and what to do."""
+    """The text is public: a name and what to do."""
     error = SecretUnavailable("api_key", "set HUME_API_KEY")
     assert str(error) == "secret api_key: set HUME_API_KEY"
 
@@ -69,5 +69,5 @@ def test_a_provider_s_failure_says_whether_it_was_time() -> None:
     ],
 )
 def test_one_base_catches_all(error: Exception) -> None:
-    """Whoever calls keyrelay's code needs to know one exception."""
+    """Callers of keyrelay's code need one exception."""
     assert isinstance(error, KeyrelayError)

@@ -1,4 +1,4 @@
-"""Who may ask the admin listener."""
+"""Access to the admin listener."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_scheme_in_any_case() -> None:
 
 
 def test_a_unix_socket() -> None:
-    """Its mode says who may: no token, no name. A page's marks are refused all the same."""
+    """Its mode restricts access: no token, no name. Requests of pages are refused all the same."""
     guard = AdminGuard(ListenAddress(None, 0, "/run/admin"), None)
     assert refused({"host": ["localhost"]}, guard) == 0
     assert refused({}, guard) == 0

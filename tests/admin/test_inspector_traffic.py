@@ -38,7 +38,7 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dummy_key: bytes) -
 
 @asynccontextmanager
 async def inspecting(running: Running) -> AsyncIterator[tuple[aiohttp.ClientSession, Hearing]]:
-    """Who asks the admin listener, and what its stream of events says."""
+    """A client of the admin listener, and its stream of events."""
     opened = await start(Watched(running.app))
     token = opened.page_url.partition("#token=")[2]
     try:

@@ -72,7 +72,7 @@ def test_removing_is_for_one_s_own(place: Path) -> None:
 
 
 def test_a_dead_process_is_not_found(place: Path) -> None:
-    """What a killed process left behind is removed when somebody looks."""
+    """The file of a killed process is removed at the next search."""
     written = runtime_file.write(URL, TOKEN)
     written.path.write_text(json.dumps({"url": URL, "token": TOKEN, "pid": ended()}))
     assert runtime_file.running() == []
@@ -139,7 +139,7 @@ def test_without_a_runtime_directory(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 @pytest.mark.parametrize("home", ["~", "~nobody-of-that-name"])
 def test_a_user_without_a_home(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
-    """As in containers: nothing can be written, which is said with what to do, and nobody runs."""
+    """As in containers: nothing can be written, which is reported; no process is found."""
     monkeypatch.delenv("XDG_RUNTIME_DIR")
     monkeypatch.delenv("XDG_STATE_HOME", raising=False)
     monkeypatch.setenv("HOME", home)

@@ -1,4 +1,4 @@
-"""The admin listener: what it says to whom. Everything runs over real sockets."""
+"""The admin listener: its responses and its access control, over real sockets."""
 
 from __future__ import annotations
 
@@ -358,7 +358,7 @@ async def test_a_malformed_request_is_written_down_nowhere(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It may hold a credential, and whoever sent it is told."""
+    """It may hold a credential, and the client gets the reason."""
     async with await RawClient.to(running.admin.listener.address.port) as malformed:
         malformed.send(b"GET / HTTP/1.1\r\nHost: %b\r\n\r\n" % running.url[7:].encode())
         assert (await malformed.answer())[0] == 200
@@ -392,7 +392,7 @@ async def test_a_failure_of_ours_is_said_by_its_type(
 
 
 async def test_closing(dummy_key: bytes) -> None:
-    """Whoever watches gets the end of the stream; closing twice is closing once."""
+    """Subscribers get the end of the stream; closing twice is closing once."""
     async with inspected(ROUTES) as running:
         async with hearing(running) as heard, asyncio.timeout(3):
             await running.admin.close()

@@ -114,7 +114,7 @@ async def test_a_socket_file_left_behind_is_replaced() -> None:
 
 
 async def test_a_socket_file_in_use_stays() -> None:
-    """One that somebody listens on is not taken away, and neither is a file that is no socket."""
+    """One with a listener is not replaced, and neither is a file that is no socket."""
     with short_directory() as directory:
         path = directory / "socket"
         async with keyrelay({}, listen=[f"unix:{path}"]):
@@ -216,7 +216,7 @@ async def test_deadlines_are_looked_at() -> None:
 
 
 async def test_what_is_in_flight_may_end(dummy_key: bytes) -> None:
-    """After ``close`` has begun nobody new is let in, idle connections end, and a request under way
+    """After ``close`` has begun no connection is accepted, idle ones end, and a request under way
     gets its whole answer.
     """
     asked, go_on = asyncio.Event(), asyncio.Event()
@@ -448,7 +448,7 @@ async def test_listed_hosts_and_own_addresses_are_served(dummy_key: bytes, inbou
 
 
 async def test_others_on_other_machines_cannot_be_told(dummy_key: bytes, inbound: None) -> None:
-    """``enforce`` beyond loopback would refuse everybody there: it is refused itself."""
+    """``enforce`` beyond loopback would refuse every client: it is refused itself."""
     with pytest.raises(KeyrelayError, match="peer_uid: enforce"):
         async with keyrelay(
             {"api": static_route("https://api.example")}, **GUARDED | {"peer_uid": "enforce"}
@@ -458,7 +458,7 @@ async def test_others_on_other_machines_cannot_be_told(dummy_key: bytes, inbound
 
 @pytest.mark.skipif(not lookup_supported(), reason="this system does not say who connects")
 async def test_who_cannot_be_told_is_refused_if_asked_for(dummy_key: bytes) -> None:
-    """The owner is served. A client that is gone before anybody looks gets nothing dialled."""
+    """The owner is served. For a client that is gone before the check nothing is dialled."""
     async with proxied(answering(OK), peer_uid="enforce") as (provider, running):
         with socket.create_connection(("127.0.0.1", running.port)) as gone:
             gone.sendall(b"GET /api" + HEAD + b"\r\n")

@@ -40,7 +40,7 @@ def settings(*listen: str, **routes: list[str]) -> Settings:
 
 
 def free(port: int) -> bool:
-    """Whether nobody listens there."""
+    """Whether no listener is there."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) != 0
 
@@ -103,7 +103,7 @@ async def opened() -> AsyncIterator[Opened]:
 
 
 async def test_what_stays_is_the_very_same() -> None:
-    """An address that is in both configurations keeps its listener, and whoever is connected; the
+    """An address that is in both configurations keeps its listener and its connections; the
     order may be another one.
     """
     first, second = (f"127.0.0.1:{free_port()}" for _ in range(2))
@@ -150,7 +150,7 @@ async def test_what_was_not_taken_is_closed() -> None:
 
 
 async def test_before_it_is_in_force_nothing_is_served() -> None:
-    """Whoever connects at once to a listener that may yet be given up reaches no route."""
+    """A client that connects at once to a listener that may yet be given up reaches no route."""
     port = free_port()
     async with opened() as one:
         prepared = await one.places.prepare(settings(f"127.0.0.1:{port}"))
@@ -172,7 +172,7 @@ async def test_one_that_cannot_be_had_closes_the_others() -> None:
 
 
 async def test_what_is_gone_serves_nobody() -> None:
-    """Nobody can connect, and who still is gets no further: not even with the token."""
+    """No client can connect, and a connected one gets no further: not even with the token."""
     port = free_port()
     async with opened() as one:
         await one.take(settings(f"127.0.0.1:{port}", "127.0.0.1:0"), TOKEN)
@@ -204,7 +204,7 @@ async def test_who_an_address_is_for_may_change() -> None:
 
 
 async def test_stopping_leaves_connections() -> None:
-    """Nobody new comes in; who is in goes on."""
+    """No connection is accepted; those that are open go on."""
     port = free_port()
     async with opened() as one:
         await one.take(settings(f"127.0.0.1:{port}"))
@@ -237,7 +237,7 @@ def test_hosts_that_stand_for_keyrelay() -> None:
 
 
 def test_who_may_connect() -> None:
-    """Beyond loopback nobody without a token; and whoever is told apart by user cannot be there."""
+    """Beyond loopback a token is needed; and users cannot be told apart there."""
     loopback, beyond = settings("127.0.0.1:0"), settings("127.0.0.1:0", a=["0.0.0.0:0"])
     for token in (None, TOKEN):
         check_addresses(loopback, token)

@@ -89,7 +89,7 @@ async def used(running: Changing, provider: KeyedProvider) -> str:
 
 @both_loops
 async def test_a_file_that_is_replaced(tmp_path: Path, key: Path) -> None:
-    """A new value serves as soon as it is seen, with nobody asking; it is said, not the value."""
+    """A new value serves once it is read, without a request; only the change is reported."""
     async with serving(tmp_path, f"file:{key}") as (running, provider), watched(running):
         assert await used(running, provider) == FIRST
         put(key, SECOND)
@@ -401,7 +401,7 @@ async def test_a_route_that_would_lose_its_secret(
 
 
 async def test_a_fault_inside(tmp_path: Path, key: Path) -> None:
-    """Whatever goes wrong, the old one serves on; of an error that nobody foresaw only the kind is
+    """Whatever goes wrong, the old one serves on; of an unforeseen error only the kind is
     said.
     """
     async with serving(tmp_path, f"file:{key}") as (running, provider):
@@ -504,7 +504,7 @@ async def test_one_route_is_different(tmp_path: Path, key: Path, client_id: None
 
 
 async def test_bounds_go_on_counting(tmp_path: Path, key: Path) -> None:
-    """A reload that changes something else gives nobody more requests; other bounds count anew."""
+    """A reload that changes something else permits no more requests; other bounds count anew."""
     async with serving(tmp_path, f"file:{key}") as (running, provider):
         route = keyed_route(provider, f"file:{key}", rate="2/hour")
         await running.change(api=route)
@@ -653,7 +653,7 @@ def refuses(port: int) -> bool:
 
 @both_loops
 async def test_listeners_come_and_go(tmp_path: Path, key: Path) -> None:
-    """A new address serves, one that is gone accepts nobody; the others, and who is connected
+    """A new address serves, a removed one accepts no connection; the others, and what is connected
     there, notice nothing. What is under way at the one that is gone ends well.
     """
     async with serving(tmp_path, f"file:{key}") as (running, provider):

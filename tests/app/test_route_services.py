@@ -136,7 +136,7 @@ async def test_only_new_strategies_begin() -> None:
 
 
 async def test_a_route_must_not_lose_what_it_has() -> None:
-    """Who served before has to go on; who did not, or is new, may lack what it needs. If ``strict``
+    """A route that served has to go on; another, or a new one, may lack its secrets. If ``strict``
     nobody may. Every such route is named, each in its line.
     """
     async with kept() as one:

@@ -176,8 +176,8 @@ async def test_a_flood_of_refusals_is_no_flood_of_lines(tmp_path: Path) -> None:
 
 
 async def test_a_body_that_cannot_be_sent_again(tmp_path: Path) -> None:
-    """Above 64 KiB the refusal passes on, and the next request gets the other key: whoever sends
-    nothing but such bodies would else never get through.
+    """Above 64 KiB the refusal passes on, and the next request gets the other key: a client of
+    such bodies alone would else never get through.
     """
     body = bytes(64 * 1024 + 1)
     async with rotated(tmp_path, OLD) as (running, provider):
@@ -275,7 +275,7 @@ async def test_how_often_each_key_served(tmp_path: Path) -> None:
 
 
 async def test_a_reload_tries_the_first_key_again(tmp_path: Path) -> None:
-    """Whoever asks for a reload knows that the new key is valid by now."""
+    """A reload by hand means that the new key is valid by now."""
     async with rotated(tmp_path, OLD) as (running, provider):
         await ask(running)
         provider.accepts = {NEW, OLD}

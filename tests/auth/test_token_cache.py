@@ -174,7 +174,7 @@ async def test_a_call_goes_on_when_all_waiters_have_gone() -> None:
 
 
 async def test_a_failure_reaches_all_waiters_and_nobody_else() -> None:
-    """A failed call refuses those who wait, even if some have gone; nothing is left unretrieved."""
+    """A failed fetch refuses the waiting requests, some of which have gone; no error is left."""
     async with kept() as one:
         one.mint.open.clear()
         one.mint.failure = TokenError("the endpoint is down")
@@ -198,7 +198,7 @@ async def test_a_failure_reaches_all_waiters_and_nobody_else() -> None:
 async def test_a_token_is_renewed_before_it_ends(
     lifetime: float, earliest: float, latest: float, jitter: float
 ) -> None:
-    """In its last fifth, at most five minutes (and up to a fifth of that) ahead; nobody waits."""
+    """In its last fifth, at most five minutes (plus up to a fifth) ahead; no request waits."""
     async with kept(ScriptedTokenSource(lifetime), jitter=lambda: jitter) as one:
         assert await one.value() == b"token-1"
         await one.clock.advance(earliest - 0.01)
@@ -212,7 +212,7 @@ async def test_a_token_is_renewed_before_it_ends(
 
 
 async def test_requests_use_the_old_token_during_renewal() -> None:
-    """While the call for a new token is under way nobody waits for it."""
+    """While a new token is fetched no request waits for it."""
     async with kept() as one:
         await one.value()
         one.mint.open.clear()
@@ -342,7 +342,7 @@ async def test_a_wall_clock_that_goes_ahead_costs_one_call(seconds: float) -> No
 
 
 async def test_a_refused_token_is_replaced() -> None:
-    """It is not handed out again, and the next one is under way before anybody asks."""
+    """It is not handed out again, and the next one is fetched ahead of requests."""
     async with kept() as one:
         token = await one.keeper.obtain()
         assert one.keeper.refuse(token)
@@ -530,7 +530,7 @@ async def test_a_pause_that_the_mint_asks_for_is_kept() -> None:
 
 
 async def test_trying_ends_when_nobody_asks() -> None:
-    """A broken endpoint is not called for ever for a route that nobody uses."""
+    """A broken endpoint is not called for ever for an unused route."""
     async with kept(ScriptedTokenSource(failure=TokenError("down"))) as one:
         one.keeper.start()
         await one.clock.advance(700)
@@ -790,7 +790,7 @@ async def test_no_probe_where_nobody_asks() -> None:
 
 @pytest.mark.parametrize("probes", [False, True])
 async def test_a_reset_ends_the_pause(probes: bool) -> None:
-    """As after a reload: tried again at once, with nobody asking."""
+    """As after a reload: tried again at once, without a request."""
     async with kept() as one:
         one.mint.failure = TokenError("refused", pause_seconds=3600, probes=probes)
         await one.refusal()
@@ -857,7 +857,7 @@ async def test_trouble_that_is_told_elsewhere_is_not_told_here() -> None:
 
 
 async def test_remarks_are_told_once() -> None:
-    """And stay in the state, for whoever looks later."""
+    """And stay in the state for later."""
     source = ScriptedTokenSource()
     source.more = {"remarks": ("the scope is narrower",), "notes": ("only for doctor",)}
     async with kept(source) as one:

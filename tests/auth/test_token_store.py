@@ -182,7 +182,7 @@ async def take(store: FileTokenStore) -> None:
 
 
 async def test_the_lock_is_held_by_one(tmp_path: Path) -> None:
-    """Until its block ends; who waits may go away and leaves nothing open."""
+    """Until its block ends; a cancelled waiter leaves nothing open."""
     store, other = (FileTokenStore(tmp_path / "store", FIRST) for _ in range(2))
     async with store.lock():
         before = open_files()

@@ -1,4 +1,4 @@
-"""The live inspector in a real browser: what happens is seen while it happens, and by nobody else.
+"""The live inspector in a real browser: it shows exchanges live, and to its own page alone.
 
 Set KEYRELAY_SCREENSHOTS to a directory to look at what the last test sees.
 """
@@ -64,7 +64,7 @@ class Tab:
             const [given, ...rest] = arguments;
             const holds = Function(`return (${given.trim()});`);
             return new Promise((resolve, reject) => {
-                const until = performance.now() + 6000;
+                const until = performance.now() + 25000;
                 const look = () => {
                     const value = holds(...rest);
                     if (value) resolve(value);
@@ -105,7 +105,7 @@ class Tab:
         await self.tell("Input.insertText", text=text)
 
     async def look(self, name: str) -> None:
-        """A picture, if somebody wants one."""
+        """A screenshot, if KEYRELAY_SCREENSHOTS is set."""
         if folder := os.environ.get("KEYRELAY_SCREENSHOTS"):
             taken = await self.tell("Page.captureScreenshot", format="png")
             picture = Path(folder, f"{name}.png")
@@ -229,7 +229,7 @@ async def test_a_session_that_was_open_before(browser: Browser, running: Inspect
     await tab.open(running.admin.page_url)
     await tab.rows(1)
     await tab.run("document.querySelector('.row').click()")
-    await tab.until("document.querySelector('.aside')?.textContent.includes('before anybody')")
+    await tab.until("document.querySelector('.aside')?.textContent.includes('boundaries')")
 
 
 async def test_the_filter(tab: Tab, running: Inspected) -> None:
@@ -459,32 +459,35 @@ async def test_ten_thousand_exchanges(tab: Tab, running: Inspected) -> None:
     assert later_heap < heap + 3_000_000
     assert await tab.run("return document.querySelector('#count').value") == "2000"
     # Work instead of time: a jump changes the rows in sight and no others.
+    await tab.run(
+        """
+        window.changes = 0;
+        new MutationObserver((records) => { window.changes += records.length; }).observe(
+            document.querySelector("#list"),
+            { attributes: true, characterData: true, childList: true, subtree: true },
+        );
+        """
+    )
+    jumps = range(7919, 10 * 7919, 7919)
+    for top in jumps:
+        await tab.run("document.querySelector('#list').scrollTop = arguments[0]", top % 59_000)
+        await tab.until(
+            "document.querySelector(`.row[aria-rowindex='${arguments[0]}']`)",
+            top % 59_000 // 30 + 2,
+        )
     changes, rows = await tab.run(
-        """
-        const list = document.querySelector("#list");
-        let changes = 0;
-        const observer = new MutationObserver((records) => { changes += records.length; });
-        observer.observe(document.body, {
-            attributes: true, characterData: true, childList: true, subtree: true,
-        });
-        for (let step = 1; step <= 40; step += 1) {
-            list.scrollTop = (step * 7919) % list.scrollHeight;
-            await new Promise((resolve) => requestAnimationFrame(() => setTimeout(resolve)));
-        }
-        observer.disconnect();
-        return [changes, document.querySelectorAll(".row").length];
-        """
+        "return [window.changes, document.querySelectorAll('.row').length]"
     )
     assert rows < 80
     # Nine cells, and as many attributes at most.
-    assert rows <= changes <= 40 * 20 * rows
+    assert rows < changes <= len(jumps) * 20 * rows
     await tab.run("document.querySelector('#list').scrollTop = 0")
     await tab.press("j")
     await tab.until("document.querySelector('.row[aria-selected=true]')")
 
 
 async def test_a_reader_is_not_disturbed(tab: Tab, running: Inspected) -> None:
-    """Whoever has scrolled down keeps seeing the same exchanges while new ones arrive."""
+    """A scrolled list keeps showing the same exchanges while new ones arrive."""
     for number in range(200):
         running.watched.serve(f"/v1/{number}")
     await tab.until("document.querySelector('#count').value === '200'")

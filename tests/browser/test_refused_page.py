@@ -29,7 +29,7 @@ OPAQUE = {"type": "opaque", "status": 0, "headers": {}, "text": ""}
 
 @pytest.fixture
 async def foreign() -> AsyncIterator[pages.Site]:
-    """A site on another port, which nobody has allowed."""
+    """A site on another port, which is not on the allowlist."""
     async with pages.site() as foreign:
         yield foreign
 
@@ -87,7 +87,7 @@ async def test_a_page_on_another_port(
 async def test_a_sandboxed_frame_of_an_allowed_page(
     browser: Browser, hume: HumeEmulator, relay: Running, site: pages.Site
 ) -> None:
-    """Its origin is null, which anybody can have; it gets nothing although the page around may."""
+    """Its origin is null, which any frame can have; it gets nothing though the page around may."""
     await browser.open(f"{site.origin()}/")
     for number, (name, (function, arguments, learnt)) in enumerate(REQUESTS.items(), 1):
         seen = await browser.call("sandboxed", function, *filled(arguments, relay))
@@ -169,7 +169,7 @@ async def test_a_form(
 async def test_a_navigation(
     browser: Browser, hume: HumeEmulator, relay: Running, site: pages.Site
 ) -> None:
-    """Whoever types a route's address, or follows a link to it, sees what keyrelay says to it."""
+    """A user that types a route's address, or follows a link to it, sees keyrelay's response."""
     for base in ("localhost:{}/hume", "127.0.0.1:{}/hume", "hume.localhost:{}"):
         url = f"http://{base.format(relay.port)}/v0/evi/configs"
         seen = len(relay.app.exchange_log.recent)
@@ -209,7 +209,7 @@ async def test_a_rebound_name(
     browser: Browser, hume: HumeEmulator, rebound: tuple[Running, str]
 ) -> None:
     """A page whose own name leads here needs no CORS and may read everything; it is refused by
-    the name, in HTTP and WebSocket alike, even if somebody has allowed its origin."""
+    the name, in HTTP and WebSocket alike, even if its origin is on the allowlist."""
     relay, origin = rebound
     requests = [{}, SIMPLE, PREFLIGHTED, {"method": "DELETE"}, {"mode": "no-cors"}]
     for number, options in enumerate(requests, 1):

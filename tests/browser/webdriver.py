@@ -17,7 +17,7 @@ REBOUND: Final = "evil.test"
 """A name that this browser resolves to 127.0.0.1, as a rebound one is."""
 
 _START_SECONDS = 30.0  # a cold start on a busy machine
-_SCRIPT_SECONDS = 15.0
+_SCRIPT_SECONDS = 30.0
 
 _FLAGS = (
     "--headless",
@@ -47,7 +47,7 @@ class Browser:
         self._session = session
 
     async def open(self, url: str) -> None:
-        """Navigate as somebody does who types the address; returns when it is loaded."""
+        """Navigate as by the address bar; returns when the page is loaded."""
         await self._command("url", {"url": url})
 
     async def call(self, function: str, *arguments: object) -> Any:

@@ -151,7 +151,7 @@ async def test_status_shows_the_one_that_runs(runtime: Path) -> None:
 
 
 async def test_page_prints_what_opens_the_inspector(runtime: Path) -> None:
-    """The address with the token, to who may read the file that has it; no other line."""
+    """The address with the token, to users that may read its file; no other line."""
     async with administered("demo"):
         [file] = runtime_file.running()
         done = keyrelay("status", "--page")
@@ -265,7 +265,7 @@ async def test_reload_says_what_is_different(runtime: Path) -> None:
 
 
 async def test_a_unix_socket_is_asked_without_a_token(runtime: Path) -> None:
-    """Its file's mode says who may."""
+    """Its file mode restricts access."""
     path = runtime / "admin"
     arguments = ("run", "demo", "--listen", "127.0.0.1:0", "--admin", f"unix:{path}")
     async with running(*arguments, until="inspector") as process:

@@ -107,7 +107,7 @@ def test_shipped_routes_without_a_key_are_passed_over() -> None:
 
 @pytest.mark.parametrize("names", [("camb",), ("demo", "telegram")])
 def test_a_named_route_must_work(names: tuple[str, ...]) -> None:
-    """Shipped or just a provider: whoever names it wants it. Nothing is sent without a key."""
+    """Shipped or just a provider: naming it is enough. Nothing is sent without a key."""
     done = keyrelay("doctor", *names)
     assert done.code == 1
     assert "  fail  secret " in done.out

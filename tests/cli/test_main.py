@@ -122,7 +122,7 @@ def test_misuse_ends_with_2_and_says_what_to_write(
 
 @pytest.mark.parametrize("address", ["0.0.0.0:8080", "[::]:8080", ":8080", "192.0.2.1:8080"])
 def test_listening_beyond_loopback_is_refused(address: str, tmp_path: Path) -> None:
-    """Whoever can connect spends the keys: refused on the command line and in the file."""
+    """Any client there could spend the keys: refused on the command line and in the file."""
     done = keyrelay("run", "--listen", address, variables=keys())
     assert done.code == 2
     assert "could use the credentials" in done.err or "every network" in done.err
@@ -144,5 +144,5 @@ def test_a_terminal_that_lacks_letters_gets_others(encoding: str, tmp_path: Path
 
 
 def test_environment_of_these_tests_has_no_key() -> None:
-    """What is shown here about missing keys does not depend on who runs it."""
+    """What is shown here about missing keys does not depend on the environment."""
     assert not [name for name in environment() if name.startswith(PREFIXES)]

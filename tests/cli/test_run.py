@@ -22,7 +22,7 @@ async def test_the_demo_prints_what_to_paste() -> None:
 
 
 async def test_the_demo_opens_the_inspector() -> None:
-    """Where it can have an address: a taken one stops nobody, as nobody asked for it."""
+    """Where it can have an address: a taken one is no error, as it is only a default."""
     listen = ("--listen", "127.0.0.1:0")
     async with (
         running("demo", *listen, until="A WebSocket:") as one,
@@ -33,7 +33,7 @@ async def test_the_demo_opens_the_inspector() -> None:
 
 
 def test_providers_and_a_file_exclude_each_other() -> None:
-    """Which of them would win is not for anybody to guess."""
+    """Two of them are an error: neither wins."""
     done = keyrelay("run", "hume", "-c", "routes.yaml")
     assert done.code == 2
     assert "Name providers or give a file, not both." in done.err

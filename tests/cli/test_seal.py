@@ -102,7 +102,7 @@ def test_a_key_is_never_overwritten(folder: Path) -> None:
 
 
 def test_the_public_part_suffices(folder: Path) -> None:
-    """Somebody without a file of keys seals with what was sent to them."""
+    """Without a file of keys, values are sealed with a public key."""
     public = run("keygen", folder=folder).out.split()[1]
     path = folder / ".config" / "keyrelay" / "keys"
     hidden = path.rename(folder / "elsewhere")
@@ -241,6 +241,6 @@ def test_a_file_in_which_nothing_is_sealed(folder: Path) -> None:
 
 @pytest.mark.parametrize("command", [keygen, seal, reseal])
 def test_help_has_examples(command: click.Command) -> None:
-    """Whoever asks for help sees a line to paste."""
+    """The help has a line to paste."""
     assert f"keyrelay {command.name} " in CliRunner().invoke(command, ["--help"]).output
     assert main.commands.get(command.name or "") is command

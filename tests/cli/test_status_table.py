@@ -232,6 +232,6 @@ def test_every_line_fits(width: int) -> None:
 
 
 def test_several_processes_are_counted() -> None:
-    """Their numbers say nothing to anybody, so only how many they are."""
+    """Only their number is shown, not their process ids."""
     assert ", 3 processes, " in rendered(standing(pids=[1, 2, 3]), 120)
     assert ", up 5 s, " in rendered(standing(at=1005.0), 120)

@@ -133,7 +133,7 @@ def test_providers_alone_are_enough() -> None:
     ],
 )
 def test_providers_that_do_not_exist_are_findings(names: list[str], expected: str) -> None:
-    """A name that nobody knows is answered with the nearest, or with all there are."""
+    """An unknown name gets the nearest as a suggestion, or all there are."""
     with pytest.raises(ConfigError) as caught:
         from_providers(names)
     assert expected in str(caught.value)
@@ -410,7 +410,7 @@ def test_a_rate_that_is_none_is_shown_one(rate: str) -> None:
 
 @pytest.mark.parametrize("text", ["hume", "[hume]", "5"])
 def test_a_file_that_is_no_mapping_is_told_how_it_begins(text: str) -> None:
-    """As somebody writes who expects that naming a provider suffices."""
+    """As if naming a provider sufficed."""
     [found] = said(text)
     assert found.startswith("1:1: expected a mapping, got ")
     assert found.endswith(
@@ -566,7 +566,7 @@ LEADING = "routes: {a: {provider: demo, upstream: '%s'}}"
     ],
 )
 def test_listening_where_others_are_is_looked_at(text: str, place: str) -> None:
-    """Without a token nobody else may connect; with one, nothing else may go wrong by it."""
+    """Without a token no other user may connect; with one, nothing else may go wrong by it."""
     with pytest.raises(ConfigError) as caught:
         load_text(text, "r.yaml")
     (one,) = caught.value.findings

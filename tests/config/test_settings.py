@@ -212,7 +212,7 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(form: Any) -> None:
 
 
 def test_the_advice_names_the_sources_there_are() -> None:
-    """Whoever writes a secret inline, or a source of another tool, learns what to write."""
+    """A secret written inline, or a source of another tool, gets a remedy."""
     for text in ("dummy", "vault:kv/dummy"):
         with pytest.raises(ValueError, match="env:NAME or file:/absolute/path"):
             parse_reference(text)

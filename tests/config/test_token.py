@@ -114,7 +114,7 @@ def test_the_secrets_of_every_text_are_found() -> None:
 
 
 def test_without_an_assertion_jwt_is_a_secret() -> None:
-    """The name is given by the assertion alone; otherwise somebody has forgotten it."""
+    """The name is given by the assertion alone; otherwise it was forgotten."""
     assert strategy({**REQUEST, "form": {"jwt": "{jwt}"}}).secret_names == {"jwt"}
 
 

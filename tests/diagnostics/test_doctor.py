@@ -139,7 +139,7 @@ async def test_the_status_tells_of_the_credential(status: int, mark: str) -> Non
 
 @pytest.mark.usefixtures("dummy_key")
 async def test_a_provider_that_is_down() -> None:
-    """Nobody listens: said at the connection, and nothing after it is tried."""
+    """No listener: reported at the connection, and nothing after it is tried."""
     async with raw_provider(provider()) as acme:
         url = acme.url
     results = await examined({"acme": static_route(url, verify=VERIFY)})
@@ -246,7 +246,7 @@ async def test_a_call_that_the_route_itself_refuses() -> None:
 
 @pytest.mark.parametrize("missing", ["fail", "skip"])
 async def test_a_missing_secret(missing: Mark) -> None:
-    """The source says what to do, and nobody is dialled; whether it is a failure is asked."""
+    """The source names the remedy, and nothing is dialled."""
     async with raw_provider(provider()) as acme:
         results = await examined({"acme": static_route(acme.url)}, missing=missing)
         assert results == [Result("acme", "secret key", missing, "set DUMMY_KEY")]

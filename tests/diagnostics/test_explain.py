@@ -287,7 +287,7 @@ def ask(
 
 @pytest.fixture
 def settings() -> Settings:
-    """Every kind of rule, in front of providers that nobody asks."""
+    """Every kind of rule, in front of providers that get no request."""
     return loader.load_text(
         json.dumps(
             {

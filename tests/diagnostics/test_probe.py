@@ -59,7 +59,7 @@ async def test_a_provider_that_breaks_off() -> None:
 
 
 async def test_cancelling_closes_the_connection() -> None:
-    """Whoever waits no longer leaves nothing behind."""
+    """A cancelled waiter leaves nothing behind."""
     ended: list[bool] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

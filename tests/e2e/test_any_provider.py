@@ -257,7 +257,7 @@ async def first_piece(
 async def test_a_stream_ends_when_its_client_leaves(
     hume: HumeEmulator, running: Running, how: str
 ) -> None:
-    """The provider stops within a second: audio that nobody hears is not paid for."""
+    """The provider stops within a second: audio without a listener is not paid for."""
     async with first_piece(hume, running) as (_, writer):
         writer.close() if how == "closed" else reset(writer)
         assert await hume.ended(0, GONE_SECONDS) == "client left"

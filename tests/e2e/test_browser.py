@@ -94,7 +94,7 @@ async def test_fetch_and_what_it_may_read(hume: HumeEmulator, running: Running) 
 
 
 async def test_a_page_reads_a_stream_as_it_comes(hume: HumeEmulator, running: Running) -> None:
-    """Audio for a page arrives chunk by chunk, as for everybody."""
+    """Audio for a page arrives chunk by chunk, as for any client."""
     hume.pieces.hold()
     url = f"{running.url}/hume/v0/tts/stream/file"
     async with client() as http, http.post(url, json={}, headers=FETCH) as answer:

@@ -103,7 +103,7 @@ async def test_a_folder_that_is_mounted(
 
 @pytest.fixture
 def image_user(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The runtime directory of the image's user, who can run this interpreter and has no home."""
+    """The runtime directory of the image's user, which can run this interpreter and has no home."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None:
         pytest.skip("needs root and setpriv, to become the image's user")
     # This user may not write where the tests' coverage is collected.

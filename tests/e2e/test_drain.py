@@ -116,7 +116,7 @@ async def load(directory: Path, drain_seconds: float) -> AsyncIterator[Load]:
 
 async def test_everything_in_flight_ends_well(tmp_path: Path) -> None:
     """Whole answers that say that the connection ends, whole streams, 1001 for every WebSocket;
-    nobody new gets in; exit 0 when the last has ended, not later."""
+    no connection is accepted; exit 0 when the last has ended, not later."""
     async with load(tmp_path, 20) as found:
         process = found.process
         process.signal(signal.SIGTERM)
@@ -142,7 +142,7 @@ async def test_everything_in_flight_ends_well(tmp_path: Path) -> None:
 
 
 async def test_its_time_is_bounded(tmp_path: Path) -> None:
-    """Who does not end within drain_seconds is broken off, visibly; exit 0 all the same."""
+    """What does not end within drain_seconds is broken off, visibly; exit 0 all the same."""
     async with load(tmp_path, 1) as found:
         began = time.monotonic()
         found.process.signal(signal.SIGTERM)

@@ -205,7 +205,7 @@ async def test_a_refusal_inside_a_socket_passes_as_it_is(
 async def test_no_client_mints_a_token_for_itself(
     inworld: InworldEmulator, running: Running, path: str
 ) -> None:
-    """With a Basic key attached anybody could mint tokens; the mints are out of reach."""
+    """With a Basic key attached any client could obtain tokens; those endpoints are denied."""
     url = URL(f"{running.url}/inworld{path}", encoded=True)
     async with client() as http, http.post(url, json={"single_use": True}) as answer:
         assert answer.status == 403

@@ -102,7 +102,7 @@ async def reloaded(running: Process, file: Path, document: dict[str, Any]) -> No
 
 def documents(provider: KeyedProvider, reloads: int) -> list[dict[str, Any]]:
     """One configuration for each reload: the busy route is another one each time, and so is a
-    listener; a route that nobody uses comes and goes.
+    listener; an unused route comes and goes.
     """
     found = []
     for number in range(reloads + 1):

@@ -135,7 +135,7 @@ def waiting(running: Running) -> int:
 async def test_clients_that_leave_harm_no_other(
     hume: FailingHume, clock: ManualClock, left: int
 ) -> None:
-    """Those who stay are served by the one call under way; those who left cost nothing more."""
+    """Remaining requests are served by the fetch under way; cancelled ones cost nothing more."""
     hume.minting.hold()
     async with keyrelay_to(hume, clock) as running:
         clients = [await RawClient.to(running.port) for _ in range(20)]
@@ -194,7 +194,7 @@ async def test_tokens_are_renewed_before_they_end(
 async def test_requests_use_the_old_token_during_renewal(
     hume: FailingHume, running: Running, clock: ManualClock
 ) -> None:
-    """Nobody waits for a renewal, and nobody starts another."""
+    """No request waits for a renewal, or starts another."""
     hume.minting.hold()
     await clock.advance(LIFETIME - 299)
     await hume.minting.reached()

@@ -1,4 +1,4 @@
-"""Tokens in real time: traffic goes on while token after token ends, and nobody is refused."""
+"""Tokens in real time: traffic goes on while token after token ends, and none is refused."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def traffic(monkeypatch: pytest.MonkeyPatch, seconds: float) -> tuple[Coun
 
 
 def check(seen: Counter[str], calls: int, seconds: float) -> None:
-    """Nobody got anything but what was asked for, on as many tokens as the time needs."""
+    """Every response is the expected one, on as many tokens as the time needs."""
     assert seen.keys() == {"HTTP 200", "POST 200", "WebSocket 101"}
     assert min(seen.values()) > 10 * seconds
     assert seconds / LIFETIME <= calls <= seconds / (LIFETIME * 0.7) + 2

@@ -186,7 +186,7 @@ async def test_a_body_of_known_length(hume: Hume, running: Running, size: int) -
     ids=["empty", "one", "three", "sixty", "64 KiB"],
 )
 async def test_a_body_in_chunks(hume: Hume, running: Running, pieces: list[bytes]) -> None:
-    """The same with chunks, whose borders are nobody's business."""
+    """The same with chunks, whose boundaries have no meaning."""
     status, _, _ = await post_in(running, [post(chunked(*pieces), b"Transfer-Encoding: chunked")])
     assert status == 200
     assert [one.status for one in hume.asked] == [401, 200]
@@ -300,7 +300,7 @@ async def test_a_larger_body(hume: Hume, running: Running, chunks: bool) -> None
 
 
 async def test_a_body_that_is_still_coming(hume_keys: None, clock: ManualClock) -> None:
-    """A provider that refuses at once: its 401 goes to the client, who may still be talking."""
+    """A provider that refuses at once: its 401 goes to the client, which may still be sending."""
     async with (
         HumeEmulator(strategy="token", clock=clock.wall) as hume,
         with_token(hume, clock) as running,

@@ -187,7 +187,7 @@ async def test_a_key_that_hume_refuses_is_hume_s_401(
 async def test_a_redirected_handshake_is_not_followed(
     hume: HumeEmulator, running: Running, status: int
 ) -> None:
-    """A socket that is sent elsewhere gets that answer; nobody goes there with the key."""
+    """A redirected handshake gets that response; no request with the key goes there."""
     async with HumeEmulator() as foreign:
         location = f"{foreign.origin}/v0/evi/chat"
         hume.answer_next(redirect(location, status))
@@ -246,7 +246,7 @@ async def test_messages_may_follow_the_handshake_at_once(
 
 
 async def test_sockets_and_requests_run_side_by_side(hume: HumeEmulator, running: Running) -> None:
-    """Twenty sockets and as many requests at once: everybody gets what is theirs."""
+    """Twenty sockets and as many requests at once: each gets its own."""
 
     async def talk(number: int) -> None:
         async with running.websocket(f"{STREAM}?n={number}") as socket:

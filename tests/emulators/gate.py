@@ -9,7 +9,7 @@ PATIENCE_SECONDS = 30.0  # far more than loopback needs; only a failing test wai
 
 
 class Changes:
-    """Wakes everybody who waits for a condition whenever anything changed."""
+    """Wakes every waiter for a condition whenever anything changed."""
 
     def __init__(self) -> None:
         self._next = asyncio.Event()

@@ -315,7 +315,7 @@ async def test_aigne_takes_one_bearer(
 
 
 async def test_aigne_refuses_an_event_stream_with_200(client: aiohttp.ClientSession) -> None:
-    """Who prefers an event stream gets the refusal as an event in a 200; it is a fault as well."""
+    """Where an event stream is preferred the refusal is an event in a 200; a fault as well."""
     async with AigneEmulator() as aigne:
         accept = {"Accept": "text/event-stream"}
         async with calling(aigne, client, "POST", "/app/api/v2/chat", accept, b"{}") as answer:

@@ -707,7 +707,7 @@ async def test_a_response_to_head_without_length(dummy_key: bytes) -> None:
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 async def test_redirects_are_not_followed(dummy_key: bytes, status: int) -> None:
-    """A redirect goes to the client, who has no credential to lose; where it points within the
+    """A redirect goes to the client, which has no credential to lose; where it points within the
     provider, it points into the route afterwards.
     """
     elsewhere = Recording()
@@ -957,7 +957,7 @@ async def test_a_page_can_read_what_went_wrong(dummy_key: bytes) -> None:
 
 @pytest.mark.parametrize("begun", [False, True], ids=["before the answer", "within the answer"])
 async def test_a_client_that_leaves(dummy_key: bytes, begun: bool) -> None:
-    """The provider's request ends at once, so that nothing is spent for nobody."""
+    """The provider's request ends at once, so that nothing is spent without a client."""
     gone, asked = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

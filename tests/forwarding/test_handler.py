@@ -228,7 +228,7 @@ async def test_bad_handshakes(dummy_key: bytes, request_bytes: bytes, status: in
 
 
 async def test_a_websocket_of_an_allowed_page(dummy_key: bytes) -> None:
-    """A listed page gets through to the provider, who here refuses."""
+    """A listed page gets through to the provider, which here refuses."""
     async with proxied(answering(OK), origins=(ORIGIN,)) as (provider, running):
         request = b"GET /api" + HEAD + HANDSHAKE + b"Origin: " + ORIGIN.encode() + b"\r\n\r\n"
         assert (await ask(running, request))[0] == 200

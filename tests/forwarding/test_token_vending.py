@@ -353,7 +353,7 @@ def waiting(running: Running) -> int:
 async def test_pages_that_leave_while_they_wait(
     hume: HumeEmulator, clock: ManualClock, dummy_key: bytes
 ) -> None:
-    """They harm nobody else who waits, and are noted as gone without an answer."""
+    """They harm no other waiter, and are recorded as gone without a response."""
     hume.minting.hold()
     request = f"POST /-/token/hume HTTP/1.1\r\nHost: localhost\r\n{FETCH}\r\n".encode()
     async with keyrelay_to(hume, clock) as running:

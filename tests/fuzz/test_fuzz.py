@@ -58,7 +58,7 @@ INJECTIONS = [
 
 
 def joined(pieces: list[bytes], junk: int = 6) -> st.SearchStrategy[bytes]:
-    """Texts of known pieces, with some bytes between them that nobody expects."""
+    """Texts of known pieces, with some unexpected bytes between them."""
     one = st.sampled_from(pieces) | st.binary(max_size=junk)
     return st.lists(one, max_size=14).map(b"".join)
 

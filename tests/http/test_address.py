@@ -45,7 +45,7 @@ def test_loopback_and_unix_sockets_may_be_listened_on(text: str, address: Listen
     ["0.0.0.0", "", "*", "0", "0x0", "00000", "[::]", "[::ffff:0.0.0.0]", "[0:0::0]"],
 )
 def test_no_spelling_of_the_wildcard_is_listened_on_without_a_token(host: str) -> None:
-    """Whoever means every network is told so, and what to do in a container."""
+    """An address that means every network is reported as such, with the remedy for a container."""
     with pytest.raises(ValueError, match="every network") as caught:
         check_guarded(f"{host}:8080")
     assert "network_mode" in str(caught.value)
@@ -54,7 +54,7 @@ def test_no_spelling_of_the_wildcard_is_listened_on_without_a_token(host: str) -
 
 @pytest.mark.parametrize("host", ["", "*", "0", "0x0", "00000", "[::ffff:0.0.0.0]", "[0:0::0]"])
 def test_odd_spellings_of_the_wildcard_are_never_listened_on(host: str) -> None:
-    """With a token too every network is written in one of two ways, which everybody reads alike."""
+    """With a token too every network is written in one of two unambiguous ways."""
     with pytest.raises(ValueError, match="every network"):
         parse_listen(f"{host}:8080")
 

@@ -172,7 +172,7 @@ def test_a_page_s_response_is_not_cached(said: str, added: bool) -> None:
 
 
 def test_a_page_s_response_can_do_nothing_on_localhost() -> None:
-    """T12: HTML of a provider runs nothing, is framed by nobody and embedded nowhere."""
+    """T12: HTML of a provider runs nothing, is framed by no page and embedded nowhere."""
     lines = page_fields(ORIGIN, "").split(b"\r\n")
     assert b"Content-Security-Policy: sandbox; default-src 'none'" in lines
     assert b"X-Content-Type-Options: nosniff" in lines

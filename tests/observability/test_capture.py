@@ -41,7 +41,7 @@ def stream(coding: str = "") -> tuple[Heard, EventStreamCapture]:
 
 
 def test_messages_both_ways() -> None:
-    """Text, bytes and control frames, each with who sent it and how large it was."""
+    """Text, bytes and control frames, each with its sender and size."""
     heard, tap = session()
     tap.from_client(frame("héllo".encode(), mask=MASK))
     tap.from_provider(frame(bytes(range(100)), opcode=2))
@@ -120,7 +120,7 @@ def test_what_cannot_be_read_any_more() -> None:
 
 
 def test_nobody_watches_any_more() -> None:
-    """Reading ends, with a word about it for whoever comes back."""
+    """Reading ends, with a note about it for later."""
     heard, tap = session()
     tap.stop()
     tap.stop()
@@ -201,7 +201,7 @@ def test_a_stream_that_unfolds_to_too_much() -> None:
 
 @pytest.mark.parametrize("kind", ["session", "stream"])
 def test_a_failure_within_harms_nobody(kind: str) -> None:
-    """If taking something down fails, the bytes go on: whoever feeds is never raised at."""
+    """If a capture fails, the bytes go on: feeding it never raises."""
     heard: list[str] = []
 
     def say(sender: str, kind: str, text: str, size: int, *, cut: bool = False) -> None:

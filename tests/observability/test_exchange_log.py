@@ -112,7 +112,7 @@ async def test_lines_are_written_soon_and_together() -> None:
 
 
 async def test_without_an_access_log() -> None:
-    """With nobody to write to, exchanges are remembered, and no line is kept waiting."""
+    """Without an output exchanges are remembered, and no line is kept waiting."""
     exchange_log = ExchangeLog(asyncio.get_running_loop(), None)
     exchange_log.finish(exchange())
     exchange_log.flush()
@@ -173,7 +173,7 @@ async def test_a_sink_that_fails() -> None:
 
 
 async def test_an_access_log_that_cannot_be_written() -> None:
-    """With nobody to warn, the loop's exception handler is told."""
+    """Without an operator to warn, the loop's exception handler is called."""
     told: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(lambda _loop, context: told.append(context))

@@ -1,4 +1,4 @@
-"""Who watches sees what happens; who does not costs nothing; who is slow misses it, counted."""
+"""A subscriber gets every event; none costs nothing; events missed by a slow one are counted."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ async def test_the_life_of_an_exchange() -> None:
 
 
 async def test_a_short_exchange_is_told_once() -> None:
-    """Of one that has ended before anybody fetched it, its end says everything."""
+    """Of one that has ended before it was fetched, its end holds everything."""
     inspector_hub = InspectorHub()
     watcher = inspector_hub.subscribe()
     exchange = an_exchange()
@@ -65,7 +65,7 @@ async def test_a_short_exchange_is_told_once() -> None:
 
 
 async def test_nobody_watches() -> None:
-    """Nothing is tapped, nothing kept; asking whether anybody does is one attribute."""
+    """Nothing is captured, nothing kept; the check is one attribute."""
     inspector_hub = InspectorHub()
     assert inspector_hub.active is False
     assert inspector_hub.tap(an_exchange(websocket=True), b"", MASKER) is None
@@ -77,7 +77,7 @@ async def test_nobody_watches() -> None:
 
 
 async def test_a_websocket_is_heard() -> None:
-    """Messages are told as they pass and kept for whoever opens the exchange later."""
+    """Messages are published as they pass and kept for a later opening of the exchange."""
     inspector_hub = InspectorHub()
     watcher = inspector_hub.subscribe()
     exchange = an_exchange(5, websocket=True)
@@ -152,7 +152,7 @@ async def test_large_messages_are_bounded_as_well() -> None:
 
 
 async def test_too_many() -> None:
-    """There is a bound; who leaves makes room."""
+    """There is a bound; an ended subscription makes room."""
     inspector_hub = InspectorHub()
     every = [inspector_hub.subscribe() for _ in range(8)]
     with pytest.raises(TooManySubscriptions):
@@ -186,7 +186,7 @@ async def test_a_page_that_is_loaded_anew() -> None:
 
 
 async def test_the_hub_rests() -> None:
-    """Whoever watches is told that nothing more comes, also while it waits."""
+    """A subscriber learns that nothing more comes, also while it waits."""
     inspector_hub = InspectorHub()
     watcher = inspector_hub.subscribe()
     waiting = asyncio.get_running_loop().create_task(watcher.take(60))

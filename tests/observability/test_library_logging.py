@@ -38,7 +38,7 @@ def test_a_malformed_request_is_nobody_s_business() -> None:
 def test_all_of_a_library_is_taken_over(
     capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Whichever of its loggers speaks; whoever came last is told, and nobody else."""
+    """Whichever of its loggers is used; the latest receiver gets the line, and no other."""
     early: list[str] = []
     lines: list[str] = []
     take_over("dummy_library", "trouble", early.append)

@@ -244,7 +244,7 @@ async def test_the_numbers_are_those_of_a_load() -> None:
 
 
 async def test_hostile_requests_add_no_series(dummy_key: bytes) -> None:
-    """Paths, hosts, methods and queries that nobody knew beforehand are in no label."""
+    """Paths, hosts, methods and queries outside the configuration are in no label."""
     async with keyrelay({"api": static_route("http://127.0.0.1:9")}) as running:
         app = running.app
 

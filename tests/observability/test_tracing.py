@@ -270,7 +270,7 @@ async def test_what_a_collector_answers_is_not_repeated(
     capfd: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """It may quote what was sent, or who sent it: there is a line that it failed, and no more."""
+    """It may quote what was sent, or its sender: there is a line that it failed, and no more."""
     answer = b"HTTP/1.1 400 CANARY\r\nX: CANARY\r\nContent-Length: 6\r\n\r\nCANARY"
     said: list[str] = []
     async with raw_provider(answering(answer)) as collector:

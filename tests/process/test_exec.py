@@ -359,7 +359,7 @@ async def test_what_keyrelay_alone_is_told_is_passed_on(
 
 
 async def test_what_the_whole_group_is_told_ends_both() -> None:
-    """Nobody is left over."""
+    """No process is left over."""
     async with waiting(DIES) as process:
         os.killpg(process.pid, signal.SIGINT)
         assert await process.ended() == 130
@@ -507,7 +507,7 @@ async def test_keyrelay_ends_with_the_command(tmp_path: Path) -> None:
 
 
 async def test_a_provider_is_not_dialled_before_the_command_calls(tmp_path: Path) -> None:
-    """Starting costs nobody a connection."""
+    """Starting costs no connection."""
     provider: RawProvider
     async with raw_provider(answering(b"")) as provider:
         file = written(tmp_path, {"acme": acme(provider.url)})

@@ -62,7 +62,7 @@ async def test_questions_are_answered_in_any_order() -> None:
 
 
 async def test_large_messages_go_both_ways_at_once() -> None:
-    """More than the sockets hold, in both directions: nobody waits for the other for ever."""
+    """More than the sockets hold, in both directions: neither side waits for the other for ever."""
     text = "x" * 3_000_000
     async with pair(echo, echo) as (first, second), asyncio.timeout(10):
         answers = await asyncio.gather(first.ask("a", {"t": text}), second.ask("b", {"t": text}))
@@ -97,7 +97,7 @@ async def test_descriptors_go_along(tmp_path: Any) -> None:
 
 
 async def test_the_end_is_noticed() -> None:
-    """Who waits for an answer gets an error, and so does who asks later; descriptors are closed."""
+    """A waiting call gets an error, and so does a later one; descriptors are closed."""
     waiting = asyncio.Event()
 
     async def never(_kind: str, _message: Message, _descriptors: list[int]) -> Message:
@@ -136,7 +136,7 @@ async def test_what_is_not_read_any_more_is_given_up() -> None:
 
 
 async def test_an_answer_that_fails_is_said(caplog: pytest.LogCaptureFixture) -> None:
-    """Who asked does not wait for ever; nobody learns what the message said."""
+    """The caller does not wait for ever; the text of the message is not repeated."""
 
     async def fail(_kind: str, _message: Message, _descriptors: list[int]) -> Message:
         raise RuntimeError("dummy-canary")
@@ -150,7 +150,7 @@ async def test_an_answer_that_fails_is_said(caplog: pytest.LogCaptureFixture) ->
 
 
 async def test_a_question_that_nobody_waits_for(caplog: pytest.LogCaptureFixture) -> None:
-    """A late answer harms nobody."""
+    """A late answer does no harm."""
     gate = asyncio.Event()
 
     async def late(_kind: str, message: Message, _descriptors: list[int]) -> Message:

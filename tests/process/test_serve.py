@@ -250,7 +250,7 @@ async def stopping(process: Process) -> AsyncIterator[asyncio.StreamReader]:
 
 
 async def test_what_is_in_flight_ends_well() -> None:
-    """After SIGTERM nobody new gets in, and a stream goes on to its own end; then exit 0."""
+    """After SIGTERM no connection is accepted, and a stream goes on to its own end; then exit 0."""
     async with running("run", "demo", *LISTEN) as process:
         async with stopping(process) as reader:
             async with asyncio.timeout(5):
@@ -263,7 +263,7 @@ async def test_what_is_in_flight_ends_well() -> None:
 
 
 async def test_a_second_signal_ends_it_at_once() -> None:
-    """Whoever will not wait for what is in flight says so twice; the client sees a broken end."""
+    """A second signal ends what is in flight; the client sees a broken end."""
     async with (
         running("run", "demo", *LISTEN) as process,
         connection(process.port) as (reader, writer),
@@ -311,7 +311,7 @@ async def test_open_sockets_are_told_that_it_goes_away() -> None:
 
 
 async def test_a_signal_during_the_start_is_heard() -> None:
-    """Whoever stops it right after the banner gets an orderly end and no other."""
+    """A signal right after the banner gives an orderly end and no other."""
     async with running("run", "demo", *LISTEN) as process:
         process.signal(signal.SIGTERM)
         assert await process.ended() == 0
@@ -364,7 +364,7 @@ async def test_the_printed_address_is_the_inspector_s(runtime: Path) -> None:
 
 @pytest.mark.skipif(SCRIPT is None, reason="needs script, for a terminal")
 async def test_on_a_terminal_the_printed_address_opens_the_inspector(runtime: Path) -> None:
-    """Whoever sits there gets the token with it, once."""
+    """An operator at a terminal gets the token with it, once."""
     assert SCRIPT is not None
     arguments = shlex.join([*COMMAND, "run", "demo", *LISTEN, "--admin", "127.0.0.1:0"])
     terminal = await asyncio.create_subprocess_exec(
@@ -442,7 +442,7 @@ def test_an_admin_port_in_use_is_one_line(runtime: Path) -> None:
 
 
 async def test_an_admin_socket_file_goes_with_its_listener(runtime: Path) -> None:
-    """The mode says who may, so there is no token; nothing is left behind."""
+    """The file mode restricts access, so there is no token; nothing is left behind."""
     path = runtime / "admin"
     async with running("run", "demo", *LISTEN, "--admin", f"unix:{path}") as process:
         await process.said(f"  inspector  unix:{path}\n")
@@ -472,7 +472,7 @@ def test_no_route_leads_to_the_admin_listener(runtime: Path, host: str) -> None:
 
 
 async def test_the_access_log_is_json_and_has_no_secret(tmp_path: Path) -> None:
-    """One line per exchange on stdout: no query, no header, no credential of anybody."""
+    """One line per exchange on stdout: no query, no header field, no credential."""
     async with HumeEmulator(key=CANARY, strategy="key") as hume:
         path = tmp_path / "routes.yaml"
         path.write_text(
@@ -577,7 +577,7 @@ async def test_the_demo_s_three_commands_work_as_printed(kind: str, tmp_path: Pa
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can be another user")
 async def test_another_user_is_mentioned_once() -> None:
-    """On stderr, by name or number, and he is served as anybody; ``enforce`` would refuse him."""
+    """On stderr, by name or number; the user is served; ``enforce`` would refuse it."""
     # Loaded now, since another user may not be able to read the library of this Python.
     "x".encode("idna")
     async with running("run", "demo", *LISTEN) as process:

@@ -1,4 +1,4 @@
-"""One token for several processes: who asks gets it, and one of them is answered by a call."""
+"""One token for several processes: each request gets it, and one of them causes the fetch."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ async def host() -> AsyncIterator[Host]:
 
 
 async def test_all_get_one_token(host: Host) -> None:
-    """Whoever asks, and how often: one call, counted by one of them."""
+    """However many requests, and from which process: one fetch, counted by one of them."""
     workers = [host.worker() for _ in range(4)]
     got = await asyncio.gather(*(one.obtain() for one in workers for _ in range(50)))
     assert {token.value for token in got} == {f"{CANARY}-1".encode()}
@@ -93,7 +93,7 @@ async def test_all_get_one_token(host: Host) -> None:
 
 
 async def test_workers_have_the_next_token_before_the_old_one_ends(host: Host) -> None:
-    """In use for ten lifetimes: a call for each, each worker asks about as often, nobody waits."""
+    """In use for ten lifetimes: a fetch for each, shared evenly by workers, no request waits."""
     workers = [host.worker() for _ in range(3)]
     for one in workers:
         await one.obtain()
@@ -194,7 +194,7 @@ async def test_a_token_of_another_configuration_is_never_given(host: Host) -> No
 
 
 async def test_what_no_route_needs_is_forgotten(host: Host) -> None:
-    """Requests that began before a reload may still ask; ten minutes later nobody can."""
+    """Requests that began before a reload may still use it; ten minutes later none can."""
     mine = SharedTokenSource(remote(host.call), "identity")
     host.own = None
     gc.collect()

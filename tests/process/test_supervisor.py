@@ -78,7 +78,7 @@ def children(pid: int) -> set[int]:
 
 
 def gone(pid: int) -> bool:
-    """Whether a process has ended, even if nobody has asked how."""
+    """Whether a process has ended, even if its status was not collected."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):
@@ -365,7 +365,7 @@ async def replaced(app: Supervisor, before: set[int], count: int = 1) -> set[int
 async def test_a_worker_that_ends_is_replaced_while_others_serve(
     dummy_key: bytes, number: signal.Signals
 ) -> None:
-    """Whoever was not just talking to it notices nothing; if it was asked to end, nobody does."""
+    """Only clients of this very process notice it; if it was asked to end, none does."""
     async with (
         raw_provider(answering(OK)) as provider,
         supervised(settings({"api": static_route(provider.url)})) as (app, said),
@@ -445,7 +445,7 @@ async def test_workers_that_cannot_start_are_the_end() -> None:
 
 
 async def test_no_worker_left_is_the_end(tmp_path: Path) -> None:
-    """When none can be started any more, whoever runs the supervisor is told to end it."""
+    """When none can be started any more, the caller of the supervisor is told to end it."""
     script = f'test -e {tmp_path}/broken && exec false; exec "$@" > /dev/null'
     command = ("/bin/sh", "-c", script, "sh", *START)
     gone = asyncio.Event()
@@ -479,7 +479,7 @@ LISTEN = ("--listen", "127.0.0.1:0")
 
 
 async def test_the_command_says_once_where_it_listens() -> None:
-    """One banner with one real port, whoever serves there."""
+    """One banner with one real port, whichever worker serves there."""
     async with running("run", "demo", *LISTEN, "--workers", "2") as process:
         assert len(children(process.pid)) == 2
         assert process.port > 0
@@ -513,7 +513,7 @@ async def test_nobody_can_join_the_port() -> None:
 
 
 async def test_what_is_in_flight_ends_well() -> None:
-    """After SIGTERM nobody new gets in, each worker's stream goes on to its end; then exit 0."""
+    """After SIGTERM no connection is accepted, and each worker's streams end well; then exit 0."""
     async with running("run", "demo", *LISTEN, "--workers", "2") as process:
         workers = children(process.pid)
         async with (
@@ -533,7 +533,7 @@ async def test_what_is_in_flight_ends_well() -> None:
 
 
 async def test_a_second_signal_ends_all_at_once() -> None:
-    """Workers do not wait longer than whoever asked twice."""
+    """Workers do not wait longer after a second signal."""
     async with (
         running("run", "demo", *LISTEN, "--workers", "2") as process,
         connection(process.port) as (_, writer),
@@ -578,7 +578,7 @@ async def test_sighup_reloads_all_or_none(tmp_path: Path) -> None:
 
 
 async def test_the_access_log_is_that_of_all() -> None:
-    """Each exchange has its line on stdout, whoever served it."""
+    """Each exchange has its line on stdout, whichever worker served it."""
     async with running("run", "demo", *LISTEN, "--workers", "2") as process:
         assert await statuses(process.port, 40, get("/demo/echo/x")) == {b"200": 40}
         await process.logged(40)

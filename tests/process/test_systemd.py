@@ -74,7 +74,7 @@ def test_nobody_is_told_where_nobody_asks(monkeypatch: pytest.MonkeyPatch) -> No
 def test_a_manager_that_is_gone_is_mentioned(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line says so; whoever told it goes on."""
+    """One line reports it; the caller goes on."""
     monkeypatch.setenv("NOTIFY_SOCKET", f"{tmp_path}/gone")
     warnings: list[str] = []
     notify(READY, warnings.append)

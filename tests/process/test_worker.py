@@ -28,7 +28,7 @@ assert output.close(60)
 
 
 def test_a_worker_needs_a_supervisor() -> None:
-    """Who tries the option that keyrelay keeps for itself reads which one is meant."""
+    """The option that keyrelay keeps for itself is refused with the one that is meant."""
     said = "keyrelay: --worker is for keyrelay itself; write --workers 2\n"
     assert keyrelay("run", "--worker", "99") == Done(1, "", said)
 

@@ -74,7 +74,7 @@ def test_secrets_and_sockets_arrive() -> None:
 
 @pytest.mark.parametrize("workers", [2, 3, 7])
 def test_shares_add_up(workers: int) -> None:
-    """What is bounded for the host is bounded in all, unless that would leave somebody nothing."""
+    """What is bounded for the host is bounded in all, unless that would leave a worker nothing."""
     settings = Settings.model_validate(
         {
             "max_connections": 100,

@@ -113,7 +113,7 @@ def test_columns_are_those_that_figures_record() -> None:
 
 
 def test_help_explains_every_figure() -> None:
-    """Whoever asks for help finds each name that --figures takes, and each peer."""
+    """The help has each name that --figures takes, and each peer."""
     text = arguments().format_help()
     for name in FIGURES:
         assert re.search(rf"^  {name}  ", text, re.MULTILINE), name

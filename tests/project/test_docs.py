@@ -54,7 +54,7 @@ def test_every_placement_and_type_of_token_is_documented() -> None:
 
 
 def test_every_kind_of_problem_is_documented() -> None:
-    """Whoever gets an answer of ours finds its kind in the reference."""
+    """Each problem kind is in the reference."""
     kinds = set()
     for source in SOURCES:
         kinds |= set(re.findall(r'Refusal\(\s*[0-9]{3},\s*"([a-z0-9-]+)"', source.read_text()))
@@ -146,7 +146,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("name", ["README.md", "docs/configuration.md"])
 def test_every_routes_file_that_is_shown_loads(name: str) -> None:
-    """Whoever copies a whole file has one that ``check`` takes."""
+    """A whole file that is copied passes ``check``."""
     blocks = re.findall(
         r"^```yaml\n(.*?)^```$", (ROOT / name).read_text(), re.MULTILINE | re.DOTALL
     )

@@ -139,7 +139,7 @@ def test_only_auth_reveals_secrets() -> None:
 
 
 def test_queries_are_never_rebuilt() -> None:
-    """Nobody parses and writes a query again: the provider gets the client's bytes."""
+    """No query is parsed and written again: the provider gets the client's bytes."""
     banned = {"update_query", "with_query", "extend_query"}
     rebuilding = [
         f"{path.relative_to(ROOT)}:{line}"

@@ -10,13 +10,13 @@ from proxy.secrets.source import SourceError
 
 
 def test_a_variable_s_bytes_are_the_value(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Also such as are no text; a line end is not left out, as nobody leaves one there."""
+    """Also such as are no text; a line end is not removed, as none is added to a variable."""
     monkeypatch.setenv("DUMMY_KEY", os.fsdecode(b"dummy-\xff\xc3\xa4\n"))
     assert read_variable("DUMMY_KEY") == b"dummy-\xff\xc3\xa4\n"
 
 
 def test_set_but_empty_is_told_from_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever has exported an empty variable looks in another place than who has not."""
+    """An empty variable and a missing one have different remedies."""
     monkeypatch.delenv("DUMMY_KEY", raising=False)
     with pytest.raises(SourceError, match=r"^set DUMMY_KEY$"):
         read_variable("DUMMY_KEY")

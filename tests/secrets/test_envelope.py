@@ -22,7 +22,7 @@ def test_the_text_form() -> None:
 
 @pytest.mark.parametrize("cut", [1, 2, 10, 70, len(TEXT) - 3])
 def test_a_text_that_was_cut_short(cut: int) -> None:
-    """Whoever copies half of it is told so before any key is needed."""
+    """A half-copied value is reported before any key is needed."""
     with pytest.raises(ValueError, match=r"truncated|incomplete") as caught:
         parse_envelope(TEXT[:-cut])
     assert TEXT[20:30] not in str(caught.value)

@@ -35,7 +35,7 @@ def test_a_mount_that_is_swapped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_links_are_followed_in_mounts_alone(tmp_path: Path) -> None:
-    """Elsewhere a link may have been put there by somebody else."""
+    """Elsewhere another user may have put a link there."""
     mounted(tmp_path, "..2026_01", b"dummy")
     with pytest.raises(SourceError, match="it is a symbolic link"):
         read_file(f"{tmp_path}/key")

@@ -63,14 +63,14 @@ def remedy(path: Path) -> str:
 
 @pytest.mark.parametrize("mode", [0o600, 0o640, 0o644, 0o400, 0o755])
 def test_routes_that_only_their_owner_changes_are_read(routes: Path, mode: int) -> None:
-    """Anybody may read them: there are no secrets in them."""
+    """Any user may read them: there are no secrets in them."""
     routes.chmod(mode)
     assert set(load(routes).routes) == {"demo"}
 
 
 @pytest.mark.parametrize("mode", [0o666, 0o646, 0o602])
 def test_routes_that_anybody_changes_are_refused(routes: Path, mode: int) -> None:
-    """Who changes them chooses where the keys go. The finding has the command."""
+    """Write access decides where the keys go. The finding has the command."""
     routes.chmod(mode)
     assert f"run: chmod go-w {routes}" in finding(routes)
 
@@ -151,7 +151,7 @@ def test_the_command_ends_with_2_and_the_chmod_line(routes: Path) -> None:
 
 
 def test_what_ships_is_as_safe_as_the_code() -> None:
-    """A checkout with any umask runs: who can change its routes can change its code."""
+    """A checkout with any umask runs: users that can change its routes can change its code."""
     assert load(shipped_routes(), ours=True).routes
 
 
@@ -190,7 +190,7 @@ def test_a_secret_that_root_s_group_has_is_refused(key: Path, mode: int) -> None
 
 @as_root
 def test_a_secret_of_another_user_is_refused(key: Path) -> None:
-    """He could put another credential into it."""
+    """That user could put another credential into it."""
     os.chown(key, 65534, 65534)
     assert remedy(key) == f"run chown 0 {key}: it belongs to another user"
 
@@ -250,7 +250,7 @@ def test_what_engines_mount_has_their_modes(key: Path, monkeypatch: pytest.Monke
 
 
 def test_what_is_mounted_read_only_has_its_engine_s_modes() -> None:
-    """Nobody can change it here, and no chmod either."""
+    """No user can change it here, and no chmod either."""
     status = os.stat_result(_status(0o777, 54321, 54321))
     mounts = Path("/proc/self/mounts").read_text(encoding="utf-8").splitlines()
     fixed = [

@@ -64,7 +64,7 @@ def test_a_backend_that_fails(backend: Backend) -> None:
 
 
 def test_a_keyring_that_waits_for_its_owner(asking: Asking) -> None:
-    """Nobody waits with it for longer than was said."""
+    """No caller waits for it longer than configured."""
     with pytest.raises(
         SourceError, match=r"the keyring does not respond, .* timed out after 0.05 s"
     ):

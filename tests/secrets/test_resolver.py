@@ -95,7 +95,7 @@ def test_the_largest_file_is_read(tmp_path: Path) -> None:
 def test_a_file_that_others_may_write_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who can write the file chooses the credential; what an engine mounts is taken as it is."""
+    """Write access decides on the credential; what an engine mounts is taken as it is."""
     path = tmp_path / "key"
     path.write_bytes(b"dummy-key")
     path.chmod(0o622)

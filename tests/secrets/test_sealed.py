@@ -59,7 +59,7 @@ async def test_a_sealed_key_reaches_its_provider(public: PublicKey) -> None:
 
 
 async def test_nothing_leaves_for_another_host(public: PublicKey) -> None:
-    """Whoever changes the upstream gets an answer that says so, and no connection."""
+    """After a change of the upstream there is an error with the reason, and no connection."""
     async with raw_provider(answering(b"")) as provider:
         sealed = str(public.seal(VALUE, PLACE, "key"))
         route = static_route(provider.url, secrets={"key": sealed})
@@ -99,7 +99,7 @@ async def test_another_upstream_does_not_get_the_last_good_value(
 
 
 async def test_a_token_endpoint_elsewhere_gets_no_value(public: PublicKey) -> None:
-    """Whoever may edit the routes file, but has no key, does not learn a value by naming a place
+    """An editor of the routes file without the key does not learn a value by naming a place
     to which it is sent for a token.
     """
     async with raw_provider(answering(OK)) as provider, raw_provider(answering(OK)) as other:

@@ -164,7 +164,7 @@ def test_the_public_part_suffices_to_seal() -> None:
     ["", "dummy", "keyrelay-public-", "keyrelay-public-" + "A" * 43, "keyrelay-public-" + "A" * 42],
 )
 def test_what_is_no_public_key(text: str) -> None:
-    """Nor is the point at infinity one, with which anybody could open."""
+    """Nor is the point at infinity one, with which anyone could open."""
     with pytest.raises(ValueError, match="invalid public key"):
         PublicKey.parse(text)
 

@@ -13,7 +13,7 @@ from tests.support.secret_sources import PLACE, SLOT, WORLDS
 
 
 def test_one_line_end_is_left_out() -> None:
-    """That of editors and programs; a second one is somebody's mistake and stays."""
+    """That of editors and programs; a second one is a mistake and stays."""
     ends = (b"a", b"a\n", b"a\r\n", b"a\n\n", b"a\r", b"\n")
     assert [strip_line_end(one) for one in ends] == [b"a", b"a", b"a", b"a\n", b"a\r", b""]
 
@@ -33,7 +33,7 @@ def test_what_is_binary_is_no_text_of_several_lines() -> None:
 
 
 def test_what_takes_too_long_is_left_behind() -> None:
-    """The one who waits goes on; the thread does not keep the process from ending."""
+    """The waiter goes on; the thread does not keep the process from ending."""
     release = threading.Event()
     with pytest.raises(
         SourceError, match=r"why the vault does not respond, .* timed out after 0\.05 s"

@@ -162,7 +162,7 @@ class Stage:
         return self.provider.heads[-1]
 
     async def refused(self, request: bytes, *statuses: int) -> bytes:
-        """Refused on either route, and nobody dialled. The answer of ``/api``."""
+        """Refused on either route, and nothing dialled. The response of ``/api``."""
         await self.ask_refused(request.replace(b"/api", b"/minted", 1), *statuses)
         return await self.ask_refused(request, *statuses)
 

@@ -463,7 +463,7 @@ def changing_routes(provider: str, folder: Path, sealed: str) -> dict[str, Any]:
 
 
 class Quoting:
-    """A provider that takes some of the keys, and quotes what it was sent to whoever it refuses."""
+    """A provider that takes some of the keys, and quotes what it was sent in a refusal."""
 
     def __init__(self) -> None:
         self.takes: set[str] = set()

@@ -820,7 +820,7 @@ async def test_an_answer_is_framed_once(
 async def test_answers_without_a_body_have_none(
     dummy_key: bytes, method: bytes, answer: bytes, late: bytes
 ) -> None:
-    """HEAD, 204 and 304 end with their head; a body that comes later is nobody's answer."""
+    """HEAD, 204 and 304 end with their head; a body that comes later is no response."""
     strict = Strict(lambda line: OK if b"last" in line else answer)
     async with between(strict) as (_, running), await RawClient.to(running.port) as client:
         client.send(method + b" /api/x" + HEAD + b"\r\n")

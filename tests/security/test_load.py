@@ -104,7 +104,7 @@ async def test_t42_too_many_connections(secrets: None) -> None:
 
 @asynccontextmanager
 async def silent(**api: Any) -> AsyncIterator[tuple[Running, list[asyncio.StreamWriter]]]:
-    """A route whose provider gives no answer until somebody writes one."""
+    """A route whose provider gives no response until the test writes one."""
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -197,7 +197,7 @@ async def test_t42_a_body_that_is_too_large(secrets: None, chunked: bool) -> Non
 @both_loops
 @pytest.mark.parametrize("begun", ["before the answer", "in the stream", "websocket"])
 async def test_t43_a_client_that_leaves_ends_the_provider_s_work(secrets: None, begun: str) -> None:
-    """The provider sees its connection end within a second: what nobody reads is not paid for."""
+    """The provider sees its connection end within a second: what is not read is not paid for."""
     ended, started = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -43,7 +43,7 @@ MEBIBYTE = 1 << 20
 
 
 async def test_t11_a_provider_opens_itself_to_all_pages(open_stage: Stage) -> None:
-    """Whom the answer is for is said here: the exact origin, no credentials, no ``*``."""
+    """CORS fields are keyrelay's: the exact origin, no credentials, no ``*``."""
     open_stage.provider.answer = answer(
         "{}",
         "Access-Control-Allow-Origin: *",
@@ -118,7 +118,7 @@ async def test_t14_nor_in_a_jar_of_ours(open_stage: Stage) -> None:
 async def test_t15_no_cache_keeps_what_a_key_paid_for(
     open_stage: Stage, said: list[str], kept: list[str]
 ) -> None:
-    """The page sent no Authorization, so a cache would take the answer for anybody's."""
+    """The page sent no Authorization, so a cache would reuse the response for any client."""
     open_stage.provider.answer = answer("{}", *said)
     assert values(await open_stage.ask(FROM_PAGE), "Cache-Control") == kept
 

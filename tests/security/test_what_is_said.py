@@ -1,4 +1,4 @@
-"""Rows T37 to T41 and T50: what logs, errors, the process and its files tell, and to whom."""
+"""Rows T37 to T41 and T50: what logs, errors, the process and its files disclose."""
 
 from __future__ import annotations
 
@@ -224,7 +224,7 @@ while time.monotonic() < end:
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="there is no /proc")
 async def test_t39_a_worker_that_is_started_later() -> None:
-    """Whoever ends a worker, as programs of the user may, cannot read keys of the next one in the
+    """A program that ends a worker, as the user's may, cannot read keys of the next one in the
     moment before it has sealed itself.
     """
     within, variables = as_equals(), {"HUME_API_KEY": commands.CANARY}
@@ -245,7 +245,7 @@ async def test_t39_a_worker_that_is_started_later() -> None:
 
 @pytest.mark.parametrize("option", ["--key", "--secret", "--api-key", "--inbound-token", "--token"])
 def test_t39_no_secret_as_an_argument(option: str) -> None:
-    """Arguments are everybody's to read, so no option takes a secret."""
+    """Arguments are readable by every user, so no option takes a secret."""
     done = commands.keyrelay("run", "demo", option, "dummy")
     assert done.code == 2
     assert "No such option" in done.err
@@ -383,7 +383,7 @@ def test_t50_a_secret_that_others_can_read_or_write(tmp_path: Path, mode: int) -
 
 
 def test_t50_a_directory_that_others_can_write_to(tmp_path: Path) -> None:
-    """Somebody could put another file in its place."""
+    """Another user could put a file in its place."""
     place = tmp_path / "open"
     place.mkdir()
     place.chmod(0o777)
@@ -391,7 +391,7 @@ def test_t50_a_directory_that_others_can_write_to(tmp_path: Path) -> None:
 
 
 def test_t50_a_link_is_not_followed(tmp_path: Path) -> None:
-    """Whoever placed it would choose what is read."""
+    """Its owner would choose what is read."""
     link = tmp_path / "link"
     link.symlink_to(secret_file(tmp_path))
     assert "link" in missing(f"file:{link}")
@@ -417,7 +417,7 @@ def test_t50_a_secret_s_file_is_named_absolutely(reference: str) -> None:
 
 @pytest.mark.parametrize("mode", [0o666, 0o602])
 def test_t50_a_routes_file_that_others_can_write(tmp_path: Path, mode: int) -> None:
-    """Whoever writes it chooses where the keys go: exit 2, with the command that ends it."""
+    """Write access decides where the keys go: exit 2, with the command that ends it."""
     file = tmp_path / "routes.yaml"
     file.write_text("routes: {demo: {provider: demo}}\n")
     file.chmod(mode)

@@ -317,7 +317,7 @@ def test_t32_verification_cannot_be_switched_off(key: str) -> None:
 async def test_t32_no_key_log(
     secrets: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """``SSLKEYLOGFILE`` makes nobody able to read what goes to the provider."""
+    """``SSLKEYLOGFILE`` does not disclose what goes to the provider."""
     authority, log = Authority(tmp_path), tmp_path / "keys"
     monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
     monkeypatch.setenv("SSLKEYLOGFILE", str(log))

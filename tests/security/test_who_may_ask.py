@@ -1,4 +1,4 @@
-"""Rows T1 to T12 and T34 to T36: who is let in, and that nobody else causes as much as a dial."""
+"""Rows T1 to T12 and T34 to T36: admitted requests, and that no others cause as much as a dial."""
 
 from __future__ import annotations
 
@@ -296,7 +296,7 @@ async def test_t12_navigations_frames_and_workers(open_stage: Stage, mark: str) 
 
 @contextmanager
 def another_user() -> Iterator[None]:
-    """Sockets that are made in the block belong to somebody else."""
+    """Sockets that are made in the block belong to another user."""
     if os.geteuid() != 0:
         pytest.skip("only root can become another user")
     os.seteuid(NOBODY)
@@ -318,7 +318,7 @@ def no_umask() -> Iterator[None]:
 
 @contextmanager
 def open_directory() -> Iterator[Path]:
-    """One that everybody may enter, so that the socket has to keep others out by itself."""
+    """One that every user may enter, so that the socket has to keep others out by itself."""
     with TemporaryDirectory() as name:
         Path(name).chmod(0o755)
         yield Path(name)
@@ -357,7 +357,7 @@ async def asked_by_stranger(running: Running) -> bytes:
 
 @both_loops
 async def test_t34_another_user_over_tcp(secrets: None) -> None:
-    """With ``peer_uid: enforce`` he is refused and nothing is dialled; the owner is served."""
+    """With ``peer_uid: enforce`` it is refused and nothing is dialled; the owner is served."""
     async with stage(peer_uid="enforce") as one:
         got = await asked_by_stranger(one.running)
         assert (status(got), problem(got)) == (403, "peer-not-allowed")
@@ -390,7 +390,7 @@ def test_t35_nor_from_a_file(tmp_path: Path) -> None:
 
 
 async def test_t35_with_a_token_it_may(tmp_path: Path) -> None:
-    """The token makes it safe enough to listen there, and is then asked of everybody."""
+    """The token makes it safe enough to listen there, and is then required of every client."""
     file = tmp_path / "routes.yaml"
     file.write_text(
         "listen: 0.0.0.0:0\ninbound_token: env:DUMMY_INBOUND\nroutes:\n  demo: {provider: demo}\n"
@@ -499,7 +499,7 @@ async def test_t36_a_page_can_read_that_a_token_is_needed(secrets: None) -> None
 async def test_t36_another_token_holds_on_connections_that_are_open(
     secrets: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """After a reload the old one opens nothing any more, whoever was connected with it."""
+    """After a reload the old one opens nothing any more, even on connections that used it."""
     monkeypatch.setenv("DUMMY_NEXT", "dummy-next-inbound-token")
     old, new = OWN, b"X-Keyrelay-Token: dummy-next-inbound-token\r\n"
     async with guarded() as one, raw_client(one.port) as client:

@@ -630,7 +630,7 @@ async def test_transfer_coding_in_http_1_0_is_refused(dummy_key: bytes) -> None:
 
 
 async def test_expect_100_continue(dummy_key: bytes) -> None:
-    """Who asks first is told to go on once the request is let through, and the provider sees no
+    """A client that expects 100 gets it once the request is admitted, and the provider sees no
     expectation.
     """
     seen: list[bytes] = []
@@ -757,7 +757,7 @@ async def test_open_websockets_do_not_count(dummy_key: bytes) -> None:
 
 @asynccontextmanager
 async def closed(admission: AdmissionPolicy) -> AsyncIterator[Door]:
-    """A door with somebody at it."""
+    """An open connection with a client."""
     door = Door()
     loop = asyncio.get_running_loop()
     times = Timeouts(HEAD_SECONDS, KEEPALIVE_SECONDS)

@@ -1,4 +1,4 @@
-"""Who may ask: the gate's rows of the threat model, one raw request and its answer each."""
+"""The guard's rows of the threat model, one raw request and its response each."""
 
 from __future__ import annotations
 
@@ -565,7 +565,7 @@ def test_an_origin_beside_a_listed_one_is_refused() -> None:
     ],
 )
 def test_browsers_without_a_listed_origin_are_refused(fields: Fields) -> None:
-    """T5, T6, T12: GET too, since reading spends money; what would become a page, for everybody."""
+    """T5, T6, T12: GET too, since reading spends money; navigations from any origin."""
     refusal = refused(asking(*fields))
     assert (refusal.status, refusal.kind) == (403, "browser-not-allowed")
 
@@ -736,7 +736,7 @@ def locked(received: Request) -> int:
     ],
 )
 def test_the_token_comes_after_host_and_browser(fields: Fields, status: int) -> None:
-    """It opens nothing that they close, and whoever they stop is not told that there is one."""
+    """It opens nothing that they close, and requests that they stop learn nothing of it."""
     assert locked(request(fields=fields)) == status
 
 

@@ -45,7 +45,7 @@ async def test_a_unix_socket_is_its_owner_s_and_goes_with_the_listener(tmp_path:
 
 
 async def test_a_socket_file_in_use_is_left_alone(tmp_path: Path) -> None:
-    """Another keyrelay's socket is not taken from it; one that nobody serves is replaced."""
+    """Another keyrelay's socket is not taken from it; one without a listener is replaced."""
     path = tmp_path / "keyrelay.sock"
     first = await listen(f"unix:{path}", asyncio.Protocol, None)
     with pytest.raises(KeyrelayError, match="in use"):

@@ -1,4 +1,4 @@
-"""Who connects: found out by real connections, from other users too where the tests may be one."""
+"""Peer credentials of real connections, from other users too where the tests may be one."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ async def test_a_client_of_a_unix_socket_is_identified(tmp_path: Path) -> None:
 
 
 async def test_a_half_closed_client_is_still_identified() -> None:
-    """Who has sent all that he wants to send is still there."""
+    """A client that has sent everything is still there."""
     async with serving() as server:
         with socket.create_connection(server.address) as client:
             client.shutdown(socket.SHUT_WR)
@@ -127,7 +127,7 @@ async def test_a_half_closed_client_is_still_identified() -> None:
 
 
 async def test_a_closed_client_is_not_identified() -> None:
-    """The kernel calls a socket without an owner root's: that must let nobody in."""
+    """The kernel calls a socket without an owner root's: that must admit no client."""
     async with serving() as server:
         client = socket.create_connection(server.address)
         client.sendall(b"GET / HTTP/1.1\r\n\r\n")
@@ -224,7 +224,7 @@ async def test_others_are_refused_if_asked_for() -> None:
 
 
 async def test_enforce_needs_the_lookup() -> None:
-    """Who cannot be told could be anybody: refused, or let in without a word."""
+    """A client that cannot be identified: refused, or admitted without a warning."""
     for enforce in (True, False):
         lines: list[str] = []
         peers = Peers(enforce=enforce, warn=lines.append)
@@ -238,7 +238,7 @@ async def test_enforce_needs_the_lookup() -> None:
 
 
 async def test_this_system_supports_the_lookup() -> None:
-    """On Linux with sock_diag; elsewhere those who insist on it cannot start."""
+    """On Linux with sock_diag; elsewhere ``enforce`` cannot start."""
     make: Callable[[], Peers] = lambda: Peers(enforce=True, warn=print)  # noqa: E731
     if lookup_supported():
         make()

@@ -185,7 +185,7 @@ def test_an_address_that_is_not_bound_by_anybody_is_opened_as_ever() -> None:
 
 @linux
 def test_a_socket_that_nothing_serves_is_no_start() -> None:
-    """Exit 1 and one line: whoever connects there would wait for ever."""
+    """Exit 1 and one line: a client that connects there would wait for ever."""
     done = subprocess.run(
         [*manager("tcp"), *COMMAND, "run", "demo", "--listen", "127.0.0.1:0"],
         env=environment(),

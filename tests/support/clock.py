@@ -11,7 +11,7 @@ _TURNS = 20
 
 
 class ManualClock:
-    """A ``proxy.clock.Clock``. Nobody wakes before ``advance`` has come to their moment.
+    """A ``proxy.clock.Clock``. No sleeper wakes before ``advance`` has come to its moment.
 
     sleeping  how many wait
     """
@@ -54,7 +54,7 @@ class ManualClock:
         await self.settle()
 
     def jump(self, seconds: float) -> None:
-        """Set the wall clock, either way: somebody did, or the machine was suspended."""
+        """Set the wall clock, either way, as an operator does, or after a suspension."""
         self._wall += seconds
 
     async def settle(self) -> None:

@@ -313,7 +313,7 @@ def without_request_id(message: bytes) -> bytes:
 
 
 async def until(condition: Callable[[], object], *, seconds: float = 30) -> None:
-    """Wait until something holds that tells nobody when it does. TimeoutError if it never does."""
+    """Wait until a condition without an event holds. TimeoutError if it never does."""
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(0.001)

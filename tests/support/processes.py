@@ -24,6 +24,6 @@ def as_equals() -> tuple[str, ...]:
 
 
 def readable(path: Path, within: tuple[str, ...]) -> bool:
-    """Whether another program of this user can read it. What it reads is shown to nobody."""
+    """Whether another program of this user can read it. What it reads is not shown."""
     done = subprocess.run([*within, "cat", str(path)], capture_output=True, check=False, timeout=30)
     return done.returncode == 0 and bool(done.stdout)

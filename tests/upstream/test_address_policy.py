@@ -75,7 +75,7 @@ def test_public_addresses_may_be_dialled(address: str) -> None:
     ],
 )
 def test_some_addresses_are_never_dialled(address: str) -> None:
-    """T30: metadata services, multicast and nobody's networks, whatever a route allows or names."""
+    """T30: metadata services, multicast and reserved networks, whatever a route allows or names."""
     for origin in (PUBLIC, LOCALHOST, Origin("http", "169.254.169.254", 80)):
         for allow_private in (False, True):
             assert not may_dial(address, origin, allow_private=allow_private)
@@ -93,7 +93,7 @@ def test_private_addresses_need_permission(address: str) -> None:
 
 
 def test_a_private_address_that_is_configured_may_be_dialled() -> None:
-    """Who writes the address itself means it, and no other one."""
+    """An address written out is permitted, and no other one."""
     named = Origin("https", "10.0.0.1", 443)
     assert may_dial("10.0.0.1", named, allow_private=False)
     assert may_dial("::ffff:10.0.0.1", named, allow_private=False)

@@ -482,7 +482,7 @@ async def test_a_provider_that_stops_responding() -> None:
 
 
 async def test_closing_the_pool_drops_everything() -> None:
-    """Idle and busy connections are gone, and nobody hears of an answer any more."""
+    """Idle and busy connections are gone, and no response is delivered any more."""
     script = Scripted()
     async with raw_provider(script.serve) as provider, pool_of(provider) as pool:
         script.send(OK)

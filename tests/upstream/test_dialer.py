@@ -44,7 +44,7 @@ async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @contextmanager
 def refusing_port() -> Iterator[int]:
-    """A port that is taken, so that nobody else listens there, and not listened on."""
+    """A port that is bound, so that no other program listens there, and not listened on."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield taken.getsockname()[1]
@@ -255,7 +255,7 @@ async def test_tls_with_an_authority_of_ones_own(trusted: Authority, host: str) 
 
 @both_loops
 async def test_a_foreign_authority(authority: Authority) -> None:
-    """A certificate of nobody we trust is refused."""
+    """A certificate of an untrusted authority is refused."""
     async with raw_provider(greet, authority.server("localhost")) as provider:
         refused = await failure(https(provider))
         assert refused.proxy_error == "tls_certificate_error"
@@ -264,7 +264,7 @@ async def test_a_foreign_authority(authority: Authority) -> None:
 @both_loops
 @pytest.mark.parametrize("names", [("other.example",), ("127.0.0.2",), ("*.localhost",)])
 async def test_the_certificate_of_another(trusted: Authority, names: tuple[str, ...]) -> None:
-    """A certificate for another name is refused, whoever signed it."""
+    """A certificate for another name is refused, whatever its authority."""
     async with raw_provider(greet, trusted.server(*names)) as provider:
         refused = await failure(https(provider))
         assert refused.proxy_error == "tls_certificate_error"

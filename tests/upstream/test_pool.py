@@ -363,7 +363,7 @@ async def test_a_prewarmed_connection_is_treated_as_a_kept_connection() -> None:
 
 
 async def test_nothing_is_dialled_before_the_first_request() -> None:
-    """Nobody has asked for the provider."""
+    """No request has needed the provider."""
     async with bench() as one:
         await one.passes(100)
         assert one.provider.accepted == 0
@@ -452,7 +452,7 @@ async def test_a_prewarmed_connection_that_served_ends_the_spacing() -> None:
 
 
 async def test_a_provider_that_is_down() -> None:
-    """Dials of spares that fail are spaced and hurt nobody; once it is back, spares stand again."""
+    """Failing dials of spares are spaced and hurt no request; later, spares stand again."""
     loop = Ahead()
     provider = Provider(loop)
     with socket.socket() as taken:

@@ -44,7 +44,7 @@ def failing(one: PrewarmPolicy, seconds: float) -> list[float]:
 
 
 def test_nothing_is_wanted_before_the_first_request() -> None:
-    """A route that nobody has asked for anything has no spares."""
+    """A route without requests has no spares."""
     quiet = PrewarmPolicy(unused, prewarmed=1, in_use_seconds=300, idle_seconds=50)
     quiet.tick(1000)
     assert not quiet.wanted

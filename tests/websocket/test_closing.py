@@ -227,7 +227,7 @@ async def test_amid_a_large_frame_to_the_provider(
 
 
 async def test_a_peer_that_does_not_read(dummy_key: bytes) -> None:
-    """Silence because nobody reads is no silence: a frame that waits in the middle is ended when
+    """Silence of a blocked connection is no silence: a frame that waits in the middle is ended when
     there is room, and the Close frame comes behind it.
     """
     size = 20 * MEBIBYTE
@@ -362,7 +362,7 @@ async def test_what_comes_after_does_not_cross(dummy_key: bytes) -> None:
 
 @pytest.mark.parametrize("side", ["client", "provider"])
 async def test_one_side_closes_meanwhile(dummy_key: bytes, side: str) -> None:
-    """When one side vanishes the other is told all the same, and nobody waits any longer."""
+    """When one side vanishes the other gets its Close frame, and the session ends."""
     async with open_session() as (running, client, session):
         near: Peer = client if side == "client" else session
         far = session if side == "client" else client

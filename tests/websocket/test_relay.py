@@ -534,7 +534,7 @@ class Watcher:
 
 
 async def test_a_tap_gets_all_bytes() -> None:
-    """Whoever watches a session gets a copy of all that crosses, what came early too, and its end
+    """A capture of a session gets a copy of all that crosses, what came early too, and its end
     once; what crosses is no other.
     """
     loop = asyncio.get_running_loop()

@@ -205,7 +205,7 @@ async def test_ten_mebibytes_are_not_read() -> None:
     [("gzip", gzip.compress), ("x-gzip", gzip.compress), ("deflate", zlib.compress)],
 )
 async def test_compressed_answers_are_read(coding: str, compress: Callable[[bytes], bytes]) -> None:
-    """Some servers compress although nobody asked for it."""
+    """Some servers compress without Accept-Encoding."""
     body = compress(b'{"access_token": "dummy"}')
     compressed = answer(body, f"Content-Encoding: {coding}")
     async with raw_provider(answering(compressed)) as provider:
@@ -492,7 +492,7 @@ async def test_a_slow_endpoint_is_given_up(monkeypatch: pytest.MonkeyPatch) -> N
 
 @both_loops
 async def test_cancelling_closes_the_connection() -> None:
-    """Whoever waits no longer leaves nothing open and nothing unsaid."""
+    """A cancelled waiter leaves nothing open and no error unreported."""
     began, ended = asyncio.Event(), asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -688,7 +688,7 @@ def test_tokens_of_other_types(kind: str) -> None:
 def test_what_is_no_access_token() -> None:
     """RFC 8693 section 2.2.1 has a word for it."""
     reason = rejected({"access_token": "dummy", "token_type": "N_A"})
-    assert "something else than an access token" in reason
+    assert "something other than an access token" in reason
 
 
 def test_tokens_that_have_to_be_bound() -> None:
@@ -827,7 +827,7 @@ def test_scopes_that_were_not_granted(document: dict[str, Any], missing: str | N
 
 @pytest.mark.parametrize("token", ["dummy", jwt_with(sub="x"), "a.b.c", "e30.W10.x"])
 def test_a_server_that_states_no_scope(token: str) -> None:
-    """It may have dropped it: worth a line for whoever examines the token, and no warning."""
+    """It may have dropped it: a line for ``doctor``, and no warning."""
     fields = replace(OAUTH, scope="api:admin")
     fetched = read_token({"access_token": token, "expires_in": 60}, fields, NOW)
     assert not fetched.remarks

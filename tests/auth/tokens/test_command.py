@@ -230,7 +230,7 @@ async def test_output_that_is_held_open_by_others(tmp_path: Path) -> None:
 
 
 async def test_commands_are_never_printed() -> None:
-    """Arguments may hold what is not for everybody."""
+    """Arguments may contain secrets."""
     one = mint("/usr/bin/printf", CANARY)
     assert CANARY not in f"{one!r}{one}"
     assert (await one.fetch()).value == CANARY.encode()

@@ -90,7 +90,7 @@ class Server:
 async def token_server(
     answer: Mapping[str, Any] | None = None, status: str = "200 OK"
 ) -> AsyncIterator[Server]:
-    """Gives everybody ``answer``; by default an OAuth 2.0 token for a minute."""
+    """Responds with ``answer``; by default an OAuth 2.0 token for a minute."""
     document = {"access_token": "dummy-token", "token_type": "Bearer", "expires_in": 60}
     said = json.dumps(document if answer is None else answer).encode()
     asked: list[Asked] = []
@@ -262,7 +262,7 @@ async def test_replaced_refresh_tokens_are_kept(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512", *KEYS])
 async def test_a_jwt_that_is_the_token(algorithm: str) -> None:
-    """Signed here by the algorithm of the settings, with their claims; nobody is asked."""
+    """Signed here by the algorithm of the settings, with their claims; no request is sent."""
     token = {
         "type": "jwt",
         "algorithm": algorithm,

@@ -233,7 +233,7 @@ def test_short_shared_secrets(algorithm: str, length: int) -> None:
 
 @pytest.mark.parametrize("algorithm", ["HS256", "HS512"])
 def test_an_asymmetric_key_is_no_shared_secret(algorithm: str) -> None:
-    """Neither half of one: the public half is known to everybody (RFC 8725 section 2.1)."""
+    """Neither half of one: the public half is no secret (RFC 8725 section 2.1)."""
     for key in (pem(RSA_KEY), public_pem(RSA_KEY)):
         assert complaint(algorithm, key) == f"the key for {algorithm} is not a shared secret"
 

@@ -189,7 +189,7 @@ async def test_nothing_is_spent_that_could_not_be_stored(tmp_path: Path) -> None
 
 
 async def test_cancelling_waits_for_what_has_begun(tmp_path: Path) -> None:
-    """A refresh token that is on its way is spent: its successor is stored whoever goes away."""
+    """A refresh token that was sent is spent: its successor is stored despite a cancellation."""
     family = Family()
     mint = refreshing(family, tmp_path / "store")
     family.open.clear()
@@ -207,7 +207,7 @@ async def test_cancelling_waits_for_what_has_begun(tmp_path: Path) -> None:
 
 
 async def test_cancelling_a_failing_call_is_quiet(tmp_path: Path) -> None:
-    """Nobody is left to hear of the failure, and nobody does."""
+    """The failure has no waiter left, and is not reported."""
     unretrieved: list[Any] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, what: unretrieved.append(what))
     family = Family()
@@ -384,7 +384,7 @@ async def test_a_second_process_takes_the_access_token(tmp_path: Path) -> None:
 
 
 async def test_a_token_that_was_refused_is_not_taken(tmp_path: Path) -> None:
-    """Whoever gets the lock takes what another process has put there, unless it is that one."""
+    """The next holder of the lock takes what another process stored, unless it is the same."""
     family = Family()
     first, second = (refreshing(family, tmp_path / "store") for _ in range(2))
     (await first.fetch()).refused(True)
