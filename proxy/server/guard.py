@@ -35,6 +35,8 @@ _ABSOLUTE = re.compile(rf"[Hh][Tt][Tt][Pp][Ss]?://({AUTHORITY})(.*)".encode(), r
 # A dot segment. Some servers remove path parameters before they resolve it; others parse the
 # decoded path a second time, where an encoded ``?`` or ``#`` becomes a delimiter.
 _DOT_SEGMENT = re.compile(rb"(?:^|[/\\])\.{1,2}(?=[/\\;?#]|$)")
+# Values of Sec-Fetch-Site that a message may repeat.
+_SITES = frozenset({"cross-site", "same-origin", "same-site", "none"})
 _TOKENS = re.compile(rf"[, \t{NAME_CHARS}]*")
 
 # Destinations that no API call has. They would make pages, frames and workers of all providers
@@ -91,7 +93,7 @@ class Guard:
         self._own_root = own_root
         # Cache of admitted Host values: clients repeat the same one.
         self._admitted: dict[str, str] = {}
-        self._referers = frozenset(filter(None, map(_origin_tuple, origins)))
+        self._pages = {parts: one for one in origins if (parts := _origin_tuple(one))}
 
     def admit(self, request: Request) -> tuple[str, str | None]:
         """The requested host, and the origin of the page if the request comes from an allowed one.
@@ -195,6 +197,15 @@ class Guard:
             if site in {"same-origin", "same-site", "none"} and not self._is_served(origin):
                 # No browser sends these to keyrelay from a page of another host.
                 raise _copied(origin)
+            if origin == "null":
+                raise _page_refused(
+                    "The page has no origin of its own (null): a file, or a sandboxed frame.",
+                    "Serve the page, as python3 -m http.server 8000 does, and add its origin, "
+                    "http://localhost:8000, to browsers.origins. null cannot be listed: every "
+                    "site's sandboxed frames have it. An app's page has an origin that can be "
+                    "listed, such as capacitor://localhost or tauri://localhost.",
+                    origin,
+                )
             raise _page_refused(
                 "The page's origin is not allowed to use keyrelay.",
                 "Of a page of your own, add the exact origin to browsers.origins in the routes "
@@ -202,20 +213,49 @@ class Guard:
                 f"{_LEAVE_OUT}.",
                 origin,
             )
+        if site == "same-origin" and request.method in {"GET", "HEAD"}:
+            return self._behind_proxy(request)
         agent = get("User-Agent", "")
         referer = get("Referer")
-        if (
-            site is not None
-            or (agent.startswith("Mozilla/") and " PowerShell/" not in agent)
-            or (referer is not None and _origin_tuple(referer) not in self._referers)
-        ):
-            raise _page_refused(
-                "The request comes from a browser but names no allowed origin.",
-                "Pages use fetch, EventSource or WebSocket from an origin listed in "
-                "browsers.origins; other programs must not pretend to be a browser: "
-                f"{_LEAVE_OUT}.",
-            )
-        return None
+        if site is not None:
+            mark = f"Sec-Fetch-Site is {site}" if site in _SITES else "it has Sec-Fetch-Site"
+        elif agent.startswith("Mozilla/") and " PowerShell/" not in agent:
+            mark = "its User-Agent begins with Mozilla/"
+        elif referer is not None and _origin_tuple(referer) not in self._pages:
+            mark = "its Referer is of another origin"
+        else:
+            return None
+        raise _page_refused(
+            f"The request has a browser's mark ({mark}), but no Origin that is allowed.",
+            "Pages use fetch, EventSource or WebSocket from an origin in browsers.origins; a "
+            "script sets a User-Agent of its own, such as my-script/1.0. In a command copied from "
+            f"a browser, {_LEAVE_OUT}.",
+        )
+
+    def _behind_proxy(self, request: Request) -> str:
+        """The listed page whose GET a dev server passed on. Raises Refusal for any other page.
+
+        Browsers send no ``Origin`` with it, but ``Sec-Fetch-Site``, which no page can set: page and
+        target had one origin (Fetch Metadata, section 2.3). The browser named it in ``Referer``,
+        and in ``Host`` unless the dev server has changed that.
+        """
+        values = request.headers.getall
+        referers, hosts = values("Referer", ()), values("Host")
+        if len(values("Sec-Fetch-Site")) == 1 and len(referers) <= 1:
+            urls = referers or [f"{scheme}://{hosts[0]}" for scheme in ("http", "https")]
+            for url in urls:
+                if (page := _origin_tuple(url)) is not None and page in self._pages:
+                    return self._pages[page]
+        if referers and not self._is_served(referers[0]):
+            raise _copied(referers[0])
+        raise _page_refused(
+            "A page behind a dev server's proxy sent this, and neither Referer nor Host names a "
+            "listed origin (Sec-Fetch-Site is same-origin).",
+            "Of a page of your own, add the exact origin at which the browser shows it, such as "
+            "http://localhost:5173, to browsers.origins in the routes file, or start with "
+            "--origin.",
+            referers[0] if referers else "",
+        )
 
     def _is_served(self, origin: str) -> bool:
         """Whether the host of an origin is one of keyrelay's own names, such as localhost."""

@@ -514,7 +514,7 @@ def test_origins_that_are_not_listed_are_refused(origin: str) -> None:
     assert (refusal.status, refusal.kind) == (403, "browser-not-allowed")
     assert ("Vary", "Origin") in refusal.headers
     assert "browsers.origins" in refusal.advice
-    if origin not in {"", "*"}:
+    if origin not in {"", "*", "null"}:
         assert origin not in refusal.detail + refusal.advice
 
 
@@ -568,6 +568,101 @@ def test_browsers_without_a_listed_origin_are_refused(fields: Fields) -> None:
     """T5, T6, T12: GET too, since reading spends money; navigations from any origin."""
     refusal = refused(asking(*fields))
     assert (refusal.status, refusal.kind) == (403, "browser-not-allowed")
+
+
+SAME_ORIGIN = [BROWSER, ("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Mode", "cors")]
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        # Vite and http-proxy-middleware with changeOrigin: Host is keyrelay's, Referer the page's.
+        [("Host", "127.0.0.1:8080"), ("Referer", f"{PAGE}/chat?x")],
+        [("Host", "127.0.0.1:8080"), ("Referer", PAGE)],
+        # Their default and that of Next.js's rewrites: Host is the page's, too.
+        [("Host", "localhost:5173"), ("Referer", f"{PAGE}/")],
+        # Of a page with Referrer-Policy: no-referrer.
+        [("Host", "localhost:5173")],
+        # EventSource, and media elements.
+        [("Host", "localhost:5173"), ("Accept", "text/event-stream")],
+        [("Host", "localhost:5173"), ("Sec-Fetch-Dest", "audio"), ("Referer", f"{PAGE}/")],
+    ],
+)
+def test_a_listed_page_behind_a_dev_server_passes(fields: Fields, method: str) -> None:
+    """Its GET has no Origin, as its target has the same one; it counts as the page's."""
+    received = request(method=method, fields=[*SAME_ORIGIN, *fields])
+    assert GUARD.admit(received)[1] == PAGE
+
+
+@pytest.mark.parametrize(
+    ("fields", "method"),
+    [
+        # Pages of other origins that request the dev server: browsers tell the difference.
+        ([("Sec-Fetch-Site", "cross-site"), ("Referer", f"{PAGE}/")], "GET"),
+        ([("Sec-Fetch-Site", "same-site"), ("Referer", f"{PAGE}/")], "GET"),
+        ([("Sec-Fetch-Site", "cross-site")], "GET"),
+        ([("Sec-Fetch-Site", "none"), ("Referer", f"{PAGE}/")], "GET"),
+        ([("Sec-Fetch-Site", "same-origin"), ("Sec-Fetch-Site", "cross-site")], "GET"),
+        # Origins that are not listed.
+        ([("Sec-Fetch-Site", "same-origin"), ("Referer", "https://evil.test/")], "GET"),
+        ([("Sec-Fetch-Site", "same-origin"), ("Referer", "http://localhost:5174/")], "GET"),
+        ([("Sec-Fetch-Site", "same-origin"), ("Referer", "http://x@localhost:5173/")], "GET"),
+        ([("Sec-Fetch-Site", "same-origin"), ("Referer", "")], "GET"),
+        (
+            [("Sec-Fetch-Site", "same-origin"), ("Referer", PAGE), ("Referer", "http://evil.test")],
+            "GET",
+        ),
+        ([("Sec-Fetch-Site", "same-origin"), ("Origin", "https://evil.test")], "GET"),
+        ([("Sec-Fetch-Site", "same-origin"), ("Referer", PAGE), ("Origin", "null")], "GET"),
+        # Browsers send Origin with these.
+        ([("Sec-Fetch-Site", "same-origin"), ("Referer", f"{PAGE}/")], "POST"),
+        # Frames and scripts of a listed page.
+        (
+            [("Sec-Fetch-Site", "same-origin"), ("Referer", PAGE), ("Sec-Fetch-Dest", "iframe")],
+            "GET",
+        ),
+        (
+            [("Sec-Fetch-Site", "same-origin"), ("Referer", PAGE), ("Sec-Fetch-Mode", "navigate")],
+            "GET",
+        ),
+    ],
+)
+def test_a_dev_server_opens_nothing_to_other_pages(fields: Fields, method: str) -> None:
+    """Also where Host is the listed page's, as it is in every request of the dev server."""
+    received = request(method=method, fields=[("Host", "localhost:5173"), BROWSER, *fields])
+    refusal = refused(received)
+    assert (refusal.status, refusal.kind) == (403, "browser-not-allowed")
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ([("User-Agent", "Mozilla/5.0")], "its User-Agent begins with Mozilla/"),
+        ([("Sec-Fetch-Site", "cross-site")], "Sec-Fetch-Site is cross-site"),
+        ([("Referer", "https://evil.test/")], "its Referer is of another origin"),
+        ([("Sec-Fetch-Site", "same-origin")], "neither Referer nor Host names a listed origin"),
+        ([("Origin", "null")], "a file, or a sandboxed frame"),
+        (
+            [("Sec-Fetch-Site", "same-origin"), ("Referer", "https://playground.test/")],
+            "a copied command",
+        ),
+    ],
+)
+def test_a_refusal_names_its_cause(fields: Fields, words: str) -> None:
+    """Which mark of a browser it was; without a value that others choose."""
+    refusal = refused(asking(*fields))
+    assert words in refusal.detail
+    assert refusal.advice
+
+
+@pytest.mark.parametrize(
+    "origin", ["capacitor://localhost", "tauri://localhost", "app://dummy.app"]
+)
+def test_an_app_s_page_can_be_listed(origin: str) -> None:
+    """Its origin has a scheme of its own."""
+    guard = Guard(LOOPBACK_NAMES, frozenset({origin}))
+    assert guard.admit(asking(("Origin", origin)))[1] == origin
 
 
 def test_without_a_list_no_page_passes() -> None:
