@@ -114,11 +114,15 @@ class UpstreamFailure(KeyrelayError):
     """The provider's side failed.
 
     ``proxy_error`` is an error type of RFC 9209 section 2.3; ``timed_out`` selects 504 over 502.
-    The text is keyrelay's: a library's message may hold a URL with a credential in it.
+    The text is keyrelay's: a library's message may hold a URL with a credential in it. ``advice``
+    takes the place of the one for all failures of this type.
     """
 
-    def __init__(self, proxy_error: str, detail: str, *, timed_out: bool = False) -> None:
+    def __init__(
+        self, proxy_error: str, detail: str, *, timed_out: bool = False, advice: str = ""
+    ) -> None:
         self.proxy_error = proxy_error
         self.detail = detail
         self.timed_out = timed_out
+        self.advice = advice
         super().__init__(detail)

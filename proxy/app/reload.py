@@ -146,7 +146,7 @@ class Reloader:
 
 def _secrets(settings: Settings) -> Iterable[SecretSettings]:
     for route in settings.routes.values():
-        yield from route.secrets.values()
+        yield from route.every_secret
     if settings.inbound_token is not None:
         yield settings.inbound_token
 

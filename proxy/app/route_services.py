@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial
 from http import HTTPStatus
+from ssl import SSLContext
 
 from proxy.auth.strategy import AuthContext, Strategy
 from proxy.config.route import RouteSettings
@@ -22,7 +23,7 @@ from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, variables_in
 from proxy.routing.route_service import RouteService, limiter_for, limits_for
 from proxy.secrets.redaction import Redactor
-from proxy.upstream.dialer import Dialler
+from proxy.upstream.dialer import Dialler, tls_context
 from proxy.upstream.pool import Pool
 from proxy.upstream.prewarm import PrewarmPolicy
 
@@ -58,6 +59,7 @@ class RouteServices:
         self._withheld = withheld
         self._dead_peer_seconds = dead_peer_seconds
         self._retired: list[_Retired] = []
+        self._contexts: dict[str, SSLContext] = {}
         # Only grows: a variable that a new configuration no longer names is still set.
         self._variables: frozenset[str] = frozenset()
         self.in_force: Mapping[str, RouteService] = {}
@@ -86,16 +88,23 @@ class RouteServices:
         last = self.in_force.get(name)
         if last is not None and last.matches(settings, found):
             return last
-        means = replace(self._means, hidden=partial(self._hidden_from, settings))
+        means = replace(
+            self._means,
+            tls=self._tls(found.egress.authorities),
+            hidden=partial(self._hidden_from, settings),
+            authorities=found.egress.authorities,
+            egress_proxy=found.egress.egress_proxy(),
+        )
         route = compile_route(name, settings, found, means, self._withheld)
         dialler = Dialler(
             route.origin,
             connect_seconds=settings.connect_timeout_seconds,
             allow_private=settings.allow_private,
             allow_plaintext=settings.allow_plaintext,
-            tls=self._means.tls,
+            tls=means.tls,
             address=demo if route.origin.builtin else None,
             own=self._own,
+            egress_proxy=means.egress_proxy,
         )
         pool = Pool(
             dialler,
@@ -112,6 +121,14 @@ class RouteServices:
         )
         limiter = limiter_for(name, settings, last)
         return RouteService(route, settings, found, pool, limiter, limits_for(settings, limiter))
+
+    def _tls(self, authorities: str) -> SSLContext:
+        """Return the context for connections of a route: one for equal CAs, as each is large."""
+        if not authorities:
+            return self._means.tls
+        if authorities not in self._contexts:
+            self._contexts[authorities] = tls_context(authorities)
+        return self._contexts[authorities]
 
     def _hidden_from(self, settings: RouteSettings) -> frozenset[str]:
         """Return the variables hidden from a starting command: a reload may have added some."""
@@ -236,9 +253,9 @@ def keep_last(
         for secret, remedy in one.lacking.items():
             if old is None or secret not in old.found.secrets or not old.has_same_destinations(new):
                 continue
-            if old.settings.secrets.get(secret) == new.secrets[secret]:
+            if old.settings.secrets.get(secret) == new.secrets.get(secret):
                 secrets[secret] = old.found.secrets[secret]
                 del lacking[secret]
                 warn(f"{name}: the last good value of {secret} goes on serving; {remedy}")
-        kept[name] = ResolvedSecrets(secrets, lacking)
+        kept[name] = replace(one, secrets=secrets, lacking=lacking)
     return kept

@@ -145,6 +145,8 @@ def _build_token(
         allow_plaintext=parts.whole.allow_plaintext,
         references=parts.references,
         route=parts.route,
+        authorities=context.authorities,
+        egress_proxy=context.egress_proxy,
     )
 
     def warn(line: str) -> None:

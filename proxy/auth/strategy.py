@@ -18,6 +18,7 @@ from proxy.auth.token import TokenSource
 from proxy.auth.token_cache import TokenCaches
 from proxy.clock import Clock
 from proxy.http.path_patterns import PatternSet
+from proxy.upstream.egress_proxy import EgressProxy
 
 EVERY_PATH = "every path"
 
@@ -35,6 +36,8 @@ class AuthContext:
             other processes; None without other processes. Its last argument receives warnings
     hidden  returns the environment variables that commands do not inherit
     caches  caches of this process, one for equal settings; None: each strategy has its own
+    authorities   further CAs in PEM, which ``tls`` has already
+    egress_proxy  the proxy for token endpoints that it serves
     """
 
     clock: Clock
@@ -44,6 +47,8 @@ class AuthContext:
     share: Share | None = None
     hidden: Callable[[], Collection[str]] = frozenset
     caches: TokenCaches | None = None
+    authorities: str = ""
+    egress_proxy: EgressProxy | None = None
 
 
 @final

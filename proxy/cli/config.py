@@ -35,6 +35,7 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
     that only checks need not have them: without --strict that is no failure.
     """
     from proxy.config.validation import unshared_refresh_tokens
+    from proxy.routing.builder import needs
     from proxy.routing.route_secrets import read_secrets
 
     if file is not None and named_on_command_line(config):
@@ -47,8 +48,7 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
     lacking = False
     for route, found in read_secrets(settings).items():
         for secret, remedy in found.lacking.items():
-            optional = settings.routes[route].secrets[secret].optional
-            if not optional:
+            if needs(settings.routes[route], secret):
                 lacking = True
                 click.echo(f"{route}: not ready: {remedy}", err=True)
     for line in unshared_refresh_tokens(settings.routes):

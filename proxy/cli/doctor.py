@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, DEBUGGABLE, choose, complete_routes
+from proxy.cli.options import CONFIG, DEBUGGABLE, EGRESS_PROXY, choose, complete_routes
+from proxy.config import loader
+from proxy.config.egress import EgressProxySettings
 
 if TYPE_CHECKING:
     from proxy.diagnostics.diagnosis import Mark
@@ -31,8 +33,15 @@ Examples:
 @click.argument("routes", nargs=-1, metavar="[ROUTE]...", shell_complete=complete_routes)
 @CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, once all checks have run.")
+@EGRESS_PROXY
 @DEBUGGABLE
-def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggable: bool) -> None:
+def doctor(
+    routes: tuple[str, ...],
+    config: Path | None,
+    as_json: bool,
+    egress_proxy: EgressProxySettings | None,
+    debuggable: bool,
+) -> None:
     """Find out whether routes work, and if not, which part of them does not.
 
     Reads each route's secrets, resolves its provider's name, connects, checks certificate and
@@ -48,7 +57,7 @@ def doctor(routes: tuple[str, ...], config: Path | None, as_json: bool, debuggab
     from proxy.process import hardening
 
     hardening.harden(debuggable=debuggable)
-    settings = choose(config, routes)
+    settings = choose(config, routes, loader.Overrides(egress_proxy=egress_proxy))
     results: list[Result] = []
 
     def report(result: Result) -> None:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import CONFIG, DEBUGGABLE, choose, complete_routes, load
+from proxy.cli.options import CONFIG, DEBUGGABLE, EGRESS_PROXY, choose, complete_routes, load
 from proxy.config import loader
+from proxy.config.egress import EgressProxySettings
 from proxy.config.files import read_text
 from proxy.config.presets import presets, read_preset
 from proxy.config.route import RouteSettings
@@ -57,6 +58,7 @@ Examples:
     metavar="FILE",
     help="Append the access log to this file. Without it there is none.",
 )
+@EGRESS_PROXY
 @DEBUGGABLE
 @click.pass_obj
 def execute(
@@ -64,6 +66,7 @@ def execute(
     providers: tuple[str, ...],
     config: Path | None,
     log: Path | None,
+    egress_proxy: EgressProxySettings | None,
     debuggable: bool,
 ) -> None:
     """Run a command that is given addresses instead of keys.
@@ -77,7 +80,8 @@ def execute(
     """
     from proxy.process.exec import key_variables, needed_variables, run
 
-    chosen, known = choose(config, providers), load(config)
+    overrides = loader.Overrides(egress_proxy=egress_proxy)
+    chosen, known = choose(config, providers, overrides), load(config)
     code = run(
         chosen,
         command,

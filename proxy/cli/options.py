@@ -8,9 +8,11 @@ from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
+from pydantic import ValidationError
 
 from proxy.config import loader, scaffold
 from proxy.config.document import display_key
+from proxy.config.egress import EgressProxySettings
 from proxy.config.messages import suggest
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
@@ -26,11 +28,28 @@ CONFIG = click.option(
     envvar="KEYRELAY_CONFIG",
     help="Routes file. Without it: $KEYRELAY_CONFIG, else the routes that ship with keyrelay.",
 )
+EGRESS_PROXY = click.option(
+    "--egress-proxy",
+    "egress_proxy",
+    metavar="URL",
+    callback=lambda _ctx, _parameter, value: _egress_proxy(value),
+    help="Reach providers through this HTTP proxy, in place of the file's `egress_proxy`: "
+    "http://HOST:PORT, env:HTTPS_PROXY or file:/path.",
+)
 DEBUGGABLE = click.option(
     "--debuggable",
     is_flag=True,
     help="Let debuggers attach and cores be dumped; both show the secrets in memory.",
 )
+
+
+def _egress_proxy(text: str | None) -> EgressProxySettings | None:
+    """The value of ``--egress-proxy`` as settings."""
+    try:
+        return None if text is None else EgressProxySettings(url=text)
+    except ValidationError as error:
+        message = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise click.BadParameter(one_line(message)) from None
 
 
 def named_on_command_line(config: Path | None) -> bool:
@@ -65,13 +84,17 @@ def load(config: Path | None, overrides: loader.Overrides = loader.NO_OVERRIDES)
     return loader.load(config, overrides=overrides)
 
 
-def choose(config: Path | None, names: tuple[str, ...]) -> Settings:
+def choose(
+    config: Path | None,
+    names: tuple[str, ...],
+    overrides: loader.Overrides = loader.NO_OVERRIDES,
+) -> Settings:
     """As ``load``, but with the routes of these names alone; all of them if none is named.
 
     Without a file a provider without a shipped route may be named as well. Raises ConfigError, or
     UsageError for a name that is neither.
     """
-    settings = load(config)
+    settings = load(config, overrides)
     if not names:
         return settings
     known = settings.routes
@@ -83,7 +106,7 @@ def choose(config: Path | None, names: tuple[str, ...]) -> Settings:
         if name not in presets():
             advice = suggest(name, known, presets())
             raise click.UsageError(f"There is no route or provider {display_key(name)}; {advice}")
-    more = loader.from_providers(others).routes if others else {}
+    more = loader.from_providers(others, overrides).routes if others else {}
     chosen = {name: known.get(name) or more[name] for name in names}
     return settings.model_copy(update={"routes": chosen})
 

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from proxy.cli.options import (
     CONFIG,
     DEBUGGABLE,
+    EGRESS_PROXY,
     checked,
     complete_providers,
     load,
@@ -20,6 +21,7 @@ from proxy.cli.options import (
     one_line,
 )
 from proxy.config import loader, scaffold
+from proxy.config.egress import EgressProxySettings
 from proxy.config.presets import presets
 from proxy.config.settings import AdminSettings, Settings
 from proxy.http.address import parse_browser_origin, parse_listen
@@ -73,6 +75,7 @@ def _admin(
     metavar="N",
     help="Processes that serve, in place of the file's `workers`; 1 if it has none.",
 )
+@EGRESS_PROXY
 @click.option("--worker", type=click.IntRange(0), hidden=True)
 @DEBUGGABLE
 def run(
@@ -83,6 +86,7 @@ def run(
     admin: AdminSettings | None,
     strict: bool,
     workers: int | None,
+    egress_proxy: EgressProxySettings | None,
     worker: int | None,
     debuggable: bool,
 ) -> None:
@@ -101,7 +105,7 @@ def run(
     if providers:
         config = None
 
-    overrides = loader.Overrides(listen, origin, admin, workers)
+    overrides = loader.Overrides(listen, origin, admin, workers, egress_proxy)
 
     def read() -> Settings:
         if providers:

@@ -13,6 +13,7 @@ from typing import Any
 
 from proxy.config.document import Document, display_key, read_yaml
 from proxy.config.document import Path as Place
+from proxy.config.egress import EgressProxySettings
 from proxy.config.fields import check_route_name, listed
 from proxy.config.files import read_text
 from proxy.config.messages import suggest
@@ -40,6 +41,7 @@ from proxy.config.validation import (
 )
 from proxy.errors import ConfigError, ConfigValueError, Finding
 from proxy.http.address import parse_listen, parse_upstream
+from proxy.upstream.authorities import read_authorities
 
 # Stand for invalid settings in the checks of the others, which then find nothing about them.
 _ANY_LISTENER = "127.0.0.1:0"
@@ -54,6 +56,7 @@ class Overrides:
     origins: tuple[str, ...] = ()
     admin: AdminSettings | None = None
     workers: int | None = None
+    egress_proxy: EgressProxySettings | None = None
 
     def apply(self, settings: Settings) -> Settings:
         """Return the settings in force."""
@@ -66,7 +69,12 @@ class Overrides:
     @property
     def replaced(self) -> frozenset[str]:
         """Names of the settings that are replaced."""
-        given = {"listen": bool(self.listen), "admin": self.admin, "workers": self.workers}
+        given = {
+            "listen": bool(self.listen),
+            "admin": self.admin,
+            "workers": self.workers,
+            "egress_proxy": self.egress_proxy,
+        }
         return frozenset(key for key, value in given.items() if value)
 
 
@@ -87,6 +95,7 @@ def files(path: Path | None, settings: Settings) -> Iterator[Path]:
     if path is None:
         return
     yield path
+    yield from {Path(one.ca_file) for one in settings.routes.values() if one.ca_file is not None}
     for name in settings.providers:
         directory = path.parent / name
         yield directory
@@ -119,6 +128,7 @@ def load_text(
             "write routes: and a route, indented below it, such as hume: {provider: hume}",
         )
     whole = overrides.apply(settings.model_copy(update={"routes": routes}))
+    whole = _with_egress(whole, document, folder or Path(file).parent)
     source = Source(document, overrides.replaced)
     checked = whole
     if "listen" in broken and not overrides.listen:
@@ -132,6 +142,33 @@ def load_text(
         # Aliases lead to the same place several times.
         raise ConfigError(list(dict.fromkeys(findings)))
     return whole
+
+
+def _with_egress(
+    settings: Settings, document: Document | None = None, folder: Path | None = None
+) -> Settings:
+    """Return the settings with the way to the provider in every route, and absolute paths.
+
+    Adds a finding to the document for each file without a certificate.
+    """
+    routes = {}
+    for name, route in settings.routes.items():
+        update: dict[str, Any] = {}
+        if route.egress_proxy is None and settings.egress_proxy is not None:
+            update["egress_proxy"] = settings.egress_proxy
+        ca_file = route.ca_file or settings.ca_file
+        if ca_file is not None and document is not None and folder is not None:
+            path = (folder / ca_file).absolute()
+            update["ca_file"] = str(path)
+            try:
+                read_authorities(path)
+            except ConfigValueError as error:
+                place: Place = (
+                    ("ca_file",) if route.ca_file is None else ("routes", name, "ca_file")
+                )
+                document.add(document.position(place), error.message, error.hint)
+        routes[name] = route.model_copy(update=update) if update else route
+    return settings.model_copy(update={"routes": routes})
 
 
 def _valid_listeners(value: Any) -> tuple[str, ...]:
@@ -174,7 +211,7 @@ def from_providers(names: Iterable[str], overrides: Overrides = NO_OVERRIDES) ->
         for name, route in routes.items()
         if route.upstream is None
     ]
-    settings = overrides.apply(Settings(routes=routes))
+    settings = _with_egress(overrides.apply(Settings(routes=routes)))
     findings += check_overlaps(settings) + check_exposure(settings)
     if findings:
         raise ConfigError(findings)

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from proxy.config.document import Document, Path, Position, display_key
+from proxy.config.egress import EgressProxySettings
 from proxy.config.fields import Node
 from proxy.config.message_placement import MessageRefused, MessageSettings
 from proxy.config.placement import PLACEMENTS, TAG_PREFIX, BasicCredentials
@@ -220,6 +221,10 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
         return set(model.model_fields)
     if names[0] in {"secrets", "inbound_token"}:
         return ({*SOURCES} | set(SecretSettings.model_fields)) - {"builtin"}
+    if names[0] == "egress_proxy":
+        if "password" in names:
+            return ({*SOURCES} | set(SecretSettings.model_fields)) - {"builtin"}
+        return set(EgressProxySettings.model_fields)
     if model is Settings:
         return set((AdminSettings if names[0] == "admin" else Browsers).model_fields)
     assert model is RouteSettings

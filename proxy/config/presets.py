@@ -21,7 +21,8 @@ from proxy.config.validation import check_auth
 from proxy.errors import ConfigError
 
 _SHIPPED = Path(__file__).parent.parent / "providers"
-_ROUTE_ONLY = ("provider", "path", "listen")  # settings of a route, not of a provider
+# Settings of a route, not of a provider.
+_ROUTE_ONLY = ("provider", "path", "listen", "egress_proxy", "ca_file")
 _M = TypeVar("_M", bound=Node)
 _V = TypeVar("_V")
 

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from proxy.config.egress import AnyEgressProxy, check_ca_file
 from proxy.config.fields import (
     Flag,
     Line,
@@ -28,7 +29,7 @@ from proxy.config.fields import (
 )
 from proxy.config.message_placement import check_messages, check_pointer
 from proxy.config.placement import PLACEMENTS, MessagePlacement, Placement
-from proxy.config.secret import AnySecret
+from proxy.config.secret import AnySecret, SecretSettings
 from proxy.config.template import parse_template
 from proxy.config.token import TokenSettings
 from proxy.errors import ConfigValueError
@@ -251,6 +252,16 @@ class RouteSettings(Node):
         description="Whether the credential may go over plain http to another machine. False by "
         "default: any host on the network path could read it.",
     )
+    egress_proxy: AnyEgressProxy | None = Field(
+        default=None,
+        description="The HTTP proxy through which this route reaches its provider and its token "
+        "endpoint; `direct` for none. By default that of the whole file.",
+    )
+    ca_file: Annotated[str, checked_by(check_ca_file)] | None = Field(
+        default=None,
+        description="PEM file with certificate authorities to trust beside the system's, relative "
+        "to this file. By default that of the whole file.",
+    )
     strip: Strip = Field(
         default=Strip(),
         description="Further headers, parameters and subprotocols from which client credentials "
@@ -354,3 +365,10 @@ class RouteSettings(Node):
         "keys, that `keyrelay exec` removes from its command's environment. No secret is read from "
         "them. Added to the preset's. None by default.",
     )
+
+    @property
+    def every_secret(self) -> tuple[SecretSettings, ...]:
+        """The secrets of the route and of its egress proxy."""
+        proxy = self.egress_proxy
+        own = () if proxy is None else (proxy.reference, proxy.password)
+        return (*self.secrets.values(), *(one for one in own if one is not None))

@@ -15,6 +15,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from proxy.config.egress import AnyEgressProxy, check_ca_file
 from proxy.config.fields import Flag, Line, Node, Seconds, check_host, check_route_name, checked_by
 from proxy.config.route import Listen, RouteSettings
 from proxy.config.secret import AnySecret
@@ -109,6 +110,17 @@ class Settings(Node):
     )
     routes: Mapping[Annotated[str, checked_by(check_route_name)], RouteSettings] = Field(
         default={}, description="The routes by name. At least one."
+    )
+    egress_proxy: AnyEgressProxy | None = Field(
+        default=None,
+        description="The HTTP proxy through which providers and token endpoints are reached, by "
+        "CONNECT: `http://proxy.example:3128`, `env:HTTPS_PROXY`, or a mapping with user name and "
+        "password. None by default, whatever the environment has. Routes may have their own.",
+    )
+    ca_file: Annotated[str, checked_by(check_ca_file)] | None = Field(
+        default=None,
+        description="PEM file with certificate authorities to trust beside the system's, relative "
+        "to this file. None by default. Routes may have their own.",
     )
     tracing: Flag = Field(
         default=False,

@@ -65,6 +65,21 @@ def of_clock(dates: list[bytes], wall: float) -> Diagnosis:
     )
 
 
+def of_unused_proxy(environment: Mapping[str, str], used: bool) -> Diagnosis | None:
+    """Of the environment's proxy after a failure on the way; None if there is nothing to note.
+
+    used  whether an egress proxy is on the way
+    """
+    for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "all_proxy"):
+        if environment.get(name) and not used:
+            return Diagnosis(
+                "warn",
+                f"{name} is set and not used",
+                f"If only that proxy reaches the provider, write egress_proxy: env:{name}.",
+            )
+    return None
+
+
 def of_answer(call: str, status: int, docs: str | None) -> Diagnosis:
     """Of the response to a call with the credential. ``docs`` is the provider's page on keys."""
     answered = f"{call} was answered {status}"

@@ -8,15 +8,17 @@ side by side.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
 from proxy import __version__, demo
+from proxy.auth.egress import CA_FILE, PROXY
 from proxy.auth.factory import name_of
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import AuthContext, Strategy
@@ -34,11 +36,12 @@ from proxy.http.problem import as_refusal
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import hidden_from, secrets_of, variables_in
+from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, secrets_of, variables_in
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.egress_proxy import EgressProxy
 
 _FIELDS = [("Accept", "*/*"), ("User-Agent", f"keyrelay/{__version__}")]
 
@@ -120,7 +123,7 @@ def _there(secret: Secret) -> str:
     return f"{secret.reference}, fingerprint {secret.fingerprint()}"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _RouteCheck:
     """One route while it is examined. ``results`` end with None."""
 
@@ -157,6 +160,7 @@ class _RouteCheck:
         """The route as the server would have it. Secrets may come from commands that take long."""
         hidden = frozenset(self.means.hidden())
         found = await asyncio.to_thread(secrets_of, self.name, self.settings, hidden)
+        self._take_egress(found)
         route = compile_route(self.name, self.settings, found, self.means)
         lacking = False
         for name, source in self.settings.secrets.items():
@@ -168,11 +172,37 @@ class _RouteCheck:
             elif name in found.lacking:
                 lacking = True
                 self._note(what, self.missing, found.lacking[name])
+        for name in (PROXY, CA_FILE):
+            if name in found.lacking:
+                lacking = True
+                self._note(name, "fail", found.lacking[name])
         if route.unready and not lacking:
             self._note("secrets", self.missing if found.lacking else "fail", route.unready)
         return route
 
     # -- the way to the provider ---------------------------------------------------------------
+
+    def _take_egress(self, found: ResolvedSecrets) -> None:
+        """Use the route's egress proxy and CAs for every connection of these checks."""
+        authorities = found.egress.authorities
+        self.means = replace(
+            self.means,
+            tls=tls_context(authorities) if authorities else self.means.tls,
+            authorities=authorities,
+            egress_proxy=found.egress.egress_proxy(),
+        )
+
+    def _proxy(self, route: Route) -> EgressProxy | None:
+        """The proxy on the way to the provider, None without one."""
+        proxy = self.means.egress_proxy
+        return proxy if proxy is not None and proxy.serves(route.origin) else None
+
+    def _note_unreachable(self, what: str, failure: UpstreamFailure, route: Route) -> None:
+        """A failure on the way to the provider; a proxy of the environment may be missing."""
+        self._note_failure(what, failure)
+        unused = diagnosis.of_unused_proxy(os.environ, self._proxy(route) is not None)
+        if unused is not None and not route.origin.loopback:
+            self._note(PROXY, *unused)
 
     async def _dialler(self, route: Route, stack: AsyncExitStack) -> Dialler:
         address = None
@@ -187,11 +217,15 @@ class _RouteCheck:
             allow_plaintext=self.settings.allow_plaintext,
             tls=self.means.tls,
             address=address,
+            egress_proxy=self.means.egress_proxy,
         )
 
     async def _resolves(self, route: Route) -> bool:
         origin = route.origin
         if origin.builtin:
+            return True
+        if (proxy := self._proxy(route)) is not None:
+            self._note("dns", "skip", f"{origin.host} is resolved by the egress proxy {proxy}")
             return True
         try:
             async with asyncio.timeout(self.settings.connect_timeout_seconds):
@@ -200,7 +234,7 @@ class _RouteCheck:
                 )
         except (OSError, TimeoutError):
             failure = UpstreamFailure("dns_error", f"{origin.host} cannot be resolved.")
-            self._note_failure("dns", failure)
+            self._note_unreachable("dns", failure, route)
             return False
         addresses = dict.fromkeys(str(info[4][0]) for info in found)
         self._note("dns", "ok", f"{origin.host} is {', '.join(addresses)}")
@@ -214,9 +248,11 @@ class _RouteCheck:
             connection = await connect(dialler)
         except UpstreamFailure as failure:
             tls = failure.proxy_error.startswith("tls_")
-            self._note_failure("tls" if tls else "connection", failure)
+            self._note_unreachable("tls" if tls else "connection", failure, route)
             return False
         where = "built-in" if route.origin.builtin else str(route.origin)
+        if (proxy := self._proxy(route)) is not None:
+            where += f" through the egress proxy {proxy}"
         self._note("connection", "ok", f"{where} in {(loop.time() - began) * 1000:.0f} ms")
         if not route.origin.builtin:
             self._look_at_tls(route, connection)

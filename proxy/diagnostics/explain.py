@@ -16,6 +16,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from proxy.auth.egress import find_egress
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
@@ -130,12 +131,18 @@ def _follow(
     steps.append(("rules", _rules(route, request, match.rest)))
     steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
     where = "the built-in provider" if route.origin.builtin else str(route.origin)
-    steps.append(("sent to", where))
+    steps.append(("sent to", f"{where}{_way(settings.routes[route.name], route)}"))
     injection = strategy.credential.ready(websocket=request.websocket)
     assert injection is not None
     added = _request_id(request) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
     upstream_request = UpstreamRequest(request, match.rest, route.rules, added)
     return upstream_request.render(_readable(injection)).decode("utf-8", "backslashreplace")
+
+
+def _way(settings: RouteSettings, route: Route) -> str:
+    """The egress proxy, without its credentials; empty without one."""
+    proxy = find_egress(settings, {}).egress_proxy()
+    return f" through the proxy {proxy}" if proxy is not None and proxy.serves(route.origin) else ""
 
 
 def _request_id(request: Request) -> bytes:

@@ -102,6 +102,11 @@ class Origin:
         address = _address(self.host)
         return address is not None and address.is_loopback
 
+    @property
+    def literal(self) -> bool:
+        """Whether the host is an IP address."""
+        return _address(self.host) is not None
+
     def __str__(self) -> str:
         return f"{self.scheme}://{self.authority}"
 

@@ -154,7 +154,7 @@ _ADVICE = {
     "http_response_timeout": "Raise answer_timeout_seconds if the provider may take this long.",
     "proxy_loop_detected": "Write the provider's own address as the route's upstream.",
     "tls_certificate_error": "Verification cannot be switched off; for an authority of your own "
-    "set SSL_CERT_FILE.",
+    "write ca_file:, or set SSL_CERT_FILE.",
 }
 
 
@@ -164,7 +164,7 @@ def as_refusal(failure: UpstreamFailure) -> Refusal:
         _STATUS.get(failure.proxy_error, 504 if failure.timed_out else 502),
         "provider-timeout" if failure.timed_out else "provider-failed",
         failure.detail,
-        _ADVICE.get(failure.proxy_error, ""),
+        failure.advice or _ADVICE.get(failure.proxy_error, ""),
         proxy_error=failure.proxy_error,
         # Its text is keyrelay's own. The response is often lost in the client; the log is not.
         log_detail=failure.detail,

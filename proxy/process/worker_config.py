@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from proxy.auth.egress import ResolvedEgress
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.http.address import ListenAddress
@@ -47,6 +48,13 @@ class WorkerConfig:
                         for secret, values in found.secrets.items()
                     },
                     "lacking": dict(found.lacking),
+                    "egress": {
+                        "proxy": None
+                        if found.egress.proxy is None
+                        else secret_as_json(found.egress.proxy),
+                        "no_proxy": found.egress.no_proxy,
+                        "authorities": found.egress.authorities,
+                    },
                 }
                 for name, found in self.found.items()
             },
@@ -68,6 +76,7 @@ class WorkerConfig:
                         for secret, values in found["secrets"].items()
                     },
                     found["lacking"],
+                    _egress(found["egress"]),
                 )
                 for name, found in document["found"].items()
             },
@@ -78,6 +87,15 @@ class WorkerConfig:
             ),
             tuple(ListenAddress(*address) for address in document["own"]),
         )
+
+
+def _egress(document: Mapping[str, Any]) -> ResolvedEgress:
+    proxy = document["proxy"]
+    return ResolvedEgress(
+        None if proxy is None else secret_from_json(proxy),
+        document["no_proxy"],
+        document["authorities"],
+    )
 
 
 def share_of(settings: Settings, index: int, workers: int) -> Settings:

@@ -46,9 +46,7 @@ def compile_route(
     """
     assert settings.upstream is not None, "the loader rejects a route without upstream"
     origin, base_path = parse_upstream(settings.upstream)
-    missing = [
-        remedy for one, remedy in found.lacking.items() if not settings.secrets[one].optional
-    ]
+    missing = [remedy for one, remedy in found.lacking.items() if needs(settings, one)]
     try:
         strategies = () if missing else build_strategies(name, settings, found.secrets, means)
         if not strategies and not missing:
@@ -98,6 +96,12 @@ def compile_route(
         unready="; ".join(missing),
         vends=settings.vend,
     )
+
+
+def needs(settings: RouteSettings, lacking: str) -> bool:
+    """Whether the route is not ready without a secret, or the egress proxy or CAs, of this name."""
+    secret = settings.secrets.get(lacking)
+    return secret is None or not secret.optional
 
 
 def _placements(settings: RouteSettings) -> Iterator[Placement]:

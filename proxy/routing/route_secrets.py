@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
+from proxy.auth.egress import ResolvedEgress, find_egress
 from proxy.config.oauth2 import OAuth2
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
@@ -27,15 +28,22 @@ class ResolvedSecrets:
     """The resolved secrets of a route.
 
     secrets  the available ones by name; several values during a rotation, the preferred one first
-    lacking  the correction for each unavailable one, by name
+    lacking  the correction for each unavailable one, by name, and for ``egress_proxy`` and
+             ``ca_file``
+    egress   the way to the provider
     """
 
     secrets: Mapping[str, tuple[Secret, ...]]
     lacking: Mapping[str, str]
+    egress: ResolvedEgress = field(default_factory=ResolvedEgress)
 
     def same(self, other: ResolvedSecrets) -> bool:
         """Whether ``other`` has the same values from the same sources."""
-        return self._digests() == other._digests() and self.lacking.keys() == other.lacking.keys()
+        return (
+            self._digests() == other._digests()
+            and self.lacking.keys() == other.lacking.keys()
+            and self.egress.same(other.egress)
+        )
 
     def _digests(self) -> dict[str, list[tuple[str, bytes]]]:
         return {
@@ -95,7 +103,10 @@ def variables_in(settings: Settings) -> frozenset[str]:
     """Every environment variable that is a source of a secret in these settings."""
     own = () if settings.inbound_token is None else (settings.inbound_token,)
     secrets = (one for route in settings.routes.values() for one in route.secrets.values())
-    return resolver.variables_of((*own, *secrets))
+    # The variable with a proxy's URL is not one of keyrelay's: other programs need it too.
+    proxies = (route.egress_proxy for route in settings.routes.values())
+    passwords = (one.password for one in proxies if one is not None and one.password is not None)
+    return resolver.variables_of((*own, *secrets, *passwords))
 
 
 def hidden_from(settings: RouteSettings, variables: frozenset[str]) -> frozenset[str]:
@@ -103,7 +114,7 @@ def hidden_from(settings: RouteSettings, variables: frozenset[str]) -> frozenset
 
     ``variables`` are those of all secrets; the route's own are excepted.
     """
-    return variables - resolver.variables_of(settings.secrets.values())
+    return variables - resolver.variables_of(settings.every_secret)
 
 
 def secrets_of(
@@ -116,7 +127,10 @@ def secrets_of(
     assert settings.upstream is not None, "the loader rejects a route without upstream"
     binding = seal_binding(name, settings.upstream)
     hidden = hidden_from(settings, variables)
-    return find_secrets(settings, partial(resolver.resolve_all, binding=binding, hidden=hidden))
+    found = find_secrets(settings, partial(resolver.resolve_all, binding=binding, hidden=hidden))
+    lacking = dict(found.lacking)
+    egress = find_egress(settings, lacking, hidden)
+    return ResolvedSecrets(found.secrets, lacking, egress)
 
 
 def read_secrets(settings: Settings) -> dict[str, ResolvedSecrets]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 import socket
 import ssl
@@ -15,7 +14,10 @@ from aiohappyeyeballs import AddrInfoType, start_connection
 from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
 from proxy.upstream.address_policy import dialled_address, may_dial
+from proxy.upstream.authorities import check_environment
+from proxy.upstream.egress_proxy import EgressProxy
 from proxy.upstream.leftover import TlsContext
+from proxy.upstream.name_lookup import NameLookup
 
 P = TypeVar("P", bound=asyncio.Protocol)
 
@@ -23,25 +25,30 @@ P = TypeVar("P", bound=asyncio.Protocol)
 _HAPPY_EYEBALLS_DELAY = 0.25
 
 
-def tls_context() -> ssl.SSLContext:
+def tls_context(authorities: str = "") -> ssl.SSLContext:
     """A context that always verifies: TLS 1.2 or newer, the system's CAs or ``SSL_CERT_FILE``.
+
+    ``authorities`` are further CAs in PEM. Raises ConfigError for a SSL_CERT_FILE of no use.
 
     Not ``create_default_context``, which writes session keys to ``SSLKEYLOGFILE``.
     """
+    check_environment()
     context = TlsContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_default_certs()
+    if authorities:
+        context.load_verify_locations(cadata=authorities)
     context.set_alpn_protocols(["http/1.1"])
     return context
 
 
-def client_tls_context(certificate: bytes, key: bytes) -> ssl.SSLContext:
+def client_tls_context(certificate: bytes, key: bytes, authorities: str = "") -> ssl.SSLContext:
     """``tls_context`` with a certificate of this side, in PEM (RFC 8446 section 4.4.2).
 
     OpenSSL reads it from a file that has no name and is gone afterwards. Raises ValueError, without
     the values, if certificate and key do not go together.
     """
-    context = tls_context()
+    context = tls_context(authorities)
     if not hasattr(os, "memfd_create"):
         raise ValueError(
             "client_certificate needs Linux, where a key can be passed in memory alone"
@@ -73,6 +80,7 @@ class Dialler:
     tls              required for an https origin
     address          (host, port) to dial without resolution, for the built-in provider
     own              the (host, port) pairs of keyrelay's own listeners, which are never dialled
+    egress_proxy     the proxy through which origins that it serves are reached
     """
 
     def __init__(
@@ -85,6 +93,7 @@ class Dialler:
         tls: ssl.SSLContext | None = None,
         address: tuple[str, int] | None = None,
         own: Callable[[], Collection[tuple[str, int]]] = tuple,
+        egress_proxy: EgressProxy | None = None,
     ) -> None:
         if origin.scheme == "https" and tls is None:
             raise ValueError("an https origin needs a TLS context")
@@ -95,7 +104,9 @@ class Dialler:
         self._tls = tls if origin.scheme == "https" else None
         self._address = address
         self._own = own
-        self._lookup: asyncio.Task[list[AddrInfoType]] | None = None
+        served = egress_proxy is not None and egress_proxy.serves(origin)
+        self._egress_proxy = egress_proxy if served else None
+        self._lookup = NameLookup(origin.host, origin.port)
 
     async def dial(self, protocol: Callable[[], P]) -> P:
         """Open a connection with ``protocol``, TLS included.
@@ -105,8 +116,14 @@ class Dialler:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_seconds):
-                found = await self._resolve(loop)
                 name = self._origin.host if self._tls else None
+                if self._egress_proxy is not None:
+                    # The proxy resolves names; an address can be checked here.
+                    if self._origin.literal and not self._may_dial(self._origin.host):
+                        raise _prohibited()
+                    sock = await self._egress_proxy.open(self._origin, self._is_own_listener)
+                    return await self._over(sock, protocol, loop)
+                found = await self._resolve()
                 if len(found) == 1 and found[0][0] == socket.AF_INET:
                     # Without a race the loop connects with less overhead and sets TCP_NODELAY.
                     host, port = found[0][4]
@@ -116,13 +133,13 @@ class Dialler:
                     return connection
                 sock = await start_connection(found, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                _, connection = await loop.create_connection(
-                    protocol, sock=sock, ssl=self._tls, server_hostname=name
-                )
-                return connection
+                return await self._over(sock, protocol, loop)
         except TimeoutError:
+            way = "" if self._egress_proxy is None else f" through the proxy {self._egress_proxy}"
             raise UpstreamFailure(
-                "connection_timeout", "The provider could not be reached in time.", timed_out=True
+                "connection_timeout",
+                f"The provider could not be reached in time{way}.",
+                timed_out=True,
             ) from None
         except ssl.SSLCertVerificationError as error:
             raise UpstreamFailure(
@@ -142,22 +159,28 @@ class Dialler:
                 "destination_unavailable", "The provider cannot be reached from here."
             ) from None
 
-    async def _resolve(self, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
+    async def _over(
+        self, sock: socket.socket, protocol: Callable[[], P], loop: asyncio.AbstractEventLoop
+    ) -> P:
+        """The connection over an open socket, TLS with the provider included."""
+        name = self._origin.host if self._tls else None
+        _, connection = await loop.create_connection(
+            protocol, sock=sock, ssl=self._tls, server_hostname=name
+        )
+        return connection
+
+    async def _resolve(self) -> list[AddrInfoType]:
         if self._address is not None:
             family = socket.AF_INET6 if ":" in self._address[0] else socket.AF_INET
             return [(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", self._address)]
         origin = self._origin
-        found = _literal(origin) or await self._shared_lookup(loop)
-        allowed: list[AddrInfoType] = [
-            info
-            for info in found
-            if may_dial(
-                str(info[4][0]),
-                origin,
-                allow_private=self._allow_private,
-                allow_plaintext=self._allow_plaintext,
-            )
-        ]
+        try:
+            found = await self._lookup.addresses()
+        except socket.gaierror:
+            raise UpstreamFailure(
+                "dns_error", "The provider's host name cannot be resolved."
+            ) from None
+        allowed = [info for info in found if self._may_dial(str(info[4][0]))]
         if not allowed and origin.loopback and origin.scheme == "http":
             raise UpstreamFailure(
                 "destination_ip_prohibited",
@@ -165,63 +188,36 @@ class Dialler:
                 "would go over plain http; allow_plaintext: true would allow it.",
             )
         if not allowed:
-            raise UpstreamFailure(
-                "destination_ip_prohibited",
-                "The provider's host name resolves to an address that routes must not reach; "
-                "a private one can be allowed with allow_private: true.",
-            )
-        if any(self._is_own_listener(str(info[4][0])) for info in allowed):
+            raise _prohibited()
+        if any(self._is_own_listener(str(info[4][0]), origin.port) for info in allowed):
             raise UpstreamFailure(
                 "proxy_loop_detected", "The route's upstream leads back to keyrelay itself."
             )
         return allowed
 
-    async def _shared_lookup(self, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
-        """The addresses of the name, by one lookup at a time that all dials share.
+    def _may_dial(self, address: str) -> bool:
+        return may_dial(
+            address,
+            self._origin,
+            allow_private=self._allow_private,
+            allow_plaintext=self._allow_plaintext,
+        )
 
-        A lookup holds a thread, also after its dials have given up: a name whose servers do not
-        respond would otherwise take all threads from the lookups of other names.
-        """
-        if self._lookup is None:
-            self._lookup = loop.create_task(_resolve_name(self._origin, loop))
-            self._lookup.add_done_callback(self._looked_up)
-        return await asyncio.shield(self._lookup)
-
-    def _looked_up(self, lookup: asyncio.Task[list[AddrInfoType]]) -> None:
-        self._lookup = None
-        if not lookup.cancelled():
-            lookup.exception()  # retrieved, even if no dial waits for it any more
-
-    def _is_own_listener(self, address: str) -> bool:
+    def _is_own_listener(self, address: str, dialled_port: int) -> bool:
         """Whether keyrelay listens at the address. A request would loop until a limit is hit."""
         target = dialled_address(address)
         for host, port in self._own():
             own = dialled_address(host)
-            if port == self._origin.port and (
+            if port == dialled_port and (
                 own == target or (own.is_unspecified and target.is_loopback)
             ):
                 return True
         return False
 
 
-async def _resolve_name(origin: Origin, loop: asyncio.AbstractEventLoop) -> list[AddrInfoType]:
-    """The addresses of a name. Raises UpstreamFailure."""
-    try:
-        found = await loop.getaddrinfo(origin.host, origin.port, type=socket.SOCK_STREAM)
-    except socket.gaierror:
-        raise UpstreamFailure("dns_error", "The provider's host name cannot be resolved.") from None
-    return list(found)
-
-
-def _literal(origin: Origin) -> list[AddrInfoType]:
-    """The address if the host is one, which needs no resolver thread; empty for a name."""
-    try:
-        address = ipaddress.ip_address(origin.host)
-    except ValueError:
-        return []
-    if address.version == 4:
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (origin.host, origin.port))
-        ]
-    sockaddr = (origin.host, origin.port, 0, 0)
-    return [(socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", sockaddr)]
+def _prohibited() -> UpstreamFailure:
+    return UpstreamFailure(
+        "destination_ip_prohibited",
+        "The provider's host name resolves to an address that routes must not reach; "
+        "a private one can be allowed with allow_private: true.",
+    )

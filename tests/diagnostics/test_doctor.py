@@ -15,6 +15,7 @@ from proxy.config.loader import load_text
 from proxy.diagnostics.diagnosis import Mark
 from proxy.diagnostics.doctor import Result, run_checks
 from tests.support.certificates import Authority
+from tests.support.connect_proxy import REFUSED, connect_proxy
 from tests.support.keyrelay import (
     SECRET,
     RawProvider,
@@ -493,3 +494,60 @@ async def test_each_result_is_told_when_it_is_known() -> None:
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
+
+
+@pytest.mark.usefixtures("dummy_key")
+async def test_the_way_through_a_proxy(trusted: Authority) -> None:
+    """Through an egress proxy the name is the proxy's to resolve; the rest is checked as ever."""
+    tls = trusted.server("api.example", days=60)
+    async with (
+        raw_provider(provider(), tls) as acme,
+        connect_proxy({"api.example": acme.port}) as proxy,
+    ):
+        route = static_route("https://api.example", verify=VERIFY)
+        results = await examined({"acme": route}, egress_proxy=proxy.url)
+    assert marks(results) == [
+        ("secret key", "ok"),
+        ("dns", "skip"),
+        ("connection", "ok"),
+        ("tls", "ok"),
+        ("clock", "ok"),
+        ("verify", "ok"),
+    ]
+    assert f"through the egress proxy {proxy.url}" in the(results, "connection").finding
+
+
+@pytest.mark.usefixtures("dummy_key")
+async def test_a_proxy_that_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The refusal of the proxy is named, with what to do, and no unused proxy beside it."""
+    async with connect_proxy({}, response=REFUSED % 407) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", proxy.url)
+        results = await examined(
+            {"acme": static_route("https://api.example")}, egress_proxy="env:HTTPS_PROXY"
+        )
+    assert marks(results)[-1] == ("connection", "fail")
+    assert "wants a user name and password (407)" in the(results, "connection").finding
+    assert "username: and password:" in the(results, "connection").advice
+
+
+@pytest.mark.usefixtures("dummy_key")
+@pytest.mark.parametrize("name", ["HTTPS_PROXY", "https_proxy", "ALL_PROXY"])
+@pytest.mark.parametrize("upstream", ["https://api.invalid", "https://192.0.2.1"])
+async def test_a_proxy_of_the_environment_that_is_not_used(
+    monkeypatch: pytest.MonkeyPatch, name: str, upstream: str
+) -> None:
+    """Where a name does not resolve or nothing connects, an unused proxy is pointed out."""
+    monkeypatch.setenv(name, f"http://dummy:{CANARY}@proxy.example:3128")
+    route = static_route(upstream, connect_timeout_seconds=0.2)
+    found = the(await examined({"acme": route}), "egress_proxy")
+    assert (found.mark, found.finding) == ("warn", f"{name} is set and not used")
+    assert f"egress_proxy: env:{name}" in found.advice
+
+
+@pytest.mark.usefixtures("dummy_key")
+async def test_a_proxy_that_is_not_set() -> None:
+    """A reference to nothing is a failure of the way, not of the key."""
+    route = static_route("https://api.example")
+    results = await examined({"acme": route}, egress_proxy="env:DUMMY_PROXY")
+    assert marks(results) == [("secret key", "ok"), ("egress_proxy", "fail")]
+    assert the(results, "egress_proxy").finding == "set DUMMY_PROXY (for egress_proxy)"

@@ -102,9 +102,9 @@ def test_options_in_the_reference_of_commands_exist() -> None:
     }
     for name, rest in re.findall(r"^    (?:\$ )?keyrelay ([a-z]+)(.*)$", page, re.MULTILINE):
         own = rest.partition(" -- ")[0]
-        assert set(re.findall(r"(?<= )--?[a-z]+", own)) <= options[name], name
+        assert set(re.findall(r"(?<= )--?[a-z-]+", own)) <= options[name], name
     anywhere = set().union(*options.values()) | {"--help"}
-    assert set(re.findall(r"`(--[a-z]+)", page)) <= anywhere
+    assert set(re.findall(r"`(--[a-z-]+)", page)) <= anywhere
 
 
 PAGES = [

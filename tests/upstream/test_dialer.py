@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from proxy.errors import UpstreamFailure
+from proxy.errors import ConfigError, UpstreamFailure
 from proxy.http.address import Origin
+from proxy.upstream.authorities import read_authorities
 from proxy.upstream.dialer import Dialler, tls_context
 from tests.support.certificates import Authority
 from tests.support.keyrelay import RawProvider, both_loops, raw_provider, until
@@ -320,3 +321,41 @@ def test_verification_cannot_be_forgotten() -> None:
     context = tls_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
+
+
+@both_loops
+async def test_further_authorities(authority: Authority) -> None:
+    """Authorities of a file are trusted beside the system's, for this context alone."""
+    text = read_authorities(authority.file)
+    async with raw_provider(greet, authority.server("localhost")) as provider:
+        origin = Origin("https", "localhost", provider.port)
+        dialler = Dialler(origin, connect_seconds=5, tls=tls_context(text))
+        connection = await dialler.dial(Greeted)
+        await until(lambda: connection.received == b"hello")
+        connection.transport.close()
+        assert (await failure(https(provider))).proxy_error == "tls_certificate_error"
+    assert len(tls_context(text).get_ca_certs()) == len(tls_context().get_ca_certs()) + 1
+
+
+def test_authorities_with_words_around_them(authority: Authority, tmp_path: Path) -> None:
+    """Comments in any alphabet, and line ends of Windows, are no hindrance."""
+    pem = authority.file.read_bytes().replace(b"\n", b"\r\n")
+    file = tmp_path / "company.pem"
+    file.write_bytes(b"# Pr\xfcfstelle\r\n" + pem + b"\r\n# end\r\n" + pem)
+    text = read_authorities(file)
+    assert text.count("BEGIN CERTIFICATE") == 2
+    tls_context(text)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"dummy", b"\x30\x82"])
+def test_a_file_of_the_environment_without_certificates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """OpenSSL ignores such a SSL_CERT_FILE, and every certificate would be refused for it."""
+    file = tmp_path / "company.pem"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.setenv("SSL_CERT_FILE", str(file))
+    with pytest.raises(ConfigError, match="SSL_CERT_FILE") as caught:
+        tls_context()
+    assert caught.value.findings[0].advice

@@ -1,9 +1,10 @@
 """Token requests (RFC 6749 section 4): one HTTP request each, and the JSON of the token response.
 
 Sent by aiohttp's client, since speed does not matter here. No redirect is followed, no cookie is
-stored, no proxy or ``.netrc`` of the environment is used; TLS is verified, addresses are checked as
-for providers. Of an error response, clients receive the error codes of RFC 6749 section 5.2
-alone; the operator gets code and text, truncated and redacted, since they may quote the credential.
+stored, no proxy or ``.netrc`` of the environment is used, only ``egress_proxy``; TLS is verified,
+addresses are checked as for providers. Of an error response, clients receive the error codes of
+RFC 6749 section 5.2 alone; the operator gets code and text, truncated and redacted, since they may
+quote the credential.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import socket
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
@@ -23,6 +25,7 @@ from proxy.auth.tokens.response import TokenEndpointError, error_in, parse_body
 from proxy.http.address import Origin, parse_upstream
 from proxy.http.content_coding import decoder
 from proxy.upstream.address_policy import may_dial
+from proxy.upstream.egress_proxy import EgressProxy
 
 # Default limit for a token request as a whole (seconds); the longest body (bytes).
 CALL_SECONDS = 10.0
@@ -95,6 +98,7 @@ class TokenClient:
     tls            with the client's certificate, if any
     call_seconds   time limit of a request
     allow_private  as of the route, like ``allow_plaintext``: see ``address_policy.may_dial``
+    egress_proxy   the proxy through which endpoints that it serves are called
     """
 
     def __init__(
@@ -105,12 +109,14 @@ class TokenClient:
         allow_private: bool,
         allow_plaintext: bool = False,
         call_seconds: float = CALL_SECONDS,
+        egress_proxy: EgressProxy | None = None,
     ) -> None:
         self._tls = tls
         self._wall = wall
         self._allow_private = allow_private
         self._allow_plaintext = allow_plaintext
         self._call_seconds = call_seconds
+        self._egress_proxy = egress_proxy
 
     async def __call__(self, request: TokenRequest) -> tuple[Any, float]:
         """Raises TokenError. Cancelling closes the connection."""
@@ -136,13 +142,14 @@ class TokenClient:
     async def _send(self, request: TokenRequest) -> _Response:
         try:
             origin, _ = parse_upstream(request.url.partition("?")[0])
-            sockets = _CheckedSockets(
-                origin,
-                allow_private=self._allow_private,
-                allow_plaintext=self._allow_plaintext,
-            )
         except ValueError:
             raise TokenError("the token endpoint's URL cannot be used") from None
+        proxy = self._egress_proxy
+        if proxy is not None and not proxy.serves(origin):
+            proxy = None
+        if proxy is not None and origin.literal and not self._may_dial(origin, origin.host):
+            raise TokenError(f"the token endpoint cannot be reached ({_FORBIDDEN})")
+        sockets = _CheckedSockets(proxy.may_dial if proxy else partial(self._may_dial, origin))
         try:
             async with (
                 aiohttp.ClientSession(
@@ -160,6 +167,9 @@ class TokenClient:
                     headers={**_FIELDS, **request.headers},
                     data=request.body,
                     allow_redirects=False,
+                    # aiohttp sends CONNECT for https, and verifies the endpoint's certificate.
+                    proxy=None if proxy is None else str(proxy),
+                    proxy_headers=_proxy_fields(proxy),
                 ) as response,
             ):
                 body = await _limited(response)
@@ -172,27 +182,39 @@ class TokenClient:
             ) from None
         except (aiohttp.ClientError, OSError, ValueError) as error:
             # The text of the error may contain the URL and the header fields.
-            kind = _FORBIDDEN if sockets.forbidden else _kind(error)
+            if proxy is not None and isinstance(error, aiohttp.ClientHttpProxyError):
+                kind = proxy.refused(error.status, origin).detail.rstrip(".")
+            elif proxy is not None:
+                kind = f"{_kind(error)}, through the egress proxy {proxy}"
+            else:
+                kind = _FORBIDDEN if sockets.forbidden else _kind(error)
             raise TokenError(f"the token endpoint cannot be reached ({kind})") from None
+
+    def _may_dial(self, origin: Origin, address: str) -> bool:
+        return may_dial(
+            address,
+            origin,
+            allow_private=self._allow_private,
+            allow_plaintext=self._allow_plaintext,
+        )
+
+
+def _proxy_fields(proxy: EgressProxy | None) -> dict[str, str] | None:
+    if proxy is None or not proxy.authorization:
+        return None
+    return {"Proxy-Authorization": proxy.authorization.decode("ascii")}
 
 
 class _CheckedSockets:
     """Makes sockets only for permitted addresses, be they literal or from DNS."""
 
-    def __init__(self, origin: Origin, *, allow_private: bool, allow_plaintext: bool) -> None:
-        self._origin = origin
-        self._allow_private = allow_private
-        self._allow_plaintext = allow_plaintext
+    def __init__(self, permitted: Callable[[str], bool]) -> None:
+        self._permitted = permitted
         self.forbidden = False
 
     def __call__(self, info: aiohttp.AddrInfoType) -> socket.socket:
         family, kind, protocol, _, address = info
-        if not may_dial(
-            str(address[0]),
-            self._origin,
-            allow_private=self._allow_private,
-            allow_plaintext=self._allow_plaintext,
-        ):
+        if not self._permitted(str(address[0])):
             self.forbidden = True
             raise OSError("the address is not allowed")
         return socket.socket(family, kind, protocol)

@@ -66,6 +66,7 @@ def _make(settings: TokenSettings, inputs: SourceInputs, context: AuthContext) -
         context.clock.wall,
         allow_private=inputs.allow_private,
         allow_plaintext=inputs.allow_plaintext,
+        egress_proxy=inputs.egress_proxy,
     )
     if isinstance(settings, Request):
         return _request(settings, values, base, send, context)

@@ -13,6 +13,7 @@ from urllib.parse import quote_from_bytes
 from proxy.config.oauth2 import RefreshToken
 from proxy.config.template import Template, parse_template
 from proxy.config.token import Exec, TokenSettings
+from proxy.upstream.egress_proxy import EgressProxy
 
 Values = Mapping[str, bytes]
 
@@ -26,6 +27,8 @@ class SourceInputs:
     allow_private  as of the route, like ``allow_plaintext``
     references     where the secrets come from, by name: ``env:NAME``
     route          its name, for lines to the operator
+    authorities    further CAs in PEM
+    egress_proxy   the proxy for token endpoints that it serves
     """
 
     values: Values
@@ -34,6 +37,8 @@ class SourceInputs:
     allow_plaintext: bool = False
     references: Mapping[str, str] = field(default_factory=dict)
     route: str = ""
+    authorities: str = ""
+    egress_proxy: EgressProxy | None = None
 
 
 def identity_of(settings: TokenSettings, inputs: SourceInputs) -> str:
@@ -50,6 +55,9 @@ def identity_of(settings: TokenSettings, inputs: SourceInputs) -> str:
         "settings": document if isinstance(settings, Exec) else _in_hex(document, given),
         "allow_private": inputs.allow_private,
         "allow_plaintext": inputs.allow_plaintext,
+        # The source of a cached token keeps its way to the endpoint.
+        "authorities": inputs.authorities,
+        "egress_proxy": None if inputs.egress_proxy is None else inputs.egress_proxy.identity(),
         # A path is at the upstream; a whole URL is the same one for every route.
         "url": inputs.base if url is None else endpoint_url(url, inputs.values, inputs.base),
         "route": "" if isinstance(settings, RefreshToken) else inputs.route,

@@ -73,7 +73,9 @@ def make_oauth2_source(
     tls = context.tls
     if settings.client_certificate is not None and settings.client_key is not None:
         tls = client_tls_context(
-            render(settings.client_certificate, values), render(settings.client_key, values)
+            render(settings.client_certificate, values),
+            render(settings.client_key, values),
+            inputs.authorities,
         )
     send = TokenClient(
         tls,
@@ -81,6 +83,7 @@ def make_oauth2_source(
         allow_private=inputs.allow_private,
         allow_plaintext=inputs.allow_plaintext,
         call_seconds=settings.timeout_seconds,
+        egress_proxy=inputs.egress_proxy,
     )
     url = endpoint_url(settings.url, values, inputs.base)
     client = _client(settings, inputs, context, url)

@@ -1,0 +1,64 @@
+"""Certificate authorities in files, beside those of the system."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from proxy.errors import ConfigError, ConfigValueError, Finding
+
+_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+# OpenSSL's own form, which it reads from SSL_CERT_FILE as well.
+_TRUSTED = b"-----BEGIN TRUSTED CERTIFICATE-----"
+_LIMIT_BYTES = 4 * 1024 * 1024  # the bundle of a distribution has a quarter of a MiB
+
+
+def read_authorities(path: Path) -> str:
+    """Return the certificates of a PEM file. Raises ConfigValueError. Blocking."""
+    found = _CERTIFICATE.findall(_read(path))
+    if not found:
+        raise _no_certificate()
+    return b"\n".join(found).decode("ascii") + "\n"
+
+
+def check_environment() -> None:
+    """Raise ConfigError if SSL_CERT_FILE names no file with certificates. Blocking.
+
+    OpenSSL ignores such a file without an error, and no certificate would be valid.
+    """
+    name = os.environ.get("SSL_CERT_FILE")
+    if not name:
+        return
+    try:
+        raw = _read(Path(name))
+        if _TRUSTED not in raw and not _CERTIFICATE.search(raw):
+            raise _no_certificate()
+    except ConfigValueError as error:
+        message = f"SSL_CERT_FILE: {error.message}"
+        raise ConfigError([Finding("environment", 0, 0, message, error.hint)]) from None
+
+
+def _read(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            raw = file.read(_LIMIT_BYTES + 1)
+    except FileNotFoundError:
+        raise ConfigValueError(
+            "no such file", "write the path of a PEM file with the certificate of the CA"
+        ) from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "invalid path"
+        raise ConfigValueError(f"the file cannot be read: {reason}", "check it") from None
+    if len(raw) > _LIMIT_BYTES:
+        raise ConfigValueError(
+            "the file is larger than 4 MiB", "name a PEM file with the certificate of the CA"
+        )
+    return raw
+
+
+def _no_certificate() -> ConfigValueError:
+    return ConfigValueError(
+        "the file has no certificate in PEM",
+        "if it is DER, convert it: openssl x509 -inform DER -in FILE -out company.pem",
+    )
