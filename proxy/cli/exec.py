@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,7 +27,7 @@ class _BeforeDashes(click.Command):
             position = args.index("--")
             own, dashes, command = args[:position], True, args[position + 1 :]
         rest = super().parse_args(ctx, own)
-        if not command and not ctx.resilient_parsing:
+        if not command and not ctx.resilient_parsing and not ctx.params.get("dry_run"):
             if dashes:
                 raise click.UsageError("The command is missing behind --.", ctx)
             raise click.UsageError(
@@ -43,6 +44,7 @@ class _BeforeDashes(click.Command):
 Examples:
   keyrelay exec hume -- python app.py
   keyrelay exec -c routes.yaml -- npm run dev
+  keyrelay exec hume --dry-run
 """,
 )
 @click.argument(
@@ -58,6 +60,11 @@ Examples:
     metavar="FILE",
     help="Append the access log to this file. Without it there is none.",
 )
+@click.option(
+    "--dry-run",
+    is_flag=True,
+    help="Print which variables would be set and removed, and run nothing.",
+)
 @EGRESS_PROXY
 @DEBUGGABLE
 @click.pass_obj
@@ -66,6 +73,7 @@ def execute(
     providers: tuple[str, ...],
     config: Path | None,
     log: Path | None,
+    dry_run: bool,
     egress_proxy: EgressProxySettings | None,
     debuggable: bool,
 ) -> None:
@@ -78,18 +86,29 @@ def execute(
 
     Providers that are named have to be ready; without names, all routes of the file are served.
     """
-    from proxy.process.exec import key_variables, needed_variables, run
+    from proxy.process.exec import key_variables, needed_variables, planned_changes, run
 
     overrides = loader.Overrides(egress_proxy=egress_proxy)
     chosen, known = choose(config, providers, overrides), load(config)
+    # A key stays one if its route was not named now, or has its key from elsewhere.
+    hidden = key_variables(known, _presets(config, known))
+    needed = needed_variables([*chosen.routes.values(), *_presets(config, chosen)])
+    if dry_run:
+        added, removed = planned_changes(chosen, os.environ, hidden, needed)
+        click.echo("Variables that would be set:")
+        for name, value in added.items():
+            click.echo(f"  {name}={value}")
+        click.echo("Variables that would be removed:" if removed else "None would be removed.")
+        for name in removed:
+            click.echo(f"  {name}")
+        return
     code = run(
         chosen,
         command,
         lambda line: click.echo(line, err=True),
         demanded=providers,
-        # A key stays one if its route was not named now, or has its key from elsewhere.
-        hidden=key_variables(known, _presets(config, known)),
-        needed=needed_variables([*chosen.routes.values(), *_presets(config, chosen)]),
+        hidden=hidden,
+        needed=needed,
         log=log,
         debuggable=debuggable,
     )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 from proxy.app.app import App
 from proxy.config.route import RouteSettings
@@ -22,7 +24,6 @@ from proxy.config.template import parse_template
 from proxy.errors import ConfigError, Finding, KeyrelayError
 from proxy.process import hardening
 from proxy.secrets.env import PRIVATE_VARIABLES, variables_of
-from proxy.server.listener import Listener
 from proxy.server.peer_credentials import lookup_supported
 
 URL_VARIABLE = "KEYRELAY_URL"
@@ -35,6 +36,9 @@ NOT_FOUND = 127
 """Exit code, as in shells, for a command that does not exist."""
 
 _LISTEN = ("127.0.0.1:0",)
+# Variables with proxies, in lower case; programs read them in capitals too.
+_PROXIES = ("http_proxy", "https_proxy", "all_proxy", "ws_proxy", "wss_proxy")
+_OWN_HOSTS = ("127.0.0.1", "localhost")
 # A terminal sends these to the whole foreground group.
 _OF_TERMINALS = (signal.SIGINT, signal.SIGQUIT)
 _FORWARDED = (signal.SIGTERM, signal.SIGHUP)
@@ -104,9 +108,52 @@ def beside_child(settings: Settings) -> Settings:
     return settings.model_copy(update=changed)
 
 
+class Place(Protocol):
+    """A listener: its URL, and the route that it serves alone, None for the main one."""
+
+    @property
+    def url(self) -> str: ...
+    @property
+    def route(self) -> str | None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedListener:
+    """A listener on a port that is not chosen yet."""
+
+    url: str
+    route: str | None
+
+
+def planned_changes(
+    settings: Settings,
+    inherited: Mapping[str, str],
+    hidden: Mapping[str, str | None] = MappingProxyType({}),
+    needed: Collection[str] = (),
+) -> tuple[dict[str, str], list[str]]:
+    """Return the variables that ``run`` would set, and the names of those it would remove.
+
+    Opens nothing and reads no secret. Ports are ``PORT``; a route with a listener of its own has
+    ``PORT-OF-`` and its name.
+    """
+    places = [PlannedListener("http://127.0.0.1:PORT", None)]
+    places += [
+        PlannedListener(f"http://127.0.0.1:PORT-OF-{name}", name)
+        for name, route in settings.routes.items()
+        if route.listen
+    ]
+    environment = environment_of(settings, places, inherited, hidden, needed)
+    set_variables = {
+        name: value
+        for name, value in sorted(environment.items())
+        if inherited.get(name) != value or name in hidden
+    }
+    return set_variables, sorted(inherited.keys() - environment.keys())
+
+
 def environment_of(
     settings: Settings,
-    listeners: Sequence[Listener],
+    listeners: Sequence[Place],
     inherited: Mapping[str, str],
     hidden: Mapping[str, str | None] = MappingProxyType({}),
     needed: Collection[str] = (),
@@ -133,7 +180,28 @@ def environment_of(
         addresses = {"base": base, "ws_base": base.replace(b"http", b"ws", 1)}
         for variable, template in route.environment.items():
             environment[variable] = parse_template(template).render(addresses).decode("ascii")
-    return environment
+    return environment | _without_proxy(environment)
+
+
+def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return ``NO_PROXY`` and ``no_proxy`` by which calls to keyrelay go to no proxy.
+
+    Some programs read one of them and some the other, so both get what either has. Empty without a
+    proxy in the environment: Python on macOS takes the system's proxies only if no such variable is
+    set.
+    """
+    if not any(environment.get(name) for one in _PROXIES for name in (one, one.upper())):
+        return {}
+    given = {name: environment.get(name, "") for name in ("no_proxy", "NO_PROXY")}
+    changed = {}
+    for name, other in zip(given, reversed(given), strict=True):
+        text = given[name] or given[other]
+        entries = [entry.strip() for entry in re.split(r"[,\s]+", text)]
+        if "*" not in entries:
+            missing = [host for host in _OWN_HOSTS if host not in entries]
+            text = ",".join([text.rstrip(", ")] * bool(text.strip(", ")) + missing)
+        changed[name] = text
+    return changed
 
 
 def key_variables(

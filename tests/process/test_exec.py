@@ -19,7 +19,7 @@ import pytest
 from proxy.config.loader import load_text
 from proxy.config.settings import Settings
 from proxy.http.address import parse_listen
-from proxy.process.exec import beside_child, environment_of
+from proxy.process.exec import PlannedListener, beside_child, environment_of
 from proxy.server.listener import Listener
 from proxy.server.peer_credentials import lookup_supported
 from tests.support.command import (
@@ -132,6 +132,46 @@ async def test_the_variables_of_the_command() -> None:
         }
 
 
+@pytest.mark.parametrize(
+    ("given", "both"),
+    [
+        ({"NO_PROXY": "a.example"}, "a.example,127.0.0.1,localhost"),
+        ({"no_proxy": "a.example, .b.example"}, "a.example, .b.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "a.example,"}, "a.example,127.0.0.1,localhost"),
+        ({"NO_PROXY": "localhost 127.0.0.1"}, "localhost 127.0.0.1"),
+        ({"NO_PROXY": "localhost"}, "localhost,127.0.0.1"),
+        ({"NO_PROXY": "*"}, "*"),
+        ({"no_proxy": "a.example,*"}, "a.example,*"),
+        ({"NO_PROXY": ""}, "127.0.0.1,localhost"),
+        ({}, "127.0.0.1,localhost"),
+    ],
+)
+@pytest.mark.parametrize("proxy", ["http_proxy", "HTTP_PROXY", "HTTPS_PROXY", "all_proxy"])
+def test_calls_to_keyrelay_go_to_no_proxy(given: dict[str, str], both: str, proxy: str) -> None:
+    """With a proxy in the environment both spellings exclude keyrelay, and keep what they had."""
+    places = [PlannedListener("http://127.0.0.1:1001", None)]
+    inherited = {proxy: "http://proxy.example:3128", **given}
+    found = environment_of(settings({"acme": acme()}), places, inherited)
+    assert (found["NO_PROXY"], found["no_proxy"]) == (both, both)
+    assert found[proxy] == inherited[proxy]
+
+
+def test_each_spelling_keeps_its_own() -> None:
+    """Where the two differ, neither gets the other's hosts."""
+    places = [PlannedListener("http://127.0.0.1:1001", None)]
+    inherited = {"http_proxy": "x", "no_proxy": "*", "NO_PROXY": "a.example"}
+    found = environment_of(settings({"acme": acme()}), places, inherited)
+    assert (found["no_proxy"], found["NO_PROXY"]) == ("*", "a.example,127.0.0.1,localhost")
+
+
+@pytest.mark.parametrize("given", [{}, {"NO_PROXY": "a.example"}, {"http_proxy": ""}])
+def test_without_a_proxy_nothing_is_excluded(given: dict[str, str]) -> None:
+    """No variable about proxies is added where there is none to be avoided."""
+    places = [PlannedListener("http://127.0.0.1:1001", None)]
+    found = environment_of(settings({"acme": acme()}), places, given)
+    assert {name: one for name, one in found.items() if "proxy" in name.lower()} == given
+
+
 # --- a command that calls ---------------------------------------------------------------------
 
 
@@ -159,6 +199,44 @@ async def test_a_command_calls_its_provider_without_a_key(tmp_path: Path, own: b
                 *file, "--", *PYTHON, CALL, "KEYRELAY_URL", "/acme/me", ACME_KEY=CANARY
             )
             assert (done.code, received[1][:12]) == (0, b"GET /me HTTP")
+
+
+async def test_a_command_with_a_proxy_in_its_environment(tmp_path: Path) -> None:
+    """A client that obeys HTTP_PROXY reaches keyrelay all the same, and the proxy gets nothing."""
+    call = CALL.replace("urllib.request.ProxyHandler({})", "")
+    async with (
+        raw_provider(answering(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello")) as provider,
+        raw_provider(answering(b"HTTP/1.1 502 No\r\nContent-Length: 0\r\n\r\n")) as proxy,
+    ):
+        file = written(tmp_path, {"acme": acme(provider.url)})
+        proxies = {"http_proxy": proxy.url, "HTTP_PROXY": proxy.url, "NO_PROXY": "a.example"}
+        done = await execute(
+            *file, "--", *PYTHON, call, "ACME_BASE_URL", "/me", ACME_KEY=CANARY, **proxies
+        )
+        assert done == Done(0, "hello\n", "")
+        assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("command", [(), ("--", "false")])
+async def test_a_dry_run(tmp_path: Path, command: tuple[str, ...]) -> None:
+    """It prints names, addresses and placeholders, runs nothing, and shows no value of a key."""
+    file = written(tmp_path, {"acme": acme(), "own": acme(listen="127.0.0.1:8082", withhold=["D"])})
+    done = await execute(*file, "--dry-run", *command, ACME_KEY=CANARY, D="gone", HTTP_PROXY="x")
+    assert (done.code, done.err) == (0, "")
+    assert (
+        done.out
+        == """\
+Variables that would be set:
+  ACME_BASE_URL=http://127.0.0.1:PORT/acme/v1
+  ACME_KEY=unused
+  ACME_NEW_KEY=unused
+  KEYRELAY_URL=http://127.0.0.1:PORT
+  NO_PROXY=127.0.0.1,localhost
+  no_proxy=127.0.0.1,localhost
+Variables that would be removed:
+  D
+"""
+    )
 
 
 async def test_no_key_is_in_the_command_s_environment() -> None:
