@@ -60,7 +60,7 @@ def start_session(
         else opening.relay(client.transport, provider, context.loop, ended, tap)
     )
     context.relays.add(relay)
-    relay.start(from_client=from_client, from_provider=early)
+    relay.start(from_client=from_client, from_provider=early, client_ended=client.half_closed)
 
 
 class Opening:

@@ -8,9 +8,6 @@ loop; independent of routes and credentials. One request is in progress at a tim
 from __future__ import annotations
 
 import asyncio
-import enum
-import socket
-import struct
 from collections.abc import Callable
 from typing import Protocol, cast
 
@@ -22,22 +19,23 @@ from proxy.http.request import Request
 from proxy.http.request_id import request_id
 from proxy.server import wrong_protocol
 from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
+from proxy.server.client_transport import (
+    CLOSING,
+    DRAINING,
+    LINGER_SECONDS,
+    NEVER,
+    OPEN,
+    ClientTransport,
+    Timeouts,
+)
 from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, head_too_large
 
 # Bytes that may wait behind a request in progress before reading stops. Reading continues up to
 # this limit so that a disconnect of the client is noticed.
 _BACKLOG = 64 * 1024
-# A client that still sends an unwanted body is read until it pauses this long, and at most so long
-# (seconds), so that it can receive the response before a reset (RFC 9112 section 9.6).
-_LINGER = 5.0
-_LINGER_MOST = 30.0
-# Maximum idle time within a request's body (seconds). Long, for microphones that pause; bounded,
-# for clients that disappeared.
+# Maximum idle time within a request's body (seconds): long, for microphones that pause.
 _BODY_SILENCE = 300.0
-_NEVER = float("inf")
 _BLANK_LINE = b"\r\n\r\n"
-# SO_LINGER, on, with zero seconds: closing the socket sends a reset.
-_RESET = struct.pack("ii", 1, 0)
 
 
 class RequestListener(Protocol):
@@ -52,38 +50,7 @@ class RequestListener(Protocol):
 Handle = Callable[[Request, "ClientConnection", bytes, bool], RequestListener | None]
 
 
-class Timeouts(Protocol):
-    """``head_seconds`` limits the arrival of a request's head, ``keepalive_seconds`` idle time.
-
-    ``dead_peer_seconds``: how long a client may be gone; see ``tcp.detect_dead_peer``.
-    """
-
-    @property
-    def head_seconds(self) -> float: ...
-    @property
-    def keepalive_seconds(self) -> float: ...
-    @property
-    def dead_peer_seconds(self) -> float: ...
-
-
-class ClientState(enum.Enum):
-    """State of a client connection."""
-
-    OPEN = "open"
-    """Requests are parsed."""
-    DRAINING = "draining"
-    """The client has not received the previous responses; no further request begins."""
-    CLOSING = "closing"
-    """No further request begins; received bytes are discarded."""
-
-
-# Module constants, because the state is compared on every read.
-_OPEN = ClientState.OPEN
-_DRAINING = ClientState.DRAINING
-_CLOSING = ClientState.CLOSING
-
-
-class ClientConnection(asyncio.Protocol):
+class ClientConnection(ClientTransport):
     """One accepted connection.
 
     handle      called for each request with the part of its body that has arrived. Responds at once
@@ -105,19 +72,12 @@ class ClientConnection(asyncio.Protocol):
         "_head_bytes",
         "_heads",
         "_last",
-        "_linger_end",
-        "_loop",
         "_on_malformed",
         "_parser",
         "_pumping",
-        "_reading_paused",
         "_registry",
-        "_state",
-        "_times",
-        "deadline",
         "keep_alive",
         "request_id",
-        "transport",
     )
 
     def __init__(
@@ -129,6 +89,7 @@ class ClientConnection(asyncio.Protocol):
         admission: AdmissionPolicy | None = None,
         on_malformed: Callable[[Refusal, str], None] | None = None,
     ) -> None:
+        super().__init__(loop, times)
         self._handle = handle
         self._on_malformed = on_malformed
         self._admission = admission
@@ -136,23 +97,16 @@ class ClientConnection(asyncio.Protocol):
         # Bytes of the incomplete header section, taken from ``_heads``.
         self._head_bytes = 0
         self._registry = registry
-        self._times = times
-        self._loop = loop
         self._parser = http_parser.request_parser(loop)
         self._exchange: RequestListener | None = None
         self._body: http_parser.Body | None = None
         self._backlog = b""
         self._alone = False
         self._pumping = False
-        self._state = _OPEN
-        self._reading_paused = False
         self._full = False
         self._last = False
-        self._linger_end = _NEVER
         self.keep_alive = True
         self.request_id = ""
-        self.deadline = _NEVER
-        self.transport: asyncio.Transport
 
     # -- asyncio.Protocol callbacks ------------------------------------------------------------
 
@@ -179,22 +133,37 @@ class ClientConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.discard(self)
-        self._state = _CLOSING
+        self._state = CLOSING
         self._release_head()
         if self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.on_client_disconnect()
 
     def data_received(self, data: bytes) -> None:
-        if self._state is _CLOSING:
-            self.deadline = min(self._loop.time() + _LINGER, self._linger_end)
+        if self._state is CLOSING:
+            self.deadline = min(self._loop.time() + LINGER_SECONDS, self._linger_end)
             return
-        if self._state is _DRAINING or (self._exchange is not None and self._body is None):
+        if self._state is DRAINING or (self._exchange is not None and self._body is None):
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
                 self.pause_reading()
             return
         self._pump(data)
+
+    def eof_received(self) -> bool:
+        """The client has ended its sending direction: keep the connection if responses are due.
+
+        It may wait for them (RFC 1122 section 4.2.2.13), or may be gone: then ``expire`` notices it
+        within a second where the system can tell, elsewhere a write fails.
+        """
+        due = self._exchange is not None or self._state is DRAINING
+        if not due or self._state is CLOSING or self._body is not None or self._is_gone():
+            # Of an incomplete request nothing more arrives.
+            return False
+        self._half_closed = True
+        if self._alone and not self._backlog:
+            self.keep_alive = False
+        return True
 
     def pause_writing(self) -> None:
         self._full = True
@@ -205,11 +174,11 @@ class ClientConnection(asyncio.Protocol):
         self._full = False
         if self._exchange is not None:
             self._exchange.on_client_drained()
-        elif self.deadline != _NEVER:
+        elif self.deadline != NEVER:
             # A blocked write is not idle time: the timeout begins now.
-            seconds = _LINGER if self._state is _CLOSING else self._times.keepalive_seconds
+            seconds = LINGER_SECONDS if self._state is CLOSING else self._times.keepalive_seconds
             self.deadline = self._loop.time() + seconds
-        if self._state is _DRAINING:
+        if self._state is DRAINING:
             self._continue()
 
     # -- reading -------------------------------------------------------------------------------
@@ -235,7 +204,7 @@ class ClientConnection(asyncio.Protocol):
                 self._release_head()
                 self._alone = end == len(data) and body.is_eof() and data[0] not in b"\r\n"
                 self._begin(head, body)
-                if self._exchange is not None or self._state is not _OPEN:
+                if self._exchange is not None or self._state is not OPEN:
                     break
                 self._parser.message_consumed()
                 data = b""
@@ -245,7 +214,7 @@ class ClientConnection(asyncio.Protocol):
             self._malformed(error.refusal)
         finally:
             self._pumping = False
-        if self._exchange is None and self._state is not _CLOSING and data:
+        if self._exchange is None and self._state is not CLOSING and data:
             # An incomplete head has a deadline, which further bytes do not extend.
             self.deadline = min(self.deadline, self._loop.time() + self._times.head_seconds)
 
@@ -271,12 +240,12 @@ class ClientConnection(asyncio.Protocol):
         self.keep_alive = request.version == (1, 1) and not (
             head.should_close or head.upgrade or head.chunked or self._last
         )
-        self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
+        self.deadline = NEVER if ended else self._loop.time() + _BODY_SILENCE
         self._exchange = self._handle(request, self, body.read_nowait(), ended)
 
     def _read_body(self, body: http_parser.Body) -> None:
         data, ended = body.read_nowait(), body.is_eof()
-        self.deadline = _NEVER if ended else self._loop.time() + _BODY_SILENCE
+        self.deadline = NEVER if ended else self._loop.time() + _BODY_SILENCE
         if ended:
             self._body = None
         if self._exchange is not None and (data or ended):
@@ -311,12 +280,6 @@ class ClientConnection(asyncio.Protocol):
         """Whether the connection ends after this response, which then needs Connection: close."""
         return self._body is not None or not self.keep_alive
 
-    @property
-    def can_reset(self) -> bool:
-        """Whether ``abort`` shows the client an error: a unix socket's end is always clean."""
-        sock = self.transport.get_extra_info("socket")
-        return bool(sock.family != socket.AF_UNIX)
-
     def write(self, data: bytes) -> None:
         """Send a part of the response. The transport buffers; see ``on_client_blocked``."""
         self.transport.write(data)
@@ -342,59 +305,41 @@ class ClientConnection(asyncio.Protocol):
         ``close`` is for ends that the client did not request: it may still be sending.
         """
         self._exchange = None
-        if self._state is _CLOSING:
+        if self._state is CLOSING:
             return
         if close or self._body is not None:
             self._linger()
         elif not self.keep_alive:
-            self._state = _CLOSING
+            self._state = CLOSING
             self.transport.close()
         else:
             self.deadline = self._loop.time() + self._times.keepalive_seconds
             if self._full:
-                self._wait()
+                # No further request begins before the client has received the previous responses.
+                self._state = DRAINING
+                self.pause_reading()
             elif not self._pumping:
                 self._continue()
 
-    def _wait(self) -> None:
-        """Begin no further request before the client has received the previous responses."""
-        self._state = _DRAINING
-        self.pause_reading()
-
     def _continue(self) -> None:
         """Parse the bytes that arrived behind the last request."""
-        self._state = _OPEN
+        self._state = OPEN
         self._parser.message_consumed()
         backlog, self._backlog = self._backlog, b""
-        self.resume_reading()
+        if self._reading_paused:
+            self.resume_reading()
         if backlog or not self._alone:
             self._pump(backlog)
-
-    def _linger(self) -> None:
-        """End the sending direction and discard received bytes until the client pauses."""
-        self._state = _CLOSING
-        if not self.transport.is_closing():
-            now = self._loop.time()
-            self.deadline = now + _LINGER
-            self._linger_end = now + _LINGER_MOST
-            self.resume_reading()
-            self.transport.write_eof()
+        if self._half_closed and self._exchange is None and self._state is OPEN:
+            self.close_after_flush()
 
     def abort(self) -> None:
-        """Reset the connection so that the client sees an incomplete response, not a clean end."""
-        self._state = _CLOSING
         self._exchange = None
-        if not self.transport.is_closing():
-            # A response without framing ends with the connection: only a reset marks an error.
-            sock = self.transport.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
-        self.transport.abort()
+        super().abort()
 
     def close_after_flush(self) -> None:
-        """As ``abort``, but flush what was written before. Only for framed responses."""
-        self._state = _CLOSING
         self._exchange = None
-        self.transport.close()
+        super().close_after_flush()
 
     def close_when_idle(self) -> None:
         """Begin no further request; close after the response of the one in progress.
@@ -402,7 +347,7 @@ class ClientConnection(asyncio.Protocol):
         A refused connection that lingers keeps its deadline.
         """
         self.keep_alive = False
-        if self._exchange is None and self._state is not _CLOSING:
+        if self._exchange is None and self._state is not CLOSING:
             # Also in DRAINING: the bytes behind the last request are not parsed any more.
             self.close_after_flush()
 
@@ -415,22 +360,17 @@ class ClientConnection(asyncio.Protocol):
         """Release the connection: another protocol takes over the transport."""
         self._registry.discard(self)
         self._exchange = None
-        self._state = _CLOSING
+        self._state = CLOSING
 
     def pause_reading(self) -> None:
-        """Stop reading until ``resume_reading``; TCP flow control blocks the client."""
-        if not self._reading_paused and not self.transport.is_closing():
-            self._reading_paused = True
-            self.transport.pause_reading()
-            if self._body is not None:
-                self.deadline = _NEVER
+        if not self._reading_paused and self._body is not None:
+            self.deadline = NEVER
+        super().pause_reading()
 
     def resume_reading(self) -> None:
-        if self._reading_paused and not self.transport.is_closing():
-            self._reading_paused = False
-            self.transport.resume_reading()
-            if self._body is not None:
-                self.deadline = self._loop.time() + _BODY_SILENCE
+        if self._reading_paused and self._body is not None:
+            self.deadline = self._loop.time() + _BODY_SILENCE
+        super().resume_reading()
 
     # -- for the owner of the registry ---------------------------------------------------------
 
@@ -445,15 +385,16 @@ class ClientConnection(asyncio.Protocol):
         return not self.request_id or self._head_bytes > 0
 
     def expire(self, now: float) -> None:
-        """Close if the deadline has passed. ``now`` is the loop's time."""
-        if now < self.deadline or self._full:
-            # A blocked write is not idle time; TCP detects dead peers.
-            return
-        if self._exchange is not None:
+        """Close if the deadline has passed, or the client is gone. ``now`` is the loop's time."""
+        if self._half_closed and self._is_gone():
+            self.transport.abort()
+        elif now < self.deadline or self._full:
+            return  # A blocked write is not idle time; TCP detects dead peers.
+        elif self._exchange is not None:
             exchange, self._exchange = self._exchange, None
             exchange.on_client_disconnect()
             self.abort()
         else:
             # Between requests, within a head, or lingering: no response is due.
-            self._state = _CLOSING
+            self._state = CLOSING
             self.transport.abort()

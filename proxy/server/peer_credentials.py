@@ -11,11 +11,12 @@ from __future__ import annotations
 import asyncio
 import os
 import pwd
+import select
 import socket
 import struct
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from proxy.errors import KeyrelayError, Refusal
 from proxy.secrets.file_permissions import is_unmapped
@@ -95,9 +96,33 @@ def find_uid(transport: asyncio.BaseTransport) -> int | None:
         if sock.family == socket.AF_UNIX:
             return _unix_uid(sock)
         peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
-        return None if peer is None or own is None else _tcp_uid(sock.family, peer, own)
+        found = None if peer is None or own is None else _tcp_owner(sock.family, peer, own)
     except OSError:
         return None  # unknown peer: a result, not an error
+    return None if found is None or not found.inode else found.uid
+
+
+def is_gone(transport: asyncio.BaseTransport) -> bool:
+    """Whether the client has closed or reset a connection of which it has ended its direction.
+
+    False for a client that still receives. Also False for one on another machine, or in another
+    network namespace, that has closed without a reset: TCP does not tell the two apart.
+    """
+    sock = transport.get_extra_info("socket")
+    peer, own = transport.get_extra_info("peername"), transport.get_extra_info("sockname")
+    try:
+        ended = select.poll()
+        # POLLHUP and POLLERR are always reported. On a unix socket POLLHUP is the peer's close.
+        ended.register(sock.fileno(), 0)
+        if ended.poll(0):
+            return True
+        if sock.family == socket.AF_UNIX or not sys.platform.startswith("linux"):
+            return False
+        found = _tcp_owner(sock.family, peer, own)
+    except OSError:
+        return False  # unknown
+    # A closed socket lives on without a process until its connection has ended.
+    return found is not None and not found.inode
 
 
 def lookup_supported() -> bool:
@@ -110,7 +135,8 @@ def lookup_supported() -> bool:
             socket.create_connection(server.getsockname()) as client,
         ):
             # The query is for the client's own socket, which exists as long as the client.
-            return _tcp_uid(socket.AF_INET, client.getsockname(), server.getsockname()) is not None
+            found = _tcp_owner(socket.AF_INET, client.getsockname(), server.getsockname())
+            return found is not None and found.inode != 0
     except OSError:
         return False  # unsupported: the result, not an error
 
@@ -122,10 +148,17 @@ def _unix_uid(sock: Any) -> int:
     return uid
 
 
-def _tcp_uid(family: int, peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | None:
-    """The owner of the socket that is bound to ``peer`` and connected to ``own``. Raises OSError.
+class _Owner(NamedTuple):
+    """Owner of a socket. ``inode`` is 0 if no process has it open any more."""
 
-    Also found if the client uses IPv4 through an IPv6 socket.
+    uid: int
+    inode: int
+
+
+def _tcp_owner(family: int, peer: tuple[Any, ...], own: tuple[Any, ...]) -> _Owner | None:
+    """The owner of the socket that is bound to ``peer`` and connected to ``own``; None if unknown.
+
+    Raises OSError. Also found if the client uses IPv4 through an IPv6 socket.
     """
     ends = b"".join(socket.inet_pton(family, end[0]).ljust(16, b"\0") for end in (peer, own))
     request = (
@@ -145,8 +178,7 @@ def _tcp_uid(family: int, peer: tuple[Any, ...], own: tuple[Any, ...]) -> int | 
         return None
     if _NETLINK.unpack_from(reply)[1] != _SOCK_DIAG_BY_FAMILY:
         return None
-    uid, inode = _REPLY_OWNER.unpack_from(reply, _OWNER_OFFSET)
-    return uid if inode else None
+    return _Owner(*_REPLY_OWNER.unpack_from(reply, _OWNER_OFFSET))
 
 
 def _warning(uid: int, *, refused: bool) -> str:

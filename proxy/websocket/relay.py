@@ -62,8 +62,13 @@ class Relay:
         copy = self._tap.from_client if from_client else self._tap.from_provider
         return _TappedSide(self, transport, copy)
 
-    def start(self, *, from_client: bytes, from_provider: bytes) -> None:
-        """Take over both transports and forward the bytes that were already read."""
+    def start(
+        self, *, from_client: bytes, from_provider: bytes, client_ended: bool = False
+    ) -> None:
+        """Take over both transports and forward the bytes that were already read.
+
+        ``client_ended``: the client has ended its sending direction behind them.
+        """
         for side in (self._client, self._provider):
             side.transport.set_protocol(side)
             side.transport.resume_reading()
@@ -71,6 +76,8 @@ class Relay:
             self._client.data_received(from_client)
         if from_provider:
             self._provider.data_received(from_provider)
+        if client_ended and not self._client.eof_received():
+            self._client.close()
 
     def close_gracefully(self, grace_seconds: float) -> None:
         """End the session within ``grace_seconds`` with Close frames to both sides (``closing``).

@@ -414,3 +414,20 @@ async def test_t49_a_token_is_its_route_s_alone(secrets: None) -> None:
                     assert status(await exchange(running.port, request)) == 200
     assert seen == {f"/v1/{scope}": {f"Bearer {TOKEN}-{scope}"} for scope in ("read", "write")}
     assert len(asked) == 2
+
+
+async def test_t82_a_client_that_sends_no_more_gets_the_response(secrets: None) -> None:
+    """The end of the client's sending direction is not its end: it may wait for the response."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        await asyncio.sleep(0.2)
+        writer.write(answer(b"done"))
+
+    async with raw_provider(serve) as place:
+        both = routes(place.url, place.url)
+        del both["minted"]
+        async with keyrelay(both) as running, await RawClient.to(running.port) as client:
+            client.send(GET + b"\r\n")
+            client.writer.write_eof()
+            assert (await client.rest()).endswith(b"\r\n\r\ndone")
