@@ -69,7 +69,9 @@ class Settings(Node):
     hosts: tuple[Annotated[str, checked_by(check_host)], ...] = Field(
         default=(),
         description="Further host names at which keyrelay is reached, such as a container's "
-        "`keyrelay`. By default 127.0.0.1, localhost, [::1] and <route>.localhost.",
+        "`keyrelay`. `keyrelay.<namespace>.svc` covers a Kubernetes Service's `keyrelay` and "
+        "`keyrelay.<namespace>.svc.cluster.local` as well. By default 127.0.0.1, localhost, [::1] "
+        "and <route>.localhost.",
     )
     peer_uid: Literal["off", "warn", "enforce"] = Field(
         default="warn",

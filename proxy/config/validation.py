@@ -165,7 +165,19 @@ def served_hosts(settings: Settings) -> frozenset[str]:
     literals = {
         bracketed(one.host) for one in addresses if one.host is not None and not one.wildcard
     }
-    return LOOPBACK_NAMES | literals | frozenset(settings.hosts)
+    services = {name for one in settings.hosts for name in _service_names(one)}
+    return LOOPBACK_NAMES | literals | frozenset(settings.hosts) | services
+
+
+def _service_names(host: str) -> Iterator[str]:
+    """Yield the further names of a Kubernetes Service that is listed as ``<name>.<namespace>.svc``.
+
+    Not ``<name>.<namespace>``: many namespaces, such as dev, are also public top-level domains.
+    """
+    labels = host.split(".")
+    if len(labels) == 3 and labels[2] == "svc":
+        yield labels[0]
+        yield f"{host}.cluster.local"
 
 
 def _addresses(settings: Settings) -> Iterator[tuple[Place, str]]:

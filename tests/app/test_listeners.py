@@ -18,6 +18,7 @@ from proxy.config.validation import listen_places, served_hosts
 from proxy.errors import KeyrelayError
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.handler import RequestHandler
+from proxy.http.address import LOOPBACK_NAMES
 from proxy.observability.exchange_log import ExchangeLog
 from proxy.observability.inspector import InspectorHub
 from proxy.secrets.secret import Secret
@@ -265,3 +266,11 @@ async def test_a_kubelet_s_probe_by_address(
         for head in (b"HTTP/1.1\r\nHost: 10.1.2.3:8080\r\n\r\n", b"HTTP/1.0\r\n\r\n"):
             assert b" 200 " in (await exchange(running.port, b"GET /-/ready " + head))[:15]
             assert b" 200 " not in (await exchange(running.port, b"GET /api/x " + head))[:15]
+
+
+def test_the_names_of_a_service() -> None:
+    """Of a Kubernetes Service that is listed with namespace and svc the short and the full one."""
+    hosts = served_hosts(Settings(hosts=("keyrelay.demo.svc", "proxy", "x.y.z", "a.svc")))
+    named = hosts - LOOPBACK_NAMES
+    full = "keyrelay.demo.svc.cluster.local"
+    assert named == {"keyrelay", "keyrelay.demo.svc", full, "proxy", "x.y.z", "a.svc"}
