@@ -24,6 +24,7 @@ from proxy.http.request import Request
 from proxy.http.response import ResponseHead
 from proxy.observability.capture import EventStreamCapture
 from proxy.observability.exchange_log import ExchangeRecord
+from proxy.routing.provider_urls import REDIRECTS, redirect_note
 from proxy.routing.route_service import RouteService
 from proxy.routing.router import Match
 from proxy.server.connection import ClientConnection
@@ -237,6 +238,9 @@ class ProxyExchange:
         if rewritten is None:
             self._fail(failures.invalid_head())
             return
+        if head.code in REDIRECTS:
+            location = b"".join(head.values(b"location")[:1])
+            self._record.log_detail = redirect_note(self._match.route, location)
         self._rewriter = rewriter
         self._copy = None
         self._record.response_started(head.code)

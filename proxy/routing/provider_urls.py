@@ -22,6 +22,8 @@ from proxy.http.headers import strip_query
 from proxy.http.request import Request
 from proxy.routing.route import Route
 
+REDIRECTS = frozenset({301, 302, 303, 307, 308})
+
 # RFC 3986 appendix B without the authority: scheme, the rest up to query or fragment, query, and
 # the fragment with its ``#``.
 _REFERENCE = re.compile(rb"(?:([A-Za-z][A-Za-z0-9+.-]*):)?([^?#]*)(?:\?([^#]*))?(#.*)?", re.DOTALL)
@@ -39,6 +41,7 @@ _REFRESH = re.compile(
     rb"(?:'([^']*)'?.*|\"([^\"]*)\"?.*|([^'\"].*))",
     re.IGNORECASE | re.DOTALL,
 )
+_HOST_AND_PORT = re.compile(r"[a-z0-9.-]{1,100}(:[0-9]{1,5})?")
 # Segments in the place of a credential, which this module does not have. In no field value.
 _CREDENTIAL = b"/\0"
 
@@ -194,6 +197,23 @@ class UrlRewriter:
         host = self.request.headers.get("Host", "")
         _, _, port = host.rpartition("]" if host.endswith("]") else ":")
         return {*self.own_ports(), int(port) if port.isdecimal() else 80}
+
+
+def redirect_note(route: Route, location: bytes) -> str:
+    """For log and inspector: the host to which a redirect leads from the provider; else "".
+
+    Clients follow it directly, without the credential or with their dummy key.
+    """
+    parts = _REFERENCE.fullmatch(location.strip(b" \t"))
+    found = None if parts is None else re.match(rb"//([^/]+)", parts[2])
+    scheme = None if parts is None or parts[1] is None else _SCHEMES.get(parts[1].lower())
+    if found is None or UrlRewriter(route, b"", b"")._is_provider(scheme, found[1]):
+        return ""
+    # Without user and password.
+    name = found[1].rpartition(b"@")[2].decode("latin-1").lower()
+    if _HOST_AND_PORT.fullmatch(name) is None:
+        return "redirects to another host"
+    return f"redirects to {name}; if that is the provider, set upstream: https://{name}"
 
 
 def _address(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -730,6 +730,33 @@ async def test_redirects_are_not_followed(dummy_key: bytes, status: int) -> None
 # -- one answer never becomes another ----------------------------------------------------------
 
 
+LED = "redirects to {0}; if that is the provider, set upstream: https://{0}"
+
+
+@pytest.mark.parametrize(
+    ("location", "note"),
+    [
+        ("https://api.dummy.test/v2?key=1", LED.format("api.dummy.test")),
+        ("//user:dummy@cdn.dummy.test:444/x", LED.format("cdn.dummy.test:444")),
+        ("https://b\u00fccher.test/", "redirects to another host"),
+        ("/v2", ""),
+        ("v2", ""),
+        ("mailto:dummy@dummy.test", ""),
+    ],
+)
+async def test_a_redirect_to_another_host_is_noted(
+    dummy_key: bytes, location: str, note: str
+) -> None:
+    """Clients follow it without the credential: log and inspector name the host, nothing more."""
+    head = f"HTTP/1.1 308 Moved\r\nLocation: {location}\r\nContent-Length: 0\r\n\r\n"
+    async with (
+        raw_provider(answering(head.encode())) as provider,
+        keyrelay({"api": static_route(provider.url)}) as running,
+    ):
+        await exchange(running.port, GET)
+        assert running.app.exchange_log.recent[0].log_detail == note
+
+
 async def test_unsolicited_responses_are_not_delivered(dummy_key: bytes) -> None:
     """A second answer, sent with the first or while the connection is idle, is not the answer to
     the next request.
