@@ -45,8 +45,9 @@ VALUES: Final[Mapping[str, str]] = {
 class Expected:
     """What a request has to bring.
 
-    credential      ``header authorization: Bearer …`` or ``path /…/`` with which the target has to
-                    begin; None if there is no such provider
+    credential      ``header authorization: Bearer …``, ``path /…/`` with which the target has to
+                    begin, or ``message name: …`` for a member of the first message of a WebSocket;
+                    None if there is no such provider
     harmless        names in a query that are no credential here
     headers         further header fields in which this provider's clients send a key
     token_endpoint  keyrelay's own call for a token
@@ -125,7 +126,10 @@ RULES: Final[Mapping[str, list[_Rule]]] = {
     "api.groq.com": _bearer("GROQ_API_KEY"),
     "huggingface.co": _bearer("HF_TOKEN"),
     "router.huggingface.co": _bearer("HF_TOKEN"),
-    "api.lmnt.com": [_Rule("header x-api-key: {LMNT_API_KEY}")],
+    "api.lmnt.com": [
+        _Rule("message X-API-Key: {LMNT_API_KEY}", websocket=True),
+        _Rule("header x-api-key: {LMNT_API_KEY}"),
+    ],
     "api.mistral.ai": _bearer("MISTRAL_API_KEY"),
     "api.openai.com": _bearer("OPENAI_API_KEY"),
     "openrouter.ai": _bearer("OPENROUTER_API_KEY"),

@@ -29,7 +29,7 @@ _CLIENT_KEYS = {
     "package", "variant", "registry", "version", "ci", "routes", "setting", "variables", "notes",
     "setup", "routed", "plain", "calls", "cannot", "browser", "listen",
 }  # fmt: skip
-_CALL_KEYS = {"write", "sends", "uses", "cannot", "frame", "kind"}
+_CALL_KEYS = {"write", "sends", "uses", "cannot", "kind"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +47,12 @@ class Call:
     name    ``rest``, ``stream``, ``upload``, ``socket`` or a further word
     write   the program's last part
     sends   ``METHOD host/path`` of each request that has to arrive, without queries
-    frame   why the client's dummy may stand in a WebSocket message
     cannot  the modes in which the call fails
     """
 
     name: str
     write: str
     sends: tuple[str, ...]
-    frame: str
     cannot: Mapping[Mode, Failure]
 
 
@@ -139,7 +137,6 @@ def _call(label: str, name: str, entry: Mapping[str, Any], shared: Mapping[Mode,
         name=name,
         write=entry["write"],
         sends=(sends,) if isinstance(sends, str) else tuple(sends),
-        frame=entry.get("frame", ""),
         cannot={**shared, **_failures(entry.get("cannot", {}))},
     )
 

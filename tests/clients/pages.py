@@ -81,8 +81,6 @@ def _page(client: Client) -> str:
         lines += [f"## {_CALLS[call.name]}", ""]
         lines += [f"```{_FENCE[client.registry]}", client.program(call).rstrip(), "```", ""]
         lines += [f"Sends {_sends(call)}.", ""]
-        if call.frame:
-            lines += [f"The dummy stays in a message of the WebSocket: {call.frame}.", ""]
         lines += _failures(client, call)
     return "\n".join(lines).rstrip() + "\n"
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
+import json
 import re
 import ssl
 import threading
@@ -120,7 +121,7 @@ class Recorder:
             arrival.faults.append("the provider has no such endpoint")
             return web.json_response({"error": {"message": "not found"}}, status=404)
         if isinstance(found, Session):
-            return await _converse(request, arrival, found)
+            return await _converse(request, arrival, found, wanted.credential or "")
         if isinstance(found, Stream):
             return await _stream(request, found)
         return web.Response(
@@ -137,7 +138,10 @@ class Recorder:
         kind, _, beginning = (wanted.credential or "").partition(" ")
         if kind == "path" and arrival.target.startswith(beginning):
             found.append(f"path {beginning}")
-        if wanted.credential is not None and found != [wanted.credential]:
+        if kind == "message":
+            if found:
+                arrival.faults.append(f"arrived with {found}")
+        elif wanted.credential is not None and found != [wanted.credential]:
             arrival.faults.append(f"arrived with {found or 'no credential'}")
         head = [value.decode("latin-1") for _, value in arrival.headers]
         for text in (arrival.target, *head, arrival.body.decode("latin-1")):
@@ -198,9 +202,12 @@ async def _stream(request: web.BaseRequest, found: Stream) -> web.StreamResponse
 
 
 async def _converse(
-    request: web.BaseRequest, arrival: Arrival, session: Session
+    request: web.BaseRequest, arrival: Arrival, session: Session, credential: str
 ) -> web.StreamResponse:
-    """Greet; reply to the first message; read until the client closes, or close by itself."""
+    """Greet; reply to the first message; read until the client closes, or close by itself.
+
+    The first message has the ``credential``, if that is a member of one.
+    """
     offered = carriers.subprotocols(request.headers.get("Sec-WebSocket-Protocol", ""))
     socket = web.WebSocketResponse(protocols=offered[:1], max_msg_size=0)
     await socket.prepare(request)
@@ -209,6 +216,11 @@ async def _converse(
     async for message in socket:
         if message.type not in (WSMsgType.TEXT, WSMsgType.BINARY):
             continue
+        if not arrival.messages and credential.startswith("message "):
+            name, _, value = credential.removeprefix("message ").partition(": ")
+            if json.loads(message.data).get(name) != value:
+                arrival.faults.append("the first message has no credential")
+                break
         arrival.messages.append(message.data)
         text = message.data if isinstance(message.data, str) else ""
         arrival.frames = arrival.frames or holds_dummy(text)

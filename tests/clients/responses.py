@@ -473,6 +473,9 @@ RESPONSES: Final[Mapping[str, Response]] = {
     ),
     # LMNT
     "GET api.lmnt.com/v1/ai/voice/list": _json([]),
+    "WS api.lmnt.com/v1/ai/speech/stream": _session(
+        replies=({"type": "flush_complete", "nonce": 0, "buffer_empty": True},)
+    ),
     # Telegram
     "POST api.telegram.org/bot*/getMe": _json(
         {

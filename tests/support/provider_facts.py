@@ -141,6 +141,21 @@ MESSAGES: dict[str, tuple[tuple[str, str, str], ...]] = {
             '{"op":6,"d":{"seq":5,"session_id":"s","token":"KEY"}}',
         ),
     ),
+    "soniox-stt": (
+        (
+            "",
+            '{"api_key":"dummy-client","model":"stt-rt-v5"}',
+            '{"model":"stt-rt-v5"}',
+        ),
+    ),
+    "soniox-tts": (("", '{"model":"tts", "api_key":"dummy-client"}', '{"model":"tts"}'),),
+    "speechmatics-rt": (
+        (
+            "",
+            '{"message":"StartRecognition","auth_token":"dummy-client"}',
+            '{"message":"StartRecognition"}',
+        ),
+    ),
     "home-assistant": (
         (
             '{"type":"auth_required","ha_version":"2026.11.0"}',
