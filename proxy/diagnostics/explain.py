@@ -24,6 +24,7 @@ from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
 from proxy.config.validation import served_hosts
+from proxy.diagnostics.explain_messages import explain_messages
 from proxy.errors import Refusal
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http import parser as http_parser
@@ -38,6 +39,7 @@ from proxy.routing.router import Router
 from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, is_preflight
 from proxy.upstream.dialer import tls_context
+from proxy.websocket.message_rules import MessageRules
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as an example.
 _HANDSHAKE = [
@@ -134,6 +136,9 @@ def _follow(
     steps.append(("sent to", f"{where}{_way(settings.routes[route.name], route)}"))
     injection = strategy.credential.ready(websocket=request.websocket)
     assert injection is not None
+    rules = MessageRules(injection.message, route.rules.message_members)
+    if request.websocket and (rules.placement is not None or rules.strip):
+        steps += [("messages", one) for one in explain_messages(rules)]
     added = _request_id(request) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
     upstream_request = UpstreamRequest(request, match.rest, route.rules, added)
     return upstream_request.render(_readable(injection)).decode("utf-8", "backslashreplace")

@@ -420,6 +420,73 @@ def test_a_token_that_could_not_be_minted_is_noticed(monkeypatch: pytest.MonkeyP
     assert "\r\nAuthorization: Bearer <token>\r\n" in (found.request or "")
 
 
+def messages_of(placement: Any, **more: Any) -> list[str]:
+    """What is done with the messages of a WebSocket on a route with this placement."""
+    route = {
+        "upstream": "https://a.example",
+        "secrets": {"key": {"env": "DUMMY_KEY"}},
+        "auth": [{"websocket": placement}],
+        **more,
+    }
+    settings = loader.load_text(json.dumps({"routes": {"a": route}}), "r.yaml")
+    explained = explain(
+        settings,
+        "GET",
+        "/a/x",
+        [("Sec-WebSocket-Extensions", "permessage-deflate")],
+        websocket=True,
+    )
+    assert explained.request is not None
+    assert "permessage-deflate" not in explained.request
+    return [finding for what, finding in explained.steps if what == "messages"]
+
+
+def test_messages_are_explained(dummy_key: bytes) -> None:
+    """What is set, sent and removed where, with the name of the secret in its place."""
+    rest = "no extension, so no compression, is offered to either side"
+    assert messages_of(
+        {
+            "message": {
+                "set": "/d/token",
+                "value": "Bot {key}",
+                "when": {"op": [2, 6]},
+                "within": 5,
+                "refused": {"close": [4004]},
+            }
+        },
+        strip={"messages": ["/t"]},
+    ) == [
+        (
+            '/d/token is set to "Bot <key>" in one of the first 5 messages of the client, '
+            'with {"op": [2, 6]}'
+        ),
+        "a Close frame with code 4004 refuses the credential",
+        "/t is removed from the client's messages until then",
+        rest,
+    ]
+    assert messages_of(
+        {
+            "message": {
+                "send": {"a": "{key}"},
+                "after": {"b": 1},
+                "refused": {"message": {"c": 1}},
+            }
+        }
+    ) == [
+        'keyrelay sends {"a":"<key>"}',
+        'after the first message of the provider, with {"b": 1}',
+        'a message of the client with {"a": "any value"} is not forwarded',
+        'a message with {"c": 1} refuses the credential',
+        rest,
+    ]
+    header = {"header": "X-Api-Key", "value": "{key}"}
+    assert messages_of(header, strip={"messages": ["/t"]}) == [
+        "/t is removed from the client's first message",
+        rest,
+    ]
+    assert dummy_key
+
+
 def test_a_socket_needs_a_strategy_for_sockets(settings: Settings) -> None:
     """What serves HTTP alone refuses a WebSocket, whether asked by flag or by header."""
     for found in (
