@@ -37,22 +37,22 @@ class InBand:
     def origin(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    async def receive(self, socket: ServerConnection) -> Any:
+    async def receive(self, socket: ServerConnection, messages: list[str | bytes]) -> Any:
         """The next message, which has to be an object in JSON."""
         message = await socket.recv()
-        self.sessions[-1].append(message)
+        messages.append(message)
         value = json.loads(message) if isinstance(message, str) else None
         assert isinstance(value, dict)
         return value
 
-    async def admit(self, socket: ServerConnection) -> bool:
+    async def admit(self, socket: ServerConnection, messages: list[str | bytes]) -> bool:
         raise NotImplementedError
 
     async def serve(self, socket: ServerConnection) -> None:
         messages: list[str | bytes] = []
         self.sessions.append(messages)
         try:
-            if not await self.admit(socket):
+            if not await self.admit(socket, messages):
                 return
             async for message in socket:
                 messages.append(message)
@@ -88,8 +88,8 @@ class FirstMessage(InBand):
 
     member: ClassVar[str] = "X-API-Key"
 
-    async def admit(self, socket: ServerConnection) -> bool:
-        first = await self.receive(socket)
+    async def admit(self, socket: ServerConnection, messages: list[str | bytes]) -> bool:
+        first = await self.receive(socket, messages)
         if first.get(self.member) in self.keys:
             return True
         await socket.send(json.dumps({"error": f"unknown key {first.get(self.member)}"}))
@@ -100,9 +100,9 @@ class FirstMessage(InBand):
 class Asking(InBand):
     """Asks for the token, as Home Assistant does; accepts no message before and beside it."""
 
-    async def admit(self, socket: ServerConnection) -> bool:
+    async def admit(self, socket: ServerConnection, messages: list[str | bytes]) -> bool:
         await socket.send('{"type":"auth_required","version":"dummy"}')
-        first = await self.receive(socket)
+        first = await self.receive(socket, messages)
         if first.keys() == {"type", "access_token"} and first["access_token"] in self.keys:
             await socket.send('{"type":"auth_ok"}')
             return True
@@ -116,9 +116,9 @@ class Asking(InBand):
 class Gateway(InBand):
     """Greets, takes heartbeats, and a token with ``op`` 2 or 6, as Discord's gateway does."""
 
-    async def admit(self, socket: ServerConnection) -> bool:
+    async def admit(self, socket: ServerConnection, messages: list[str | bytes]) -> bool:
         await socket.send('{"op":10,"d":{"heartbeat_interval":41250}}')
-        while (first := await self.receive(socket)).get("op") == 1:
+        while (first := await self.receive(socket, messages)).get("op") == 1:
             await socket.send('{"op":11}')
         if first.get("op") in {2, 6} and first["d"].get("token") in self.keys:
             await socket.send('{"op":0,"t":"READY"}')
