@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Secret", "SourceError", "main"]
 
+# In the package's first module, which is not imported before it is known to be keyrelay's.
+_FIRST_LINE = b'"""Keyrelay: an authenticating reverse proxy.'
+_REINSTALL = "install keyrelay into an environment of its own, such as pipx makes"
 _HOMES = {"Secret": "proxy.secrets.secret", "SourceError": "proxy.secrets.source"}
 
 
@@ -50,10 +53,25 @@ def _require_own_package() -> None:
     """Raise ImportError unless the package ``proxy`` that would be imported is keyrelay's."""
     found = importlib.util.find_spec("proxy")
     folders = [Path(one) for one in (found.submodule_search_locations or ())] if found else []
-    if any((folder / "cli" / "main.py").is_file() for folder in folders):
+    origin = found.origin if found else None
+    own_start = origin is not None and _FIRST_LINE in Path(origin).read_bytes()
+    own_rest = any((folder / "cli" / "main.py").is_file() for folder in folders)
+    if own_start and own_rest:
         return
-    where = f"in {folders[0].parent}" if folders else "missing"
+    if not folders:
+        raise ImportError(f"the package 'proxy' is missing; {_REINSTALL}")
+    where = folders[0].parent
+    if own_start or own_rest:
+        # Installed into one directory, the later distribution has replaced files of the other.
+        raise ImportError(
+            f"the package 'proxy' in {where} is keyrelay's only in part: the distribution proxy.py "
+            f"has replaced or removed files of it; {_REINSTALL}"
+        )
     raise ImportError(
-        f"the package 'proxy' {where} is not keyrelay's (the distribution proxy.py has one of that "
-        "name); install keyrelay into an environment of its own, such as pipx makes"
+        f"the package 'proxy' in {where} is not keyrelay's (the distribution proxy.py has one of "
+        f"that name); {_REINSTALL}"
     )
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -55,6 +56,50 @@ def test_a_foreign_package_proxy_is_reported_in_one_sentence(tmp_path: Path) -> 
     assert done.stderr.count("\n") == 1
     assert done.stderr.startswith(f"keyrelay: the package 'proxy' in {tmp_path} is not keyrelay's")
     assert "environment of its own" in done.stderr
+
+
+@pytest.mark.parametrize("foreign", ["", None], ids=["replaced", "removed"])
+def test_a_mixed_package_proxy_is_reported_in_one_sentence(
+    tmp_path: Path, foreign: str | None
+) -> None:
+    """Another distribution in the same directory replaces ``__init__``, and removes it with itself:
+    one line, status 1, no traceback.
+    """
+    shutil.copytree(ROOT / "proxy", tmp_path / "proxy")
+    start = tmp_path / "proxy" / "__init__.py"
+    start.unlink() if foreign is None else start.write_text(foreign)
+    shutil.copy(ROOT / "keyrelay.py", tmp_path)
+    # -S: an editable installation of the tests' environment would be found instead.
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-I",
+            "-S",
+            "-c",
+            f"import sys; sys.path.insert(0, {str(tmp_path)!r}); {MAIN}",
+        ],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"the package 'proxy' in {tmp_path} is keyrelay's only in part" in done.stderr
+    assert "environment of its own" in done.stderr
+
+
+def test_the_module_can_be_run() -> None:
+    """``python -m keyrelay`` is the command as well."""
+    done = subprocess.run(
+        [sys.executable, "-m", "keyrelay", "--version"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert done.stdout.startswith("keyrelay, version ")
 
 
 def test_a_foreign_package_proxy_does_not_break_the_public_names_silently(tmp_path: Path) -> None:

@@ -160,9 +160,14 @@ async def start(
         listener = await listen(text, lambda: AdmissionProtocol(server, peer_refusal), None)
     except AddressUnavailable as error:
         await served.cleanup()
-        raise KeyrelayError(
-            f"admin listener: {error}; stop that program, or choose another address with --admin"
-        ) from None
+        other = f"http://{error.text}" in {one.url for one in runtime_file.running()}
+        by = (
+            "another program; stop that program,"
+            if not other
+            else "another keyrelay of yours; stop it"
+        )
+        remedy = f" by {by} or choose another address with --admin" if error.in_use else ""
+        raise KeyrelayError(f"admin listener: {error}{remedy}") from None
     except BaseException:
         await served.cleanup()
         raise

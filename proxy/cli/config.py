@@ -69,6 +69,12 @@ def providers(name: str | None, as_json: bool) -> None:
     if name is not None:
         if name not in known:
             raise click.UsageError(f"There is no provider {name}; {suggest(name, known)}")
+        if as_json:
+            written = [{"title": one.title, "program": one.program} for one in snippets(name)]
+            preset = known[name].model_dump(mode="json", by_alias=True, exclude_unset=True)
+            shown = {"name": name, "preset": preset, "clients": written}
+            click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+            return
         file = resources.files("proxy") / "providers" / f"{name}.yaml"
         click.echo(file.read_text(encoding="utf-8").rstrip("\n"))
         for snippet in snippets(name):

@@ -127,8 +127,8 @@ class Settings(Node):
     tracing: Flag = Field(
         default=False,
         description="Whether each exchange with a provider becomes a span of OpenTelemetry. Its "
-        "variables `OTEL_…` set the collector; needs `pip install 'keyrelay[tracing]'`. False by "
-        "default: the client's `traceparent` passes unchanged. Changed by a restart.",
+        "variables `OTEL_…` set the collector; needs the extra `tracing`. False by default: the "
+        "client's `traceparent` passes unchanged. Changed by a restart.",
     )
     drain_seconds: Seconds = Field(
         default=10,

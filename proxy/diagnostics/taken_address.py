@@ -24,24 +24,31 @@ def explain_unavailable(error: AddressUnavailable, file: Path | None) -> Keyrela
     has the address. Blocking: one request to loopback, 1 s at most.
     """
     address = parse_listen(error.text)
+    setting = _setting(error.route, file)
     remedy = ""
     if error.in_use and _is_keyrelay(address):
-        remedy = "; another keyrelay is running there: use it, or stop it first"
+        remedy = f" by another keyrelay; use that one, stop it first, or {setting}"
     elif error.in_use:
-        remedy = f"; stop that program, or change {_setting(error.route)}"
+        remedy = f" by another program; stop that program, or {setting}"
     if error.route is not None:
         remedy += f" (only clients of {error.route} that need a port of their own need it)"
     return KeyrelayError(f"{_place(error, file)}{error}{remedy}")
 
 
-def _setting(route: str | None) -> str:
-    return "listen, or give --listen" if route is None else f"listen of the route {route}"
+def _setting(route: str | None, file: Path | None) -> str:
+    if route is None:
+        return "choose another address with --listen" + ("" if file is None else " or listen:")
+    if file is None:
+        return (
+            "name the providers that you need (keyrelay run NAME), or write a file (keyrelay init)"
+        )
+    return f"change listen of the route {route}"
 
 
 def _place(error: AddressUnavailable, file: Path | None) -> str:
     """``FILE:LINE: `` of the setting, "" if it is in no file."""
     if file is None:
-        return ""
+        return "" if error.route is None else "the shipped routes: "
     try:
         document = read_yaml(read_text(file, ours=True), str(file))
     except KeyrelayError:

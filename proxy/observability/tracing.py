@@ -73,7 +73,7 @@ class Tracer:
             from opentelemetry.sdk.trace.export import BatchSpanProcessor
         except ImportError:
             raise KeyrelayError(
-                "tracing: true needs OpenTelemetry: pip install 'keyrelay[tracing]'"
+                "tracing: true needs OpenTelemetry: pip install --editable '.[tracing]'"
             ) from None
         self._api = trace
         self._warn = warn

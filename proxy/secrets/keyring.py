@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from proxy.secrets.source import SourceError, call_with_timeout
 
-INSTALL = "pip install 'keyrelay[keyring]'"
+INSTALL = "pip install --editable '.[keyring]'"
 
 
 def read_keyring(rest: str, timeout_seconds: float) -> bytes:

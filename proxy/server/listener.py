@@ -178,7 +178,7 @@ def _unavailable(
 ) -> AddressUnavailable:
     in_use = error.errno == errno.EADDRINUSE
     if in_use:
-        message = f"{address} is in use by another program"
+        message = f"{address} is in use"
     elif error.errno == errno.EACCES:
         message = f"listening on {address} is not permitted; ports below 1024 need privileges"
     else:

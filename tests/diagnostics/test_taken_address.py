@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,12 +51,26 @@ def test_the_shared_listener_is_reported_with_its_line(tmp_path: Path, taken: st
     assert "--listen" in done.err
 
 
+def test_a_listener_of_the_shipped_routes_is_reported_as_theirs() -> None:
+    """There is no file that its reader could change: what to do instead."""
+    with socket.socket() as taken:
+        with suppress(OSError):  # another program has it, which is as good
+            taken.bind(("127.0.0.1", 8082))
+            taken.listen()
+        variables = {"AIGNE_HUB_API_KEY": "dummy-key"}
+        done = keyrelay("run", "--listen", "127.0.0.1:0", variables=variables)
+    assert done.code == 1
+    assert done.err.startswith("keyrelay: the shipped routes: 127.0.0.1:8082 is in use by another")
+    assert "keyrelay run NAME" in done.err
+
+
 async def test_a_second_keyrelay_is_recognised() -> None:
     """What has the port is keyrelay itself: no advice to stop an unknown program."""
     async with running("run", "demo", "--listen", "127.0.0.1:0") as first:
         done = keyrelay("run", "demo", "--listen", f"127.0.0.1:{first.port}")
     assert done.code == 1
-    assert "another keyrelay is running there" in done.err
+    assert " is in use by another keyrelay; use that one, stop it first, or choose" in done.err
+    assert "another program" not in done.err
 
 
 async def test_a_route_that_is_not_ready_opens_no_listener(tmp_path: Path, taken: str) -> None:

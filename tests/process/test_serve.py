@@ -199,7 +199,7 @@ def test_a_port_in_use_is_one_line() -> None:
                 1,
                 "",
                 f"keyrelay: {address} is in use by another program; "
-                "stop that program, or change listen, or give --listen\n",
+                "stop that program, or choose another address with --listen\n",
             )
 
 
@@ -215,7 +215,7 @@ async def test_a_socket_file_left_behind_is_taken_over(tmp_path: Path) -> None:
     async with running("run", "demo", *listen) as killed:
         done = keyrelay("run", "demo", *listen)
         assert done.code == 1
-        assert "in use by another program" in done.err
+        assert "is in use by another keyrelay; use that one" in done.err
         killed.signal(signal.SIGKILL)
         await killed.ended()
     async with running("run", "demo", *listen):
@@ -439,6 +439,15 @@ def test_an_admin_port_in_use_is_one_line(runtime: Path) -> None:
             "stop that program, or choose another address with --admin\n",
         )
     assert written(runtime) == []
+
+
+async def test_an_admin_port_of_another_keyrelay_is_recognised(runtime: Path) -> None:
+    """By its runtime file: no advice to stop an unknown program."""
+    async with running("run", "demo", *LISTEN, "--admin", "127.0.0.1:0") as process:
+        url, _ = await inspector(process)
+        done = keyrelay("run", "demo", *LISTEN, "--admin", url.removeprefix("http://"))
+    assert done.code == 1
+    assert "is in use by another keyrelay of yours; stop it or choose another" in done.err
 
 
 async def test_an_admin_socket_file_goes_with_its_listener(runtime: Path) -> None:

@@ -498,7 +498,7 @@ def test_a_port_in_use_is_one_line() -> None:
             1,
             "",
             f"keyrelay: {address} is in use by another program; "
-            "stop that program, or change listen, or give --listen\n",
+            "stop that program, or choose another address with --listen\n",
         )
 
 

@@ -30,7 +30,7 @@ async def test_a_port_in_use_is_reported() -> None:
     """The error names the address and the reason."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(KeyrelayError, match=rf"127.0.0.1:{port} is in use by another program"):
+        with pytest.raises(KeyrelayError, match=rf"127.0.0.1:{port} is in use"):
             await listen(f"127.0.0.1:{port}", asyncio.Protocol, None)
 
 
