@@ -29,11 +29,13 @@ from proxy.websocket.message_rules import MessageRules, SendMessage, SetMembers
 
 # Maximum size (bytes) of a message that is parsed, and of what waits for the credential.
 LIMIT = 64 * 1024
+# Maximum number of its fragments: empty ones would not count otherwise.
+MOST_FRAGMENTS = 1024
 
 # Maximum payload (bytes) of a control frame.
 _CONTROL_PAYLOAD = 125
 
-_TOO_LONG = "the message is longer than 64 KiB"
+_TOO_LONG = "the message is longer than 64 KiB, or has more than 1024 fragments"
 
 
 class FirstMessages:
@@ -141,7 +143,7 @@ class FirstMessages:
             if not self.placed:
                 raise refuse("a binary message arrived before the credential was placed")
             self._finish_client()
-        elif size > LIMIT:
+        elif size > LIMIT or len(self._client.frames) > MOST_FRAGMENTS:
             raise refuse(_TOO_LONG)
 
     def _client_message(self) -> None:
@@ -182,7 +184,7 @@ class FirstMessages:
         self.to_provider += text_frame(text)
         self.placed = True
         names = ", ".join(str(pointer) for pointer, _ in place.members)
-        self.notes.append(f"The credential was set at {names} of this message.")
+        self.notes.append(f"The credential was set at {names} of message {self._client.count}.")
         self._finish_client()
 
     def _beside_own(
@@ -285,7 +287,8 @@ class FirstMessages:
     def _begin_streaming(self) -> None:
         """Forward a message as it arrives, if it is not a text that can be parsed."""
         opcode, size = self._provider.message
-        if opcode is not Opcode.BINARY and size <= LIMIT:
+        short = size <= LIMIT and len(self._provider.frames) <= MOST_FRAGMENTS
+        if opcode is not Opcode.BINARY and short:
             return
         placement = self._rules.placement
         if placement is not None and self.placed and self._provider.count + 1 >= placement.within:
@@ -331,7 +334,7 @@ class FirstMessages:
         self.to_provider += text_frame(place.text)
         self.placed = True
         self._provider.count = 0
-        self.notes.append("This message with the credential was sent by keyrelay.")
+        self.notes.append("The message with the credential was sent by keyrelay.")
         self._release(within)
 
     def finish_provider(self) -> None:

@@ -272,7 +272,7 @@ async def test_the_inspector_marks_the_message(dummy_key: bytes) -> None:
     assert ("client", "text", f'{{"type":"auth","access_token":"{stars}"}}') in said
     notes = [text for sender, kind, text in said if (sender, kind) == ("keyrelay", "note")]
     assert notes == [
-        "This message with the credential was sent by keyrelay.",
+        "The message with the credential was sent by keyrelay.",
         "The client's own message with a credential was not forwarded.",
     ]
 

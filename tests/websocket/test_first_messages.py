@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.secrets.redaction import Redactor
-from proxy.websocket.first_messages import LIMIT, FirstMessages
+from proxy.websocket.first_messages import LIMIT, MOST_FRAGMENTS, FirstMessages
 from proxy.websocket.frames import CloseCode, Opcode
 from proxy.websocket.incoming_messages import Failure
 from proxy.websocket.message_rules import MessageRules, Refused
@@ -145,6 +145,10 @@ REFUSED = {
     "fragments too long": (
         text("[", fin=False) + text(" " * LIMIT, opcode=Opcode.CONTINUATION)[:14],
         "64 KiB",
+    ),
+    "too many fragments": (
+        text("[", fin=False) + text("", fin=False, opcode=Opcode.CONTINUATION) * MOST_FRAGMENTS,
+        "1024 fragments",
     ),
     "no UTF-8": (text(b'"\xc3\x28"'), "UTF-8"),
     "half a UTF-8 sequence": (text(b'"\xf0\x9f"'), "UTF-8"),
@@ -371,6 +375,15 @@ def test_long_and_binary_messages_are_not_held_back(read: int, kind: Opcode) -> 
     messages.to_client.clear()
     messages.from_provider(reply("dummy-real-key"))
     assert texts(messages.to_client, masked=False) == ["*" * len(SECRET)]
+
+
+def test_a_message_of_many_fragments_is_not_kept() -> None:
+    """The provider's empty fragments are forwarded as they come, and none is kept."""
+    data = reply("", fin=False) + reply("", fin=False, opcode=Opcode.CONTINUATION) * 3000
+    messages = opened(set_rules())
+    messages.from_provider(data)
+    assert bytes(messages.to_client) == data
+    assert len(messages._provider.frames) == 1
 
 
 def test_memory_while_a_long_message_passes() -> None:

@@ -244,7 +244,10 @@ async def test_a_provider_that_compresses_unasked(dummy_key: bytes) -> None:
         ("dummy", "the message is no JSON"),
         (b"{}", "a binary message arrived before the credential was placed"),
         ("[1]", "the first message has no place for the credential"),
-        ("[" + " " * 65_536 + "]", "the message is longer than 64 KiB"),
+        (
+            "[" + " " * 65_536 + "]",
+            "the message is longer than 64 KiB, or has more than 1024 fragments",
+        ),
     ],
 )
 async def test_the_session_ends_with_a_reason(
