@@ -130,6 +130,7 @@ class App:
         self._peer_uid = ""
         self._peers: Peers | None = None
         self._demo_address: tuple[str, int] | None = None
+        self._remarks: dict[str, None] = {}
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
         self._means = AuthContext(
@@ -252,7 +253,16 @@ class App:
             self._take_peers(settings.peer_uid, peers)
         self._places.put_in_force(places, settings, route_services, token)
         self._services.put_in_force(route_services)
+        self._warn_of_remarks()
         return changed
+
+    def _warn_of_remarks(self) -> None:
+        """Report what is odd about the secrets in force, once until it has been repaired."""
+        remarks = {f"{route.name}: {one}": None for route in self.routes for one in route.remarks}
+        for line in remarks:
+            if line not in self._remarks:
+                self._warn(line)
+        self._remarks = remarks
 
     async def _start_demo(self, settings: Settings) -> None:
         """Start the built-in provider if a route has it as its upstream."""

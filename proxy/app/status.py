@@ -111,6 +111,7 @@ def snapshot(app: Operated) -> dict[str, Any]:
                 "prefix": route.prefix.decode("ascii"),
                 "strategies": [_strategy(one) for one in route.strategies],
                 "secrets": _secrets(route.strategies),
+                "remarks": [str(one) for one in route.remarks],
                 "pool": _pool(app.pools[route.name]),
                 "in_flight": in_flight[route.name],
                 "websockets": websockets[route.name],

@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, complete_providers, load, named_on_command_line
+from proxy.cli.options import (
+    CONFIG,
+    choose,
+    complete_providers,
+    complete_routes,
+    named_on_command_line,
+)
 from proxy.config import scaffold
 from proxy.config.clients import snippets
 from proxy.config.messages import suggest
@@ -23,13 +29,14 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path, dir_okay=False), required=False)
+@click.argument("names", metavar="[FILE] [ROUTE]...", nargs=-1, shell_complete=complete_routes)
 @CONFIG
 @click.option("--strict", is_flag=True, help="Exit 1 if a route lacks its secret.")
-def check(file: Path | None, config: Path | None, strict: bool) -> None:
+def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
     """Check a routes file: exit 0, or 2 and every finding.
 
-    FILE is the same as --config FILE.
+    FILE is the same as --config FILE; a file with the name of a preset is written as ./NAME. Names
+    of routes restrict the check of secrets to these; without a file, presets can be named as well.
 
     Secrets are read as at a start; a fault of one is reported, never its value. A machine
     that only checks need not have them: without --strict that is no failure.
@@ -37,13 +44,17 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
     from proxy.config.validation import unshared_refresh_tokens
     from proxy.routing.builder import needs
     from proxy.routing.route_secrets import read_secrets
+    from proxy.routing.secret_remarks import secret_remarks
 
-    if file is not None and named_on_command_line(config):
-        raise click.UsageError("Name one file, with -c or without.")
-    config = file or config
-    settings = load(config)
+    if any(map(_is_file, names)):
+        if len(names) > 1:
+            raise click.UsageError("Name one file, or routes; not both.")
+        if named_on_command_line(config):
+            raise click.UsageError("Name one file, with -c or without.")
+        config, names = Path(names[0]), ()
+    settings = choose(config, names)
     count = len(settings.routes)
-    name = config or "the shipped routes"
+    name = config or ", ".join(names) or "the shipped routes"
     click.echo(f"{name}: no findings, {count} route{'s' if count != 1 else ''}")
     lacking = False
     for route, found in read_secrets(settings).items():
@@ -51,10 +62,23 @@ def check(file: Path | None, config: Path | None, strict: bool) -> None:
             if needs(settings.routes[route], secret):
                 lacking = True
                 click.echo(f"{route}: not ready: {remedy}", err=True)
+        for remark in secret_remarks(settings.routes[route], found):
+            click.echo(f"{route}: {remark}", err=True)
     for line in unshared_refresh_tokens(settings.routes):
         click.echo(line, err=True)
     if strict and lacking:
         sys.exit(1)
+
+
+def _is_file(text: str) -> bool:
+    """Whether an argument names a file rather than a route or a preset."""
+    path = Path(text)
+    return (
+        len(path.parts) > 1
+        or text.startswith("./")
+        or path.suffix in {".yaml", ".yml", ".json"}
+        or (path.is_file() and text not in presets())
+    )
 
 
 @click.command()

@@ -45,6 +45,8 @@ def _warnings(snapshot: Mapping[str, Any]) -> Iterator[str]:
     for name, route in snapshot["routes"].items():
         if route["unready"]:
             yield f"{name} is not ready: {route['unready']}"
+        for remark in route["remarks"]:
+            yield f"{name}: {remark}"
         for strategy in route["strategies"]:
             credential = strategy["credential"]
             if credential and credential["last_failure"]:

@@ -47,7 +47,7 @@ def _long_form(value: Any) -> Any:
 
 _REFERENCE_SCHEMA = {
     "type": "string",
-    "pattern": r"^(env:[A-Z_][A-Z0-9_]*|file:/.+|credential:[A-Za-z0-9_.@-]+|keyring:.+/[^/]+"
+    "pattern": r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/.+|credential:[A-Za-z0-9_.@-]+|keyring:.+/[^/]+"
     r"|exec:.+|sealed:v1:[0-9a-f]{8}:[A-Za-z0-9_-]{16}:[A-Za-z0-9_-]+|builtin:demo"
     r"|(?!(env|file|credential|keyring|exec|sealed|builtin):)[a-z][a-z0-9-]+:.+)$",
 }

@@ -167,6 +167,10 @@ class _RouteCheck:
             what = f"secret {name}"
             for one in found.secrets.get(name, ()):
                 self._note(what, "ok", _there(one))
+            for remark in route.remarks:
+                if remark.secret == name:
+                    said = f"the value from {remark.reference} {remark.finding}"
+                    self._note(what, "warn", said, f"{remark.advice.capitalize()}.")
             if name in found.lacking and source.optional:
                 self._note(what, "skip", f"optional: {found.lacking[name]}")
             elif name in found.lacking:

@@ -27,6 +27,7 @@ from proxy.http.headers import (
 from proxy.http.path_patterns import PatternSet
 from proxy.routing.route import RewriteRules, Route
 from proxy.routing.route_secrets import ResolvedSecrets
+from proxy.routing.secret_remarks import secret_remarks
 from proxy.websocket.json_edit import parse_pointer
 
 
@@ -95,6 +96,7 @@ def compile_route(
         ),
         unready="; ".join(missing),
         vends=settings.vend,
+        remarks=secret_remarks(settings, found),
     )
 
 

@@ -14,6 +14,7 @@ from proxy.http.address import Origin
 from proxy.http.headers import URL_FIELDS
 from proxy.http.path_patterns import PatternSet
 from proxy.http.request import Request
+from proxy.routing.secret_remarks import SecretRemark
 from proxy.websocket.json_edit import Pointer
 
 
@@ -30,6 +31,7 @@ class Route:
     path_credentials  match the beginning of a path with a credential that a placement put there
     unready           the correction before the route can serve, "" if it can
     vends             whether pages may get the provider's tokens
+    remarks           what is odd about the values of its secrets, for the operator
     """
 
     name: str
@@ -43,6 +45,7 @@ class Route:
     path_credentials: tuple[re.Pattern[bytes], ...] = ()
     unready: str = ""
     vends: bool = False
+    remarks: tuple[SecretRemark, ...] = ()
     # Value of Allow in responses to other methods.
     allowed_methods: str = field(init=False)
 

@@ -10,14 +10,29 @@ from proxy.errors import ConfigValueError
 from proxy.secrets.envelope import parse_envelope
 from proxy.secrets.plugin import find_plugins
 
+# Words in small letters, capitals or CamelCase, joined by underscores.
+_WORD = r"(?:[a-z]+|[A-Z]+|[A-Z]?[a-z]+(?:[A-Z][a-z]+)*)[0-9]{0,2}"
+_MIXED_NAME = re.compile(rf"_*{_WORD}(?:_+{_WORD})*_*")
+_LONGEST_NAME = 64
+# How keys begin that could pass for a name.
+_KEY_PREFIX = re.compile(
+    r"(sk|pk|rk|hf|gsk|gh[opsur]|github_pat|glpat|xai|xox[a-z]|r8|nvapi|pplx|tgp|csk|shp[a-z]{2})_"
+)
+
 
 def check_env_name(text: str) -> None:
     """Raise ConfigValueError unless ``text`` is the name of an environment variable.
 
-    Capitals only: a key pasted by mistake is hardly ever written in capitals.
+    A key that was pasted by mistake looks different: it has digits among small letters, or both
+    cases in no order.
     """
-    if not re.fullmatch(r"[A-Z_][A-Z0-9_]*", text):
-        raise ConfigValueError("invalid variable name", "use capitals, digits and _")
+    if re.fullmatch(r"[A-Z_][A-Z0-9_]*", text):
+        return
+    if len(text) > _LONGEST_NAME or not _MIXED_NAME.fullmatch(text) or _KEY_PREFIX.match(text):
+        raise ConfigValueError(
+            "invalid variable name",
+            "use letters, digits and _; in small letters words with at most two digits at the end",
+        )
 
 
 _NOT_INLINE = (

@@ -11,6 +11,8 @@ import hmac
 import secrets
 from typing import Final, NoReturn, final
 
+from proxy.secrets.oddities import Usage, oddities
+
 # Random per process: digests compare within the process and reveal nothing outside it.
 _KEY: Final = secrets.token_bytes(32)
 
@@ -37,6 +39,10 @@ class Secret:
     def fingerprint(self) -> str:
         """Return eight hex digits that distinguish two values without disclosing either."""
         return hashlib.sha256(b"keyrelay fingerprint\0" + self.__value).hexdigest()[:8]
+
+    def oddities(self, usage: Usage) -> list[str]:
+        """Describe what is odd about the value, without a part of it; see ``oddities``."""
+        return oddities(self.__value, usage)
 
     def digest(self) -> bytes:
         """Return a digest that is equal for equal values within this process. Not for display."""

@@ -52,6 +52,25 @@ routes:
 """
 
 
+def test_check_of_names(tmp_path: Path) -> None:
+    """Names are presets without a file, routes with one; a file of that name is ./NAME."""
+    done = keyrelay("check", "hume", "openai", variables={"HUME_API_KEY": "dummy"})
+    assert (done.code, done.out) == (0, "hume, openai: no findings, 2 routes\n")
+    assert "openai: not ready: " in done.err
+    assert "hume" not in done.err
+    assert keyrelay("check", "--strict", "openai").code == 1
+    done = keyrelay("check", "hmue")
+    assert done.code == 2
+    assert 'There is no route or provider "hmue"; did you mean "hume"?' in done.err
+    file = _only_demo(tmp_path)
+    assert keyrelay("check", "-c", str(file), "demo").out == f"{file}: no findings, 1 route\n"
+    done = keyrelay("check", "-c", str(file), "hume")
+    assert (done.code, "There is no route hume" in done.err) == (2, True)
+    (tmp_path / "hume").write_text("routes: {demo: {provider: demo}}")
+    done = keyrelay("check", "./hume", cwd=tmp_path)
+    assert (done.out, done.err) == ("hume: no findings, 1 route\n", "")
+
+
 def test_check_finds_everything_at_once(tmp_path: Path) -> None:
     """Eight mistakes are eight findings, each at its line; the inline secret is not repeated."""
     path = tmp_path / "routes.yaml"

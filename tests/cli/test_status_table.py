@@ -23,6 +23,7 @@ def route(**more: Any) -> dict[str, Any]:
         "unready": "",
         "strategies": [],
         "secrets": [],
+        "remarks": [],
         "pool": pool(),
         "in_flight": 2,
         "websockets": 1,

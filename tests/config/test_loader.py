@@ -621,7 +621,7 @@ def test_a_mistyped_part_of_a_key_is_recognised(
     [
         # an invalid secret beside it
         (
-            "routes: {a: {upstream: 'https://a.example', secrets: {key: env:low, other: env:OK},"
+            "routes: {a: {upstream: 'https://a.example', secrets: {key: env:low-er, other: env:OK},"
             " auth: [{header: X, value: '{kye}'}]}}"
         ),
         # an invalid strategy before it
@@ -631,7 +631,7 @@ def test_a_mistyped_part_of_a_key_is_recognised(
         ),
         # an invalid secret of a preset's route
         (
-            "routes: {a: {provider: hume, secrets: {api_key: env:low},"
+            "routes: {a: {provider: hume, secrets: {api_key: env:low-er},"
             " auth: [{header: X, value: '{kye}'}]}}"
         ),
         # secrets that are no mapping
@@ -651,7 +651,7 @@ def test_an_unknown_name_is_found_beside_other_errors(text: str) -> None:
 def test_a_secret_that_is_invalid_is_not_unknown() -> None:
     """The name of an invalid secret resolves: only the secret itself is reported."""
     (finding,) = said(
-        "routes: {a: {upstream: 'https://a.example', secrets: {key: env:low},"
+        "routes: {a: {upstream: 'https://a.example', secrets: {key: env:low-er},"
         " auth: [{header: X, value: '{key}'}]}}"
     )
     assert "invalid variable name" in finding
@@ -671,7 +671,7 @@ def test_valid_addresses_are_checked_beside_invalid_ones() -> None:
 
 def test_a_broken_token_does_not_make_an_address_exposed() -> None:
     """Whether a token was meant is known also where its reference is invalid."""
-    (finding,) = said("inbound_token: env:low\nlisten: 0.0.0.0:1\nroutes: {a: {provider: demo}}")
+    (finding,) = said("inbound_token: env:low-er\nlisten: 0.0.0.0:1\nroutes: {a: {provider: demo}}")
     assert "invalid variable name" in finding
 
 

@@ -38,7 +38,7 @@ def test_a_secret_has_a_placeholder(form: Any, placeholder: str | None) -> None:
     "form",
     [
         {"env": []},
-        {"env": ["acme"]},
+        {"env": ["ac-me"]},
         {"env": ["ACME", 1]},
         {"env": [["ACME"]]},
         {"file": ["/run/secrets/a", "/run/secrets/b"]},

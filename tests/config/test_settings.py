@@ -199,7 +199,7 @@ def test_every_form_of_a_secret_is_understood(
 
 @pytest.mark.parametrize(
     "form",
-    ["dummy-secret-1", "dummysecret1:abc", "env:dummy-secret-1", "env:dummysecret1",
+    ["dummy-secret-1", "dummysecret1:abc", "env:dummy-secret-1", "env:dummysecret123",
      "file:dummysecret1", "builtin:dummysecret1", {"env": "dummy-secret-1"}, ["dummy-secret-1"],
      {"env": "A", "file": "/dummysecret1"}, {"value": "dummysecret1"}, [], {}, 5, None,
      {"env": 5}],

@@ -72,3 +72,32 @@ def test_the_long_form_of_a_command() -> None:
         references=("exec:op read op://v/i",), ttl_seconds=300, timeout_seconds=2
     )
     assert SecretSettings(references=("exec:op",)).timeout_seconds == 10
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["HUME_API_KEY", "https_proxy", "openai_api_key", "AzureApiKey", "apiKey2", "npm_config_token"],
+)
+def test_names_of_variables(name: str) -> None:
+    """Names in small letters, capitals or both are names."""
+    assert parse_reference(f"env:{name}") == ("env", name)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk_live_dummy",
+        "hf_dummydummydummy",
+        "dummy0123abcd4567efab0123456789ab",
+        "aB3dummyXY9z",
+        "a" * 65,
+        "d-ummy",
+        "1dummy",
+        "",
+    ],
+)
+def test_what_could_be_a_key_is_no_name(text: str) -> None:
+    """A pasted key is refused and not repeated, also where it could be the name of a variable."""
+    with pytest.raises(ConfigValueError) as caught:
+        parse_reference(f"env:{text}")
+    assert not text or text not in str(caught.value)
