@@ -223,7 +223,7 @@ class App:
         Requests in flight continue with the old settings; where nothing is different, connections,
         tokens and counts stay. Not to be called concurrently.
         """
-        read, inbound = await asyncio.to_thread(self._supply.read, settings)
+        read, inbound = await resolver.in_thread(lambda: self._supply.read(settings))
         found = keep_last(read, settings, self._services.in_force, self._warn)
         token = None if inbound is None else InboundToken(inbound)
         check_addresses(settings, token)

@@ -6,8 +6,8 @@ import asyncio
 import gc
 import signal
 import sys
-from collections.abc import Callable, Iterable
-from contextlib import closing
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,6 +71,8 @@ def serve(
     ):
         try:
             runner.run(_serve(source, streams, strict=strict, greet=greet, debuggable=debuggable))
+        except _StoppedAtStart:
+            streams.warn("Stopped before the start was complete.")
         except AddressUnavailable as error:
             from proxy.diagnostics.taken_address import explain_unavailable
 
@@ -117,7 +119,7 @@ async def _serve(
     # Before anything is read, so that no later change is missed.
     record = _ServingRecord(app, warn)
     reloader = Reloader(app, source.load, source.files, warn, taken=record.update)
-    async with app, record:
+    async with _started(app, signals), record:
         opened = await _open_admin(app, reloader, warn)
         await app.settle(_SETTLE_SECONDS)
         warn(banner(app.routes, app.listeners))
@@ -152,6 +154,41 @@ async def _serve(
             await app.close(drain_seconds=0)
     if isinstance(app, Supervisor) and app.failure is not None:
         raise app.failure
+
+
+class _StoppedAtStart(Exception):
+    """A signal has ended the start."""
+
+
+@asynccontextmanager
+async def _started(app: App, signals: asyncio.Queue[int]) -> AsyncIterator[None]:
+    """The app, running. Signals are heeded before: the program of a secret may hang.
+
+    Raises KeyrelayError if it cannot start, _StoppedAtStart after SIGTERM or SIGINT. A SIGHUP
+    remains in the queue.
+    """
+    loop = asyncio.get_running_loop()
+    start = loop.create_task(app.__aenter__())
+    arrived: list[int] = []
+    while not start.done():
+        signalled = loop.create_task(signals.get())
+        await asyncio.wait({start, signalled}, return_when=asyncio.FIRST_COMPLETED)
+        if signalled.done():
+            arrived.append(signalled.result())
+        else:
+            signalled.cancel()
+        if not start.done() and set(arrived) - {signal.SIGHUP}:
+            start.cancel()
+            await asyncio.wait({start})
+            if isinstance(app, Supervisor) and app.failure is not None:
+                raise app.failure
+            if start.cancelled() or start.exception() is not None:
+                raise _StoppedAtStart
+    for one in arrived:
+        signals.put_nowait(one)
+    async with AsyncExitStack() as stack:
+        stack.push_async_exit(await start)
+        yield
 
 
 class _ServingRecord:

@@ -11,9 +11,11 @@ import selectors
 import shlex
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Collection
 from contextlib import suppress
+from contextvars import ContextVar
 
 from proxy.secrets.env import environment_without
 from proxy.secrets.source import LIMIT_BYTES, SourceError, strip_line_end
@@ -21,6 +23,41 @@ from proxy.secrets.source import LIMIT_BYTES, SourceError, strip_line_end
 _OUTPUT_LIMIT = LIMIT_BYTES + len("\r\n")
 # Seconds to wait for a killed program: one in an uninterruptible call never ends.
 _KILL_SECONDS = 1.0
+
+
+class Programs:
+    """The programs that one thread runs, one at a time, so that another thread can end them.
+
+    A context manager of the thread that runs them.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._running: subprocess.Popen[bytes] | None = None
+        self._ended = False
+
+    def __enter__(self) -> None:
+        _PROGRAMS.set(self)
+
+    def __exit__(self, *_: object) -> None:
+        _PROGRAMS.set(None)
+
+    def end(self) -> None:
+        """Kill the program that runs, and every later one at its start."""
+        with self._lock:
+            self._ended = True
+            if self._running is not None:
+                _kill_group(self._running)
+
+    def runs(self, program: subprocess.Popen[bytes] | None) -> None:
+        """Note the program that runs, None before it is waited for."""
+        with self._lock:
+            self._running = program
+            if program is not None and self._ended:
+                _kill_group(program)
+
+
+_PROGRAMS: ContextVar[Programs | None] = ContextVar("_PROGRAMS", default=None)
 
 
 def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = frozenset()) -> bytes:
@@ -49,6 +86,9 @@ def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = fr
         reason = os.strerror(error.errno or 0)
         raise SourceError(f"make {name} executable: {reason}") from None
     assert program.stdout is not None
+    programs = _PROGRAMS.get()
+    if programs is not None:
+        programs.runs(program)
     try:
         deadline = time.monotonic() + timeout_seconds
         output = _read_output(program, program.stdout.fileno(), deadline)
@@ -58,6 +98,8 @@ def read_command(line: str, timeout_seconds: float, hidden: Collection[str] = fr
             f"it timed out after {timeout_seconds:g} s"
         ) from None
     finally:
+        if programs is not None:
+            programs.runs(None)
         _kill_unfinished(program)
         program.stdout.close()
     if len(output) > _OUTPUT_LIMIT:
@@ -106,8 +148,13 @@ def _kill_unfinished(program: subprocess.Popen[bytes]) -> None:
     """
     if program.returncode is not None:
         return
-    # PermissionError: programs such as sudo run as another user.
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(program.pid, signal.SIGKILL)
+    _kill_group(program)
     with suppress(subprocess.TimeoutExpired):
         program.wait(_KILL_SECONDS)
+
+
+def _kill_group(program: subprocess.Popen[bytes]) -> None:
+    if program.returncode is None:
+        # PermissionError: programs such as sudo run as another user.
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(program.pid, signal.SIGKILL)

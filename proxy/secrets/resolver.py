@@ -7,11 +7,15 @@ every call reads. All functions may be called from any thread.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Collection, Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar, cast
 
 from proxy.errors import SecretUnavailable
-from proxy.secrets.command import read_command
+from proxy.secrets.command import Programs, read_command
 from proxy.secrets.env import PRIVATE_VARIABLES, environment_without, read_variable, variables_of
 from proxy.secrets.envelope import SealBinding
 from proxy.secrets.file import credential_path, read_credential, read_file, watched
@@ -27,12 +31,15 @@ __all__ = [
     "PRIVATE_VARIABLES",
     "SourceError",
     "environment_without",
+    "in_thread",
     "resolve",
     "resolve_all",
     "ttl",
     "variables_of",
     "watched_files",
 ]
+
+T = TypeVar("T")
 
 DEMO_KEY = b"dummy-demo-key"
 """The key of the built-in demo provider. Public: it gives access to nothing."""
@@ -75,6 +82,42 @@ def resolve_all(
     if not found:
         raise SecretUnavailable(name, ", or ".join(remedies))
     return tuple(found.values())
+
+
+async def in_thread(read: Callable[[], T]) -> T:
+    """Call ``read``, which may resolve secrets, in a thread, and return its result.
+
+    The process can end while the thread runs, unlike with ``asyncio.to_thread``: a program or a
+    keyring may hang. Cancelling returns at once, and ends the program that ``read`` waits for.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+    programs = Programs()
+
+    def deliver(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return  # cancelled
+        if error is None:
+            result.set_result(cast(T, value))
+        else:
+            result.set_exception(error)
+
+    def run() -> None:
+        value, failure = None, None
+        try:
+            with programs:
+                value = read()
+        except BaseException as error:  # noqa: BLE001  it is the result
+            failure = error
+        with suppress(RuntimeError):  # the loop is closed: nothing waits for the result
+            loop.call_soon_threadsafe(deliver, value, failure)
+
+    threading.Thread(target=run, name="secrets", daemon=True).start()
+    try:
+        return await result
+    except asyncio.CancelledError:
+        programs.end()
+        raise
 
 
 def watched_files(settings: SecretSpec) -> frozenset[Path]:

@@ -1,14 +1,17 @@
 from __future__ import annotations
 
+import asyncio
 import os
+import threading
 from pathlib import Path
 
 import pytest
 
 from proxy.config.secret import SecretSettings
 from proxy.errors import SecretUnavailable
-from proxy.secrets.resolver import resolve, resolve_all
+from proxy.secrets.resolver import in_thread, resolve, resolve_all
 from proxy.secrets.source import LIMIT_BYTES
+from tests.support.keyrelay import until
 
 
 def secret(*references: str) -> SecretSettings:
@@ -130,3 +133,36 @@ def test_the_first_reference_that_is_there_is_used(
     monkeypatch.delenv("KEYRELAY_TEST_NEW")
     said = remedy("env:KEYRELAY_TEST_NEW", f"file:{tmp_path}/none")
     assert said.startswith("set KEYRELAY_TEST_NEW, or write the value to")
+
+
+async def test_a_read_in_a_thread_returns_and_raises() -> None:
+    """What the function returns or raises; a program that it runs ends as it always does."""
+    settings = secret("exec:printf dummy-value")
+    found = await in_thread(lambda: resolve("key", settings))
+    assert found.reveal() == b"dummy-value"
+    failing = secret("exec:false")
+    with pytest.raises(SecretUnavailable):
+        await in_thread(lambda: resolve("key", failing))
+
+
+async def test_cancelling_a_read_ends_its_programs(tmp_path: Path) -> None:
+    """The one that runs, and those of later references."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    for file in (first, second):
+        file.with_suffix(".sh").write_text(f"#!/bin/sh\necho $$ > {file}\nsleep 60\n")
+        file.with_suffix(".sh").chmod(0o700)
+    settings = secret(f"exec:{first}.sh", f"exec:{second}.sh")
+    ended = threading.Event()
+
+    def read() -> None:
+        try:
+            resolve_all("key", settings)
+        finally:
+            ended.set()
+
+    task = asyncio.get_running_loop().create_task(in_thread(read))
+    await until(lambda: first.exists() and first.read_text())
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await until(ended.is_set, seconds=10)

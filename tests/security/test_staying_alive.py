@@ -430,3 +430,38 @@ async def test_t80_a_broken_off_response_on_a_unix_socket(
             assert head.startswith(b"HTTP/1.1 200 ")
             assert body == (b"ok" if whole else b"half")
             assert whole or b"Content-Length: 9" in head
+
+
+HANGS = """
+listen: 127.0.0.1:0
+workers: {workers}
+routes:
+  api:
+    upstream: https://api.example.com
+    secrets: {{key: {{exec: "{program}", timeout_seconds: 60}}}}
+    auth: [{{header: X-Api-Key, value: "{{key}}"}}]
+"""
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.timeout(120)
+async def test_t83_a_signal_ends_a_start_that_hangs(
+    tmp_path: Path, workers: int, number: int
+) -> None:
+    """The program of a secret hangs at the start: the process ends at the first signal, and the
+    program with it.
+    """
+    begun = tmp_path / "pid"
+    program = tmp_path / "hangs"
+    program.write_text(f"#!/bin/sh\necho $$ > {begun}.new\nmv {begun}.new {begun}\nsleep 60\n")
+    program.chmod(0o700)
+    file = tmp_path / "routes.yaml"
+    file.write_text(HANGS.format(workers=workers, program=program))
+    async with running("run", "--config", str(file), until="") as process:
+        await until(begun.exists)
+        process.signal(number)
+        assert await process.ended(10) == 0
+        await process.said("Stopped before the start was complete.")
+    pid = int(begun.read_text())
+    await until(lambda: not Path(f"/proc/{pid}/cmdline").exists())
