@@ -7,15 +7,20 @@ from __future__ import annotations
 
 import asyncio
 import json
+import signal
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
+from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, ConnectionClosedError
 
 from tests.emulators.in_band import Asking, FirstMessage, Gateway
+from tests.support.command import CANARY
+from tests.support.command import running as running_command
 from tests.support.keyrelay import Running, both_loops, keyrelay, preset_keyrelay, until
 from tests.support.reloading import changing
 
@@ -315,3 +320,36 @@ async def test_no_credential_for_a_session_that_is_refused(
             await client.recv()
         await until(lambda: service.ends)
         assert service.sessions == [[]]
+
+
+async def test_workers_and_the_end(tmp_path: Path) -> None:
+    """Sessions of every worker get the key; at SIGTERM sessions get 1001, those that wait for
+    their message too.
+    """
+    service = FirstMessage({CANARY})
+    async with service.running():
+        file = tmp_path / "routes.yaml"
+        file.write_text(
+            "listen: 127.0.0.1:0\nworkers: 2\ndrain_seconds: 20\nroutes:\n"
+            f"  lmnt: {{provider: lmnt, upstream: '{service.origin}'}}\n"
+        )
+        async with (
+            running_command("run", "-c", str(file), variables={"LMNT_API_KEY": CANARY}) as process,
+            AsyncExitStack() as stack,
+        ):
+            url = f"ws://127.0.0.1:{process.port}/lmnt/v1/ai/speech/stream"
+            sessions = [
+                await stack.enter_async_context(connect(url, proxy=None)) for _ in range(12)
+            ]
+            for session in sessions[:8]:
+                await session.send('{"X-API-Key":"dummy-sdk"}')
+                await session.send("later")
+                assert await session.recv() == "later"
+            process.signal(signal.SIGTERM)
+            for session in sessions:
+                async with asyncio.timeout(30):
+                    await session.wait_closed()
+                assert session.close_code == 1001
+            assert await process.ended() == 0
+    assert "dummy-sdk" not in str(service.sessions)
+    assert sorted(len(one) for one in service.sessions) == [0] * 4 + [2] * 8
