@@ -17,6 +17,7 @@ from yaml.error import Mark, MarkedYAMLError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
 
+from proxy.config import yaml_mistakes
 from proxy.errors import Finding
 
 NODE_LIMIT = 20_000
@@ -91,12 +92,14 @@ def read_yaml(text: str, file: str) -> Document:
         document.add((line, column), "invalid control character", "remove it")
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        problem = _without_values(error.problem or "")
-        document.add(
-            _position(mark) if mark else (1, 1),
-            f"invalid YAML: {problem}",
+        problem = error.problem or ""
+        message, advice = yaml_mistakes.of_problem(problem) or (
+            _without_values(problem),
             "check the indentation, the space after each colon, and quotes",
         )
+        if "not closed" in message and error.context_mark is not None:
+            mark = error.context_mark  # where it was opened
+        document.add(_position(mark) if mark else (1, 1), f"invalid YAML: {message}", advice)
     except (ValueError, OverflowError):
         # PyYAML passes on the error of chr() for an escape such as "\Uffffffff".
         position = _position(loader.get_mark()) if loader else (1, 1)

@@ -121,6 +121,12 @@ def load_text(
     if isinstance(named, dict) and named:
         known = ReadOnDemand([*own, *shipped()], lambda name: own.get(name) or shipped()[name])
         routes = _routes(document, named, known, findings)
+    elif isinstance(named, list):
+        document.add(
+            document.position(("routes",)),
+            "expected a mapping, got a list",
+            "write each route as NAME: {provider: PRESET}, such as hume: {provider: hume}",
+        )
     elif isinstance(data, dict):
         document.add(
             document.position(("routes",), key=True),

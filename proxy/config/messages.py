@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from proxy.config import yaml_mistakes
 from proxy.config.document import Document, Path, Position, display_key
 from proxy.config.egress import EgressProxySettings
 from proxy.config.fields import Node
@@ -136,6 +137,12 @@ def _message(
             else f"expected a mapping, got {_kind(value)}",
             f"write type: and one of {', '.join(TOKENS)}",
         )
+    if kind == "literal_error" and isinstance(value, bool):
+        expected = str(context["expected"]).replace("'", '"')
+        return (
+            "YAML reads off, no and yes without quotes as true or false",
+            f"put it in quotes: {expected}",
+        )
     if kind == "literal_error":
         return "invalid value", f"write {context['expected']}"
     if kind in {"union_tag_not_found", "union_tag_invalid"}:
@@ -156,11 +163,17 @@ def _message(
             "null would admit any sandboxed page",
             "list the exact origin of your page, such as http://localhost:5173",
         )
+    if kind in {"int_type", "int_parsing"}:
+        return f"expected a number, got {_kind(value)}", yaml_mistakes.of_unit(value, seconds=False)
     if kind in _EXPECTED:
         expected = _EXPECTED[kind]
         if kind == "tuple_type" and location and location[-1] == "auth":
             expected = "a list of strategies"
         advice = _hint(kind, value, location)
+        if model is RouteSettings and not location and isinstance(value, str):
+            advice = "write NAME: {provider: PRESET}, such as hume: {provider: hume}"
+        if location[-1:] == ("browsers",):
+            advice = "write browsers: {origins: [http://localhost:5173]}"
         if model is Settings and not location:
             advice = "write routes: and a route, indented below it, such as hume: {provider: hume}"
         return f"expected {expected}, got {_kind(value)}", advice
@@ -168,6 +181,8 @@ def _message(
 
 
 def _hint(kind: str, value: Any, location: Sequence[str | int]) -> str:
+    if kind == "string_type" and isinstance(value, dict) and location[-1] in {"value", "path"}:
+        return 'a value with braces needs quotes, as value: "{key}"'
     if kind == "string_type" and isinstance(value, bool | int | float):
         if "listen" in location:
             return "write an address such as 127.0.0.1:8080"
@@ -177,7 +192,8 @@ def _hint(kind: str, value: Any, location: Sequence[str | int]) -> str:
     if kind == "bool_type":
         return "write it without quotes"
     if kind == "float_type" and isinstance(value, str):
-        return "write seconds as a bare number, such as 10 or 0.5"
+        unit = yaml_mistakes.of_unit(value, seconds=True)
+        return unit or "write seconds as a bare number, such as 10 or 0.5"
     if kind == "tuple_type":
         return "write it as [one, two], or with - in front of each"
     if value is None:
@@ -211,7 +227,7 @@ def _unknown_key(key: str, known: set[str]) -> tuple[str, str]:
             f'a placement has one target, so it cannot have "{key}" as well',
             "write two placements as a list",
         )
-    return f"unknown key {display_key(key)}", suggest(key, known)
+    return f"unknown key {display_key(key)}", yaml_mistakes.of_key(key) or suggest(key, known)
 
 
 def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:

@@ -10,6 +10,9 @@ from proxy.errors import ConfigValueError
 from proxy.secrets.envelope import parse_envelope
 from proxy.secrets.plugin import find_plugins
 
+_EXPANSION = re.compile(r"\$\{?([A-Z][A-Z_]{0,40})\}?|\$\{([A-Z][A-Z_]{0,40})[:?+-].*\}")
+# What a shell would interpret; the command is run without one.
+_SHELL = re.compile(r"[|&;<>]+|[0-9]?>&?[0-9]?.*|\$\w+|\$\{.*\}|\$\(.*|`.*|~/.*")
 # Words in small letters, capitals or CamelCase, joined by underscores.
 _WORD = r"(?:[a-z]+|[A-Z]+|[A-Z]?[a-z]+(?:[A-Z][a-z]+)*)[0-9]{0,2}"
 _MIXED_NAME = re.compile(rf"_*{_WORD}(?:_+{_WORD})*_*")
@@ -47,6 +50,10 @@ def parse_reference(text: str) -> tuple[str, str]:
     Raises ConfigValueError without the text, which may be the secret itself.
     """
     source, colon, rest = text.partition(":")
+    if (expanded := _EXPANSION.fullmatch(text)) is not None:
+        raise ConfigValueError(
+            "variables are not expanded in this file", f"write env:{expanded[1] or expanded[2]}"
+        )
     if not colon:
         raise ConfigValueError("invalid secret reference", _NOT_INLINE)
     if source in _CHECKS:
@@ -103,6 +110,11 @@ def _check_command(line: str) -> None:
         arguments = shlex.split(line)
     except ValueError:
         raise ConfigValueError("a quote of the command is not closed", "close it") from None
+    if any(map(_SHELL.fullmatch, arguments)):
+        raise ConfigValueError(
+            "the command is run without a shell: pipes, redirections, variables and ~ stay text",
+            "put it into a script, or write exec:sh -c '…' with the whole command in quotes",
+        )
     if not arguments or not arguments[0]:
         raise ConfigValueError(
             "the command is missing", "write for example exec:op read op://vault/item"
