@@ -19,7 +19,7 @@ from aiohttp import web
 
 from proxy.admin import runtime_file
 from proxy.admin.access import AdminGuard
-from proxy.admin.connections import AdmissionProtocol, PeerRefusal
+from proxy.admin.connections import AdmissionProtocol, IdleConnections, PeerRefusal
 from proxy.app import status
 from proxy.errors import KeyrelayError, Refusal
 from proxy.http.address import parse_listen
@@ -84,8 +84,15 @@ class Admin:
     The caller has to ``close`` it.
     """
 
-    def __init__(self, app: Administered, listener: Listener, served: web.AppRunner) -> None:
+    def __init__(
+        self,
+        app: Administered,
+        listener: Listener,
+        served: web.AppRunner,
+        idle: IdleConnections,
+    ) -> None:
         self._app = app
+        self.idle = idle
         self._served = served
         self._file: runtime_file.RuntimeFile | None = None
         self._token = ""
@@ -157,7 +164,9 @@ async def start(
     server = served.server
     assert server is not None
     try:
-        listener = await listen(text, lambda: AdmissionProtocol(server, peer_refusal), None)
+        listener = await listen(
+            text, lambda: AdmissionProtocol(server, peer_refusal, pages.idle), None
+        )
     except AddressUnavailable as error:
         await served.cleanup()
         other = f"http://{error.text}" in {one.url for one in runtime_file.running()}
@@ -174,16 +183,20 @@ async def start(
     # A unix socket is protected by its file mode; a port is open to every local user.
     token = "" if address.unix_path else secrets.token_urlsafe(24)
     pages.guard = AdminGuard(listener.address, token or None)
-    admin = Admin(app, listener, served)
+    admin = Admin(app, listener, served, pages.idle)
     admin.publish(token, warn)
     return admin
 
 
 class _Pages:
-    """The request handlers. ``guard`` is set once the port is assigned, since it checks Host."""
+    """The request handlers. ``guard`` is set once the port is assigned, since it checks Host.
+
+    ``idle`` has the connections without a request in progress.
+    """
 
     def __init__(self, app: Administered, reload: ReloadConfig, peer_refusal: PeerRefusal) -> None:
         self.guard: AdminGuard | None = None
+        self.idle = IdleConnections()
         self._app = app
         self._reload_config = reload
         self._peer_refusal = peer_refusal
@@ -192,7 +205,7 @@ class _Pages:
 
     def application(self) -> web.Application:
         """Return the application: all URLs, behind the guard."""
-        application = web.Application(middlewares=[self._admit])
+        application = web.Application(middlewares=[self._count, self._admit])
         application.on_response_prepare.append(_prepare)
         application.add_routes(
             [
@@ -207,6 +220,15 @@ class _Pages:
             ]
         )
         return application
+
+    @web.middleware
+    async def _count(self, request: web.Request, handler: _Handler) -> web.StreamResponse:
+        """Count the connection as one with a request in progress."""
+        self.idle.discard(request.protocol)
+        try:
+            return await handler(request)
+        finally:
+            self.idle.add(request.protocol)
 
     @web.middleware
     async def _admit(self, request: web.Request, handler: _Handler) -> web.StreamResponse:

@@ -17,8 +17,10 @@ from socket import create_server, socket
 
 import pytest
 
+from proxy.admin.connections import MOST_CONNECTIONS
 from tests.support.certificates import Authority
 from tests.support.command import running
+from tests.support.inspection import inspected
 from tests.support.keyrelay import (
     RawClient,
     answering,
@@ -465,3 +467,24 @@ async def test_t83_a_signal_ends_a_start_that_hangs(
         await process.said("Stopped before the start was complete.")
     pid = int(begun.read_text())
     await until(lambda: not Path(f"/proc/{pid}/cmdline").exists())
+
+
+async def test_t84_incomplete_requests_do_not_lock_the_admin_listener(
+    dummy_key: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many connections as it keeps have sent a part of a request: another one is served."""
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    async with inspected({"api": static_route("https://api.example.com")}) as running:
+        port = running.admin.listener.address.port
+        clients = [await RawClient.to(port) for _ in range(MOST_CONNECTIONS)]
+        for client in clients:
+            client.send(HEALTH[:20])
+        server = running.admin._served.server
+        assert server is not None
+        await until(lambda: len(server.connections) == MOST_CONNECTIONS)
+        async with await RawClient.to(port) as client:
+            client.send(f"GET /style.css HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n".encode())
+            status, _, _ = await client.answer()
+            assert status == 200
+        for client in clients:
+            client.reset()
