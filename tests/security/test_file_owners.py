@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import datetime
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from proxy.config import loader
 from proxy.errors import ConfigError
+from proxy.secrets.file import read_file
 from proxy.secrets.file_permissions import is_unmapped
+from proxy.secrets.keyfile import read_keys, write_key
+from proxy.secrets.sealing import SealingKey, UnsealError
+from proxy.secrets.source import SourceError
 
 ROUTES = "routes: {api: {provider: demo}}\n"
 OTHER = 54321
+CREATED = datetime.date(2026, 11, 21)
 
 only_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
 
@@ -80,3 +88,43 @@ def test_t34_the_overflow_user_is_nobody_in_particular() -> None:
     assert is_unmapped(65534) is not (int(lines[0]) == 0 and int(lines[2]) > 65534)
     assert not is_unmapped(0)
     assert not is_unmapped(os.geteuid()) or os.geteuid() == 65534
+
+
+@pytest.mark.parametrize("at", ["keyrelay", "."])
+@pytest.mark.parametrize("kind", ["sealing key", "secret"])
+def test_t50_directories_above_keys_and_secrets(tmp_path: Path, kind: str, at: str) -> None:
+    """Of the sealing key and of secret files too: one that others may write to, at any height."""
+    file = tmp_path / "a" / "keyrelay" / "keys"
+    key = SealingKey.generate(CREATED)
+    write_key(file, key)
+
+    def read() -> object:
+        return read_keys(file) if kind == "sealing key" else read_file(str(file))
+
+    read()
+    folder = tmp_path / "a" / at
+    folder.chmod(0o777)
+    with pytest.raises((UnsealError, SourceError), match="other users may put another file"):
+        read()
+    folder.chmod(0o1777)
+    read()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="user namespaces are Linux's")
+def test_t34_the_overflow_user_in_a_user_namespace() -> None:
+    """In a namespace that maps one user only, the kernel shows all others as the overflow user:
+    that number then is none of a single user.
+    """
+    unshare = ("unshare", "--user", "--map-root-user")
+    if subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this machine permits no user namespace")
+    overflow = Path("/proc/sys/kernel/overflowuid").read_text(encoding="ascii").strip()
+    script = (
+        "from proxy.secrets.file_permissions import is_unmapped; "
+        "from proxy.server.peer_credentials import _own_users; "
+        f"print(is_unmapped({overflow}), is_unmapped(0), sorted(_own_users()))"
+    )
+    done = subprocess.run(
+        [*unshare, sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "True False [0]\n"
