@@ -210,7 +210,7 @@ def test_all_findings_come_at_once_with_their_places() -> None:
     [
         ("routes: {}", "1:1: no routes"),
         ("routes:\n", "1:1: no routes"),
-        ("routes: [a]", "1:1: no routes"),
+        ("routes: [a]", "1:9: expected a mapping, got a list"),
         ("listen: 127.0.0.1:1", "1:1: no routes"),
         ("5", "1:1: expected a mapping, got a number"),
         ("[]", "1:1: expected a mapping, got a list"),
