@@ -7,25 +7,22 @@ one request's response to another (RFC 9112 section 9.2), so such a connection i
 from __future__ import annotations
 
 import asyncio
-import enum
 import select
 import ssl
-from typing import Protocol, cast
+from typing import cast
 
 from proxy import tcp
 from proxy.errors import UpstreamFailure
-from proxy.http import keep_alive, malformed
-from proxy.http import parser as http_parser
+from proxy.http import keep_alive
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
-from proxy.upstream.leftover import Leftover
+from proxy.upstream import failures
+from proxy.upstream.interfaces import Owner, ResponseListener, UpstreamState
+from proxy.upstream.leftover import Leftover, has_close_notify, leftover_of
+from proxy.upstream.response_parser import ResponseParser
 from proxy.upstream.unread import unread_poll
 
 _NEVER = float("inf")
-_BLANK_LINE = b"\r\n\r\n"
-_VERSIONS = frozenset({(1, 0), (1, 1)})
-# Bytes of a response's header sections, those of interim responses included, and of its trailers.
-_MAX_HEAD_BYTES = 256 * 1024
 # A reused connection that the provider had closed before it received the request shows it within a
 # round trip. Later than this (seconds), the provider may have processed the request.
 _UNREAD_WITHIN = 5.0
@@ -37,52 +34,6 @@ _ACKNOWLEDGED_WITHIN = 5.0
 _CLOSED_BY_PROVIDER = (ConnectionResetError, BrokenPipeError, ConnectionAbortedError)
 # Size of a complete request (bytes) that the kernel takes at once: no later write of it can fail.
 _ONE_WRITE = 16 * 1024
-
-
-class ResponseListener(Protocol):
-    """Receives the response to the request that it sent on a connection.
-
-    ``ended`` is set for the last bytes of a response; the connection is then back in the pool.
-    """
-
-    @property
-    def repeatable(self) -> bool:
-        """Whether the request may be sent again: it is idempotent, and complete at hand."""
-
-    def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None: ...
-    def on_response_body(self, body: bytes, *, ended: bool) -> None: ...
-    def on_upstream_error(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
-        """The connection failed. ``unread``: a reused one, without a response.
-
-        The provider had closed it without reading the request, or cannot be reached by it.
-        """
-
-    def on_upstream_blocked(self) -> None: ...
-    def on_upstream_drained(self) -> None: ...
-
-
-class Owner(Protocol):
-    """Keeps connections between requests."""
-
-    def give_back(self, connection: UpstreamConnection) -> None:
-        """Take back a connection after the clean end of a response, for another request."""
-
-    def forget(self, connection: UpstreamConnection) -> None:
-        """Drop a connection that is closed or has another owner."""
-
-
-class UpstreamState(enum.Enum):
-    """State of a connection to a provider."""
-
-    IDLE = "idle"
-    """No request is in progress."""
-    AWAITING = "awaiting"
-    """A request was sent; no byte of its response has arrived."""
-    RECEIVING = "receiving"
-    """A part of the response has arrived."""
-    CLOSED = "closed"
-    """The connection is closed, or released to another protocol."""
-
 
 # Module constants, because the state changes with every request.
 _IDLE = UpstreamState.IDLE
@@ -105,15 +56,12 @@ class UpstreamConnection(asyncio.Protocol):
         "_close_after",
         "_dead_peer_seconds",
         "_framing",
-        "_head_bytes",
         "_head_only",
-        "_head_tail",
         "_leftover",
         "_listener",
         "_loop",
         "_owner",
         "_parser",
-        "_payload",
         "_poll",
         "_reading_paused",
         "_remaining",
@@ -141,16 +89,12 @@ class UpstreamConnection(asyncio.Protocol):
         self._silence = silence_seconds
         self._dead_peer_seconds = dead_peer_seconds
         self._listener: ResponseListener | None = None
-        self._parser: http_parser.Parser | None = None
-        self._payload: http_parser.Body | None = None
+        self._parser: ResponseParser | None = None
         self._poll: select.poll | None = None
         self._remaining = 0
         # Of the response body that is being received; NONE outside a body.
         self._framing = NONE
         self._clean_end = False
-        # Bytes of the current header sections so far, and the last three of them.
-        self._head_bytes = 0
-        self._head_tail = b""
         self._head_only = False
         # While a write of the request may fail before its response is read.
         self._leftover: Leftover | None = None
@@ -241,11 +185,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _hold_leftover(self) -> None:
         """Keep received bytes readable in case a write fails."""
         if self._leftover is None and not self.transport.is_closing():
-            try:
-                self._leftover = Leftover(self.transport)
-            except OSError:
-                # Without a free descriptor a response before a reset may be lost, nothing else.
-                self._leftover = None
+            self._leftover = leftover_of(self.transport)
 
     def _release_leftover(self) -> None:
         if self._leftover is not None:
@@ -274,7 +214,7 @@ class UpstreamConnection(asyncio.Protocol):
     def eof_received(self) -> None:
         """Note how the provider ended its side; the transport closes itself."""
         tls: ssl.SSLObject | None = self.transport.get_extra_info("ssl_object")
-        self._clean_end = tls is None or _has_close_notify(tls)
+        self._clean_end = tls is None or has_close_notify(tls)
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._listener is not None and isinstance(exc, _CLOSED_BY_PROVIDER):
@@ -287,13 +227,12 @@ class UpstreamConnection(asyncio.Protocol):
         if self._framing is UNTIL_CLOSE and exc is None and self._clean_end:
             self._end(b"", exact=False)
         elif state is _RECEIVING:
-            self._fail("http_response_incomplete", "The provider's response is incomplete.")
+            self._fail(failures.incomplete())
         elif tcp.is_gone(exc):
-            self._fail("connection_timeout", "The provider cannot be reached.", timed_out=True)
+            self._fail(failures.unreachable())
         else:
             self._fail(
-                "connection_terminated",
-                "The provider closed the connection without a response.",
+                failures.closed(),
                 unread=not self.fresh
                 and (exc is None or isinstance(exc, _CLOSED_BY_PROVIDER))
                 and self._loop.time() - self._sent_at < _UNREAD_WITHIN,
@@ -353,132 +292,47 @@ class UpstreamConnection(asyncio.Protocol):
         return True
 
     def _parse(self, listener: ResponseListener, data: bytes) -> None:
-        if self._parser is None:
-            self._parser = http_parser.response_parser(self._loop, head_only=self._head_only)
+        parser = self._parser
+        if parser is None:
+            parser = self._parser = ResponseParser(self._loop, head_only=self._head_only)
         self.state = _RECEIVING
-        try:
-            if self._payload is not None:
-                self._parse_body(listener, self._parser, self._payload, data)
-            else:
-                self._parse_head(listener, self._parser, data)
-        except http_parser.HttpProcessingError as error:
-            self._malformed(malformed.reason(error))
-
-    def _parse_body(
-        self,
-        listener: ResponseListener,
-        parser: http_parser.Parser,
-        payload: http_parser.Body,
-        data: bytes,
-    ) -> None:
-        """Parse a part of a chunked body."""
-        messages, _, _ = parser.feed_data(data)
-        body = payload.read_nowait()
-        if payload.is_eof():
-            self._end(body, exact=not messages and data.endswith(_BLANK_LINE))
-        elif body:
-            self._head_bytes = 0
-            listener.on_response_body(body, ended=False)
-        else:
-            # Of a trailer section, or of the line before a chunk.
-            self._count_head(len(data))
-
-    def _parse_head(
-        self, listener: ResponseListener, parser: http_parser.Parser, data: bytes
-    ) -> None:
-        """Parse one header section at a time.
-
-        Bytes behind a response that has no body thus do not make the response malformed.
-        """
-        left = data
-        while left:
-            section, left = self._split_section(left)
-            if not self._count_head(len(section)):
-                return
-            messages, _, tail = parser.feed_data(section)
-            for position, (message, payload) in enumerate(messages, 1):
-                try:
-                    head = http_parser.response_head(message)
-                except ValueError as error:
-                    self._malformed(str(error))
-                    return
-                if head.code == 101:
-                    self._switch(listener, head, tail + left)
-                    return
-                # Interim responses may be dropped (RFC 9110 section 15.2).
-                if head.code >= 200:
-                    last = position == len(messages) and not left
-                    if left and not payload.is_eof():
-                        last = not parser.feed_data(left)[0]
-                    self._begin(listener, message, head, payload, data, last=last)
-                    return
-                if head.code < 100 or payload.read_nowait() or not payload.is_eof():
-                    # An interim response has no body (RFC 9112 section 6.3).
-                    self._fail("http_protocol_error", "The provider's interim response is invalid.")
-                    return
-
-    def _split_section(self, data: bytes) -> tuple[bytes, bytes]:
-        """``data`` up to the end of the current header section, and the rest."""
-        known = self._head_tail
-        end = (known + data).find(_BLANK_LINE)
-        if end < 0:
-            self._head_tail = (known + data[-3:])[-3:]
-            return data, b""
-        self._head_tail = b""
-        size = end + len(_BLANK_LINE) - len(known)
-        return data[:size], data[size:]
-
-    def _count_head(self, size: int) -> bool:
-        """Count bytes of header and trailer sections. False, and failed, beyond the bound."""
-        self._head_bytes += size
-        if self._head_bytes <= _MAX_HEAD_BYTES:
-            return True
-        self._fail(
-            "http_response_header_section_size",
-            "The header section of the provider's response is over 256 KiB.",
-        )
-        return False
-
-    def _switch(self, listener: ResponseListener, head: ResponseHead, early: bytes) -> None:
-        if self._upgrading and not self.transport.is_closing():
-            listener.on_response_start(head, early, ended=False)
-        else:
-            self._fail("http_protocol_error", "The provider switched protocols without a request.")
-
-    def _begin(
-        self,
-        listener: ResponseListener,
-        message: http_parser.ParsedResponse,
-        head: ResponseHead,
-        payload: http_parser.Body,
-        data: bytes,
-        *,
-        last: bool,
-    ) -> None:
-        """Begin a parsed response: determine the framing of its body (RFC 9112 section 6.3)."""
-        if message.version not in _VERSIONS:
-            self._fail("http_protocol_error", "The provider does not speak HTTP/1.1.")
+        if self._framing is not CHUNKED:
+            self._parse_head(listener, parser, data)
             return
-        codings = [coding.lower() for coding in head.values(b"transfer-encoding")]
-        if codings and (message.version == (1, 0) or codings != [b"chunked"]):
-            # In HTTP/1.0 a transfer coding means faulty framing (RFC 9112 section 6.1).
-            self._fail("http_response_transfer_coding", "The provider used a transfer coding.")
+        try:
+            body, ended, exact = parser.chunks(data)
+        except UpstreamFailure as failure:
+            self._fail(failure)
+            return
+        if ended:
+            self._end(body, exact=exact)
+        elif body:
+            listener.on_response_body(body, ended=False)
+
+    def _parse_head(self, listener: ResponseListener, parser: ResponseParser, data: bytes) -> None:
+        try:
+            begun = parser.begin(data)
+        except UpstreamFailure as failure:
+            self._fail(failure)
+            return
+        if begun is None:
+            return
+        head, body, framing, exact = begun
+        if head.code == 101:
+            if self._upgrading and not self.transport.is_closing():
+                listener.on_response_start(head, body, ended=False)
+            else:
+                self._fail(failures.unasked_switch())
             return
         self._close_after = head.closing
         self._keep_alive(head)
-        body = payload.read_nowait()
-        if payload.is_eof():
-            rest = _BLANK_LINE if codings else _BLANK_LINE + body
-            self._end(body, head, exact=last and data.endswith(rest))
+        if framing is NONE:
+            self._end(body, head, exact=exact)
             return
-        if codings:
-            self._framing = CHUNKED
-            self._payload = payload
-        elif head.length is not None:
-            self._framing = LENGTH
+        self._framing = framing
+        if framing is LENGTH:
+            assert head.length is not None
             self._remaining = head.length - len(body)
-        else:
-            self._framing = UNTIL_CLOSE
         listener.on_response_start(head, body, ended=False)
 
     def _keep_alive(self, head: ResponseHead) -> None:
@@ -492,10 +346,9 @@ class UpstreamConnection(asyncio.Protocol):
         """End the response. ``exact``: no bytes follow it, so the connection is reusable."""
         listener, self._listener = self._listener, None
         assert listener is not None
-        self._parser = self._payload = None
+        self._parser = None
         self._framing = NONE
-        self._remaining = self._head_bytes = 0
-        self._head_tail = b""
+        self._remaining = 0
         if self._leftover is not None:
             self._release_leftover()
         if (
@@ -519,19 +372,10 @@ class UpstreamConnection(asyncio.Protocol):
         else:
             listener.on_response_start(head, body, ended=True)
 
-    def _malformed(self, what: str) -> None:
-        """Fail the request. ``what`` is a constant text, without any byte of the response."""
-        self._fail(
-            "http_protocol_error", f"The provider's response is not well-formed HTTP: {what}."
-        )
-
-    def _fail(
-        self, proxy_error: str, detail: str, *, timed_out: bool = False, unread: bool = False
-    ) -> None:
+    def _fail(self, failure: UpstreamFailure, *, unread: bool = False) -> None:
         listener = self._listener
         self.abort()
         if listener is not None:
-            failure = UpstreamFailure(proxy_error, detail, timed_out=timed_out)
             listener.on_upstream_error(failure, unread=unread)
 
     def expire(self, now: float) -> None:
@@ -546,25 +390,11 @@ class UpstreamConnection(asyncio.Protocol):
                 and listener.repeatable
                 and tcp.unacknowledged(self.transport)
             ):
-                self._fail("connection_timeout", "The provider cannot be reached.", unread=True)
+                self._fail(failures.unreachable(), unread=True)
         elif listener is None:
             self.abort()
         elif self.state is _RECEIVING:
-            self._fail("connection_read_timeout", "The provider stopped sending.", timed_out=True)
+            self._fail(failures.stopped())
         else:
             # Never as ``unread``: the provider may be processing the request.
-            self._fail("http_response_timeout", "The provider did not respond.", timed_out=True)
-
-
-def _has_close_notify(tls: ssl.SSLObject) -> bool:
-    """Whether TLS was ended by its closing alert.
-
-    Without the alert anyone on the path may have cut the stream off, and a body that ends with the
-    connection is incomplete (RFC 9112 section 9.8).
-    """
-    try:
-        return not tls.read(1)
-    except ssl.SSLZeroReturnError:
-        return True
-    except ssl.SSLError:
-        return False
+            self._fail(failures.silent())

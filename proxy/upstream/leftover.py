@@ -73,6 +73,14 @@ class Leftover:
             yield data
 
 
+def leftover_of(transport: asyncio.BaseTransport) -> Leftover | None:
+    """None without a free descriptor: a response before a reset may then be lost, nothing else."""
+    try:
+        return Leftover(transport)
+    except OSError:
+        return None
+
+
 def _decrypted(tls: _TlsObject, received: Iterator[bytes]) -> Iterator[bytes]:
     for data in (b"", *received):
         tls.incoming.write(data)
@@ -87,3 +95,17 @@ def _decrypted(tls: _TlsObject, received: Iterator[bytes]) -> Iterator[bytes]:
             if not plain:
                 return
             yield plain
+
+
+def has_close_notify(tls: ssl.SSLObject) -> bool:
+    """Whether TLS was ended by its closing alert.
+
+    Without the alert anyone on the path may have cut the stream off, and a body that ends with the
+    connection is incomplete (RFC 9112 section 9.8).
+    """
+    try:
+        return not tls.read(1)
+    except ssl.SSLZeroReturnError:
+        return True
+    except ssl.SSLError:
+        return False
