@@ -15,7 +15,8 @@ from proxy.cli.main import main
 from proxy.cli.seal import keygen, reseal, seal
 from proxy.secrets.envelope import parse_envelope, seal_binding
 from proxy.secrets.keyfile import read_keys
-from tests.support.command import CANARY, COMMAND, Done, environment, inspect
+from tests.support.command import CANARY, COMMAND, Done, environment
+from tests.support.command import run as run_command
 
 ROUTES = "routes:\n  hume:\n    provider: hume\n    secrets: {api_key: env:HUME_API_KEY}  # ours\n"
 
@@ -32,17 +33,7 @@ def run(*arguments: str, folder: Path, stdin: bytes = b"") -> Done:
     variables = environment(HOME=str(folder), PYTHON_KEYRING_BACKEND=NO_KEYRING)
     for name in ("KEYRELAY_KEYS", "CREDENTIALS_DIRECTORY", "XDG_CONFIG_HOME"):
         variables.pop(name, None)
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=folder,
-        env=variables,
-        input=stdin,
-        capture_output=True,
-        timeout=30,
-        check=False,
-    )
-    result = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
-    inspect(result.out, result.err)
+    result = run_command(*arguments, folder=folder, variables=variables, stdin=stdin)
     assert "keyrelay-private" not in result.out + result.err
     return result
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxy.config.presets import presets
+from tests.support import preloaded
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "proxy")
@@ -64,14 +65,27 @@ def keyrelay(
     *arguments: str, cwd: Path | None = None, variables: Mapping[str, str] | None = None
 ) -> Done:
     """Run a command that ends by itself."""
-    done = subprocess.run(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=environment(**(variables or {})),
-        capture_output=True,
-        timeout=_PATIENCE_SECONDS,
-        check=False,
-    )
+    return run(*arguments, folder=cwd, variables=environment(**(variables or {})))
+
+
+def run(
+    *arguments: str, folder: Path | None, variables: Mapping[str, str], stdin: bytes = b""
+) -> Done:
+    """Run a command that ends by itself, with these variables and no others."""
+    if preloaded.suits(variables):
+        done = preloaded.run(
+            arguments, folder=folder, variables=variables, stdin=stdin, seconds=_PATIENCE_SECONDS
+        )
+    else:
+        done = subprocess.run(
+            [*COMMAND, *arguments],
+            cwd=folder,
+            env=variables,
+            input=stdin,
+            capture_output=True,
+            timeout=_PATIENCE_SECONDS,
+            check=False,
+        )
     result = Done(done.returncode, done.stdout.decode(), done.stderr.decode())
     inspect(result.out, result.err)
     return result
