@@ -13,7 +13,6 @@ from proxy.config.fields import Line, Node, checked_by, listed
 from proxy.config.secret import AnySecret, SecretSettings
 from proxy.errors import ConfigValueError
 from proxy.secrets.reference import parse_reference
-from proxy.upstream.egress_proxy import parse_proxy_url
 
 DIRECT = "direct"
 """Value of ``egress_proxy`` for no proxy, where the whole file has one."""
@@ -38,6 +37,8 @@ def _check_url(text: str) -> None:
         )
     if "://" not in text:
         raise ConfigValueError("the scheme is missing", "write http://HOST:PORT")
+    from proxy.upstream.egress_proxy import parse_proxy_url  # loads asyncio, for few files
+
     parse_proxy_url(text)
 
 

@@ -140,22 +140,14 @@ def test_fields_of_the_request(kind: str) -> None:
     assert made(kind, **SECRET, resource=["https://a", "https://b"]).resource[1:] == ("https://b",)
 
 
+RESERVED = [
+    *("grant_type", "scope", "audience", "resource", "assertion", "refresh_token"),
+    *("client_id", "client_secret", "client_assertion", "client_assertion_type"),
+]
+
+
 @every_type
-@pytest.mark.parametrize(
-    "name",
-    [
-        "assertion",
-        "audience",
-        "client_assertion",
-        "client_assertion_type",
-        "client_id",
-        "client_secret",
-        "grant_type",
-        "refresh_token",
-        "resource",
-        "scope",
-    ],
-)
+@pytest.mark.parametrize("name", RESERVED)
 def test_fields_with_a_setting_of_their_own(kind: str, name: str) -> None:
     """Two values of one field would contradict each other."""
     assert f"the form field {name} is set by keyrelay" in error(kind, **SECRET, form={name: "a"})

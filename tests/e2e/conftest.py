@@ -23,3 +23,11 @@ async def running(hume: HumeEmulator) -> AsyncIterator[Running]:
     routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
     async with preset_keyrelay(routes) as running:
         yield running
+
+
+@pytest.fixture
+async def elsewhere() -> AsyncIterator[str]:
+    """The origin of another provider, with which no connection may be made."""
+    async with HumeEmulator() as foreign:
+        yield foreign.origin
+        assert foreign.connections == 0

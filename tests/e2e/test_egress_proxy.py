@@ -27,6 +27,7 @@ from tests.support.keyrelay import (
     static_route,
     until,
 )
+from tests.support.reloading import token_route
 from tests.support.websocket import accept
 
 PASSWORD = "CANARY-dummy-password"
@@ -81,24 +82,8 @@ async def behind(
         yield provider, running, proxy
 
 
-def token_route(**more: Any) -> dict[str, Any]:
-    return {
-        "upstream": "https://api.example",
-        "secrets": {"key": "env:DUMMY_KEY"},
-        "auth": [
-            {
-                "token": {
-                    "type": "oauth2_client_credentials",
-                    "url": "/token",
-                    "client_id": "dummy",
-                    "client_secret": "{key}",
-                },
-                "http": {"header": "Authorization", "value": "Bearer {token}"},
-            }
-        ],
-        "spares": 0,
-        **more,
-    }
+def with_token(**more: Any) -> dict[str, Any]:
+    return token_route("https://api.example", "env:DUMMY_KEY", client_id="env:DUMMY_KEY", **more)
 
 
 async def get(url: str) -> tuple[int, str]:
@@ -146,7 +131,7 @@ async def test_token_calls_go_through(authority: Authority, tmp_path: Path) -> N
     async with behind(authority, credentials=BASIC) as (provider, _, proxy):
         file.write_text(proxy.url.replace("://", f"://dummy:{PASSWORD}@"))
         file.chmod(0o600)
-        route = token_route(egress_proxy=f"file:{file}", ca_file=str(authority.file))
+        route = with_token(egress_proxy=f"file:{file}", ca_file=str(authority.file))
         async with preset_keyrelay({"acme": route}) as relay:
             assert await get(f"{relay.url}/acme/x") == (200, "hello")
     assert [head.split(b" ")[1] for head in proxy.heads] == [b"api.example:443"] * 2
@@ -163,7 +148,7 @@ async def test_token_calls_go_through(authority: Authority, tmp_path: Path) -> N
 async def test_what_the_client_reads(authority: Authority, status: int, words: str) -> None:
     """A refusal of the proxy is a 502 that names it, never the proxy's own status."""
     async with behind(authority, response=REFUSED % status) as (_, _, proxy):
-        routes = {"acme": static_route("https://api.example"), "tokens": token_route()}
+        routes = {"acme": static_route("https://api.example"), "tokens": with_token()}
         async with preset_keyrelay(routes, egress_proxy=proxy.url) as relay:
             code, text = await get(f"{relay.url}/acme/x")
             assert (code, words in text) == (502, True)
@@ -179,7 +164,7 @@ async def test_token_endpoints_verify_their_certificate(trusted: Authority, tmp_
     folder.mkdir()
     async with (
         behind(Authority(folder)) as (provider, _, proxy),
-        preset_keyrelay({"acme": token_route()}, egress_proxy=proxy.url) as relay,
+        preset_keyrelay({"acme": with_token()}, egress_proxy=proxy.url) as relay,
     ):
         code, _ = await get(f"{relay.url}/acme/x")
         assert code in {502, 503}
@@ -258,7 +243,7 @@ async def test_a_reload_takes_a_new_password(
                         "username": "dummy",
                         "password": "env:DUMMY_PROXY_PASSWORD",
                     },
-                    "routes": {"acme": static_route("https://api.example"), "t": token_route()},
+                    "routes": {"acme": static_route("https://api.example"), "t": with_token()},
                 }
             ),
             "routes.yaml",

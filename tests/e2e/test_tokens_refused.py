@@ -28,6 +28,7 @@ from tests.support.keyrelay import (
     read_head,
     until,
 )
+from tests.support.reloading import token_route
 
 pytestmark = both_loops
 
@@ -462,22 +463,7 @@ async def test_forms_of_refusals(dummy_key: bytes, form: str, body: bytes) -> No
                 return
 
     async with raw_provider(serve) as provider:
-        route = {
-            "upstream": provider.url,
-            "secrets": {"key": "env:DUMMY_KEY"},
-            "auth": [
-                {
-                    "token": {
-                        "type": "oauth2_client_credentials",
-                        "url": "/token",
-                        "client_id": "dummy",
-                        "client_secret": "{key}",
-                    },
-                    "header": "Authorization",
-                    "value": "Bearer {token}",
-                }
-            ],
-        }
+        route = token_route(provider.url, "env:DUMMY_KEY", client_id="env:DUMMY_KEY")
         async with keyrelay({"api": route}) as running:
             request = b"PUT /api/x HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n%b"
             async with await RawClient.to(running.port) as one:

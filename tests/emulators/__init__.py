@@ -34,12 +34,7 @@ from tests.emulators.base import Emulator
 from tests.emulators.camb import CAMB_KEY, CambEmulator, CambRealtimeEmulator
 from tests.emulators.gate import Gate
 from tests.emulators.hume import HUME_KEY, HUME_SECRET, HumeEmulator
-from tests.emulators.inworld import (
-    INWORLD_KEY,
-    INWORLD_PORTAL,
-    INWORLD_SECRET,
-    InworldEmulator,
-)
+from tests.emulators.inworld import INWORLD_KEY, INWORLD_PORTAL, INWORLD_SECRET, InworldEmulator
 
 __all__ = [
     "AIGNE_KEY",

@@ -436,12 +436,8 @@ async def test_a_key_subprotocol_outside_a_handshake(secrets: None) -> None:
 def changing_routes(provider: str, folder: Path, sealed: str) -> dict[str, Any]:
     """Keys and client secrets that are rotated, a file, a program, a sealed value."""
     header = {"header": "X-Api-Key", "value": "{key}"}
-    token = {
-        "type": "oauth2_client_credentials",
-        "url": "/token",
-        "client_id": "dummy-id",
-        "client_secret": "{key}",
-    }
+    kind = "oauth2_client_credentials"
+    token = {"type": kind, "url": "/token", "client_id": "dummy-id", "client_secret": "{key}"}
     bearer = {"header": "Authorization", "value": "Bearer {token}"}
     references = {
         "rotated": ["env:DUMMY_NEW_KEY", "env:DUMMY_OLD_KEY"],

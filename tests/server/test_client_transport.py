@@ -12,16 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.keyrelay import (
-    RawClient,
-    Running,
-    both_loops,
-    keyrelay,
-    raw_provider,
-    read_head,
-    static_route,
-    until,
-)
+from tests.support.keyrelay import RawClient, Running, both_loops, proxied, read_head, until
 
 pytestmark = both_loops
 
@@ -76,8 +67,7 @@ async def stage(path: Path | None) -> AsyncIterator[tuple[Provider, Running, Con
     provider = Provider()
     listen = ["127.0.0.1:0"] if path is None else [f"unix:{path}"]
     async with (
-        raw_provider(provider.serve) as raw,
-        keyrelay({"api": static_route(raw.url)}, listen=listen) as relay,
+        proxied(provider.serve, listen=listen) as (_, relay),
     ):
 
         async def connect() -> RawClient:

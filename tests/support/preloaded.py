@@ -17,8 +17,10 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
@@ -28,7 +30,6 @@ from typing import TextIO
 _AT_START = ("PYTHON", "COVERAGE", "LANG", "LC_", "LD_", "MALLOC_")
 _MESSAGE_BYTES = 1 << 20
 _DESCRIPTORS = 4  # stdin, stdout, stderr, and the one that the process's end is reported on
-_PIPE_BYTES = 60_000
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,6 @@ def run(
     seconds: float,
 ) -> subprocess.CompletedProcess[bytes]:
     """As ``subprocess.run`` of ``python -m proxy``. Raises TimeoutExpired after ``seconds``."""
-    assert len(stdin) < _PIPE_BYTES
     if not _templates:
         _templates.append(_Template())
     pairs = [os.pipe() for _ in range(_DESCRIPTORS)]
@@ -112,10 +112,18 @@ def run(
     finally:
         for descriptor in given:
             os.close(descriptor)
-    os.write(writing[0], stdin)
-    os.close(writing[0])
+    feeding = threading.Thread(target=_feed, args=(writing[0], stdin))
+    feeding.start()
     out, err, end = _collect(reading[1:], [*arguments], seconds)
+    feeding.join()
     return subprocess.CompletedProcess([*arguments], int(end.split()[1]), out, err)
+
+
+def _feed(descriptor: int, data: bytes) -> None:
+    """Write all of it, unless the command does not read so much; then close it."""
+    with suppress(BrokenPipeError), open(descriptor, "wb", buffering=0) as pipe:
+        while data:
+            data = data[pipe.write(data) :]
 
 
 def _collect(descriptors: Sequence[int], arguments: list[str], seconds: float) -> list[bytes]:

@@ -131,12 +131,14 @@ async def keyed_provider(
         await runner.cleanup()
 
 
-def token_route(upstream: str, secret: Any, **more: Any) -> dict[str, Any]:
+def token_route(
+    upstream: str, secret: Any, client_id: str = "env:DUMMY_CLIENT_ID", **more: Any
+) -> dict[str, Any]:
     """A route whose credential is a token that its upstream gives for a client secret."""
     return {
         "upstream": upstream,
         "spares": 0,
-        "secrets": {"client_id": "env:DUMMY_CLIENT_ID", "client_secret": secret},
+        "secrets": {"client_id": client_id, "client_secret": secret},
         "auth": [
             {
                 "name": "token",

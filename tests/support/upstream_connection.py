@@ -5,9 +5,7 @@ from __future__ import annotations
 from proxy.errors import UpstreamFailure
 from proxy.http.response import ResponseHead
 from proxy.upstream.connection import UpstreamConnection
-from tests.support.keyrelay import (
-    until,
-)
+from tests.support.keyrelay import until
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: dummy\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -30,15 +30,7 @@ from tests.support.keyrelay import (
     read_head,
     until,
 )
-from tests.support.websocket import (
-    HANDSHAKE,
-    MEBIBYTE,
-    accept,
-    ended,
-    pair,
-    relaying,
-    switching,
-)
+from tests.support.websocket import HANDSHAKE, MEBIBYTE, accept, ended, pair, relaying, switching
 
 pytestmark = both_loops
 

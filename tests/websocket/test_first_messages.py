@@ -12,15 +12,7 @@ from proxy.websocket.frames import CloseCode, Opcode
 from proxy.websocket.incoming_messages import Failure
 from proxy.websocket.message_rules import MessageRules, Refused
 from tests.support.frames import compressed, cut
-from tests.support.messages import (
-    frames,
-    pointers,
-    reply,
-    send_rules,
-    set_rules,
-    text,
-    texts,
-)
+from tests.support.messages import frames, pointers, reply, send_rules, set_rules, text, texts
 
 SECRET = b"dummy-real-key"
 PING = text(b"are you there", opcode=Opcode.PING)

@@ -29,6 +29,9 @@ SCALARS = st.one_of(
 )
 
 
+Parts = tuple[str, str, str, str, str]
+
+
 @st.composite
 def name_literals(draw: st.DrawFn, name: str) -> str:
     """A name, as one of the texts that mean it."""
@@ -63,7 +66,7 @@ def json_texts(draw: st.DrawFn, depth: int = 2) -> str:
 
 
 @st.composite
-def objects_around(draw: st.DrawFn) -> tuple[str, str, str, str, str]:
+def objects_around(draw: st.DrawFn) -> Parts:
     """An object with one member "key" in it: before, its name, its value, and behind."""
     names = draw(st.lists(NAMES.filter(lambda name: name != "key"), max_size=4, unique=True))
     members = [
@@ -85,9 +88,7 @@ def objects_around(draw: st.DrawFn) -> tuple[str, str, str, str, str]:
 
 
 @given(objects_around())
-def test_setting_a_member_replaces_its_value_alone(
-    parts: tuple[str, str, str, str, str],
-) -> None:
+def test_setting_a_member_replaces_its_value_alone(parts: Parts) -> None:
     """Every character but those of the member's value stays, whatever surrounds it."""
     before, name, value, behind, new = parts
     text = before + name + value + behind
@@ -96,9 +97,7 @@ def test_setting_a_member_replaces_its_value_alone(
 
 
 @given(objects_around())
-def test_removing_a_member_removes_it_and_one_comma(
-    parts: tuple[str, str, str, str, str],
-) -> None:
+def test_removing_a_member_removes_it_and_one_comma(parts: Parts) -> None:
     """The rest is the same object without the member; what is removed is one piece."""
     before, name, value, behind, _ = parts
     text = before + name + value + behind

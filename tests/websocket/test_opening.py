@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -15,7 +17,7 @@ from proxy.websocket.frames import Opcode
 from proxy.websocket.message_rules import MessageRules
 from proxy.websocket.opening import OpeningRelay
 from proxy.websocket.relay import Relay, RelaySide
-from tests.emulators.in_band import Asking, FirstMessage, Gateway
+from tests.emulators.in_band import Asking, FirstMessage, Gateway, InBand
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
     SECRET,
@@ -305,9 +307,9 @@ async def test_a_client_that_leaves_before(dummy_key: bytes) -> None:
         assert service.sessions == [[], []]
 
 
-async def test_two_fragments_and_an_impatient_ping(dummy_key: bytes) -> None:
-    """A ping within the first message is answered by the service before the message is complete."""
-    data = text('{"X-API-Key":', fin=False) + text(b"?", opcode=Opcode.PING)
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[InBand, Running, RawClient]]:
+    """A session whose service waits for its first message, and the client after the 101."""
     async with (
         FirstMessage({KEY}).running() as service,
         keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
@@ -315,6 +317,13 @@ async def test_two_fragments_and_an_impatient_ping(dummy_key: bytes) -> None:
     ):
         client.send(HANDSHAKE)
         await client.head()
+        yield service, running, client
+
+
+async def test_two_fragments_and_an_impatient_ping(dummy_key: bytes) -> None:
+    """A ping within the first message is answered by the service before the message is complete."""
+    data = text('{"X-API-Key":', fin=False) + text(b"?", opcode=Opcode.PING)
+    async with opened() as (service, _, client):
         for at in range(len(data)):
             client.send(data[at : at + 1])
             await asyncio.sleep(0)
@@ -326,13 +335,7 @@ async def test_two_fragments_and_an_impatient_ping(dummy_key: bytes) -> None:
 
 async def test_the_drain_ends_a_session_that_waits(dummy_key: bytes) -> None:
     """Both sides get 1001, at a frame boundary; the client's incomplete message is not sent."""
-    async with (
-        FirstMessage({KEY}).running() as service,
-        keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
-        await RawClient.to(running.port) as client,
-    ):
-        client.send(HANDSHAKE)
-        await client.head()
+    async with opened() as (service, running, client):
         client.send(text('{"X-API-Key":"dummy"}')[:-1])
         await until(lambda: running.app._around.relays)
         (relay,) = running.app._around.relays

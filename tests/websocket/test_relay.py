@@ -27,15 +27,7 @@ from tests.support.keyrelay import (
     reset,
     until,
 )
-from tests.support.websocket import (
-    HANDSHAKE,
-    MEBIBYTE,
-    accept,
-    ended,
-    pair,
-    relaying,
-    switching,
-)
+from tests.support.websocket import HANDSHAKE, MEBIBYTE, accept, ended, pair, relaying, switching
 
 pytestmark = both_loops
 

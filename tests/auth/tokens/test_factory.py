@@ -14,7 +14,6 @@ from urllib.parse import parse_qsl, unquote_plus
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from proxy.auth.strategy import AuthContext
@@ -26,6 +25,7 @@ from proxy.upstream.dialer import tls_context
 from tests.emulators.signature import DOCUMENTED_MINT, SAMPLE_MINT, SignatureCheck
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import raw_provider, read_head
+from tests.support.signing_keys import key_for
 
 NOW = 1_800_000_000.0
 # What each call says beside its own: who is asked, and that nothing but JSON is of use.
@@ -33,14 +33,7 @@ COMMON = ["accept", "accept-encoding", "connection", "host", "user-agent"]
 FORM = "application/x-www-form-urlencoded"
 ODD = {"id": "dummy:i%+é d".encode(), "secret": "a:b%+é&=/".encode()}
 
-RSA = rsa.generate_private_key(65537, 2048)
-KEYS: dict[str, Any] = {
-    "RS256": RSA,
-    "PS384": RSA,
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "ES512": ec.generate_private_key(ec.SECP521R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}
+KEYS = {name: key_for(name) for name in ("RS256", "PS384", "ES256", "ES512", "EdDSA")}
 SHARED = b"dummy-shared-secret-" + b"x" * 44
 
 
@@ -305,7 +298,7 @@ ACCOUNT = json.dumps(
         "type": "service_account",
         "project_id": "dummy project/1",
         "private_key_id": "dummy-key-id",
-        "private_key": pem(RSA).decode(),
+        "private_key": pem(KEYS["RS256"]).decode(),
         "client_email": "dummy@dummy-project.iam.example",
         "token_uri": "https://oauth2.example/token",
     },
@@ -458,7 +451,7 @@ async def test_an_app_s_installation() -> None:
         "token": "token",
         "expiry": "expires_at",
     }
-    values = {"key": pem(RSA), "app": b"12345", "installation": b"67890"}
+    values = {"key": pem(KEYS["RS256"]), "app": b"12345", "installation": b"67890"}
     answer = {"token": "ghs_dummy", "expires_at": "2027-01-15T09:00:00Z"}
     async with token_server(answer, "201 Created") as server:
         minted = await mint_of(token, values, server.url).fetch()
@@ -616,7 +609,7 @@ async def test_fields_of_secrets_in_urls() -> None:
                 "form": {"a": "{jwt}"},
                 "assertion": {"algorithm": "ES256", "key": "{key}"},
             },
-            {"key": pem(RSA)},
+            {"key": pem(KEYS["RS256"])},
             "another kind",
         ),
     ],

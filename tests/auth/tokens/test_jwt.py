@@ -8,7 +8,7 @@ from typing import Any
 
 import jwt
 import pytest
-from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, rsa
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
     Encoding,
@@ -19,17 +19,10 @@ from cryptography.hazmat.primitives.serialization import (
 
 from proxy.auth.tokens.jwt import JwtTokenSource, Signer
 from tests.support.clock import ManualClock
+from tests.support.signing_keys import key_for
 
 SHARED = b"CANARY-dummy-shared-secret-" + b"x" * 40
-RSA_KEY = rsa.generate_private_key(65537, 2048)
-KEYS: dict[str, Any] = {
-    "RS": RSA_KEY,
-    "PS": RSA_KEY,
-    "ES256": ec.generate_private_key(ec.SECP256R1()),
-    "ES384": ec.generate_private_key(ec.SECP384R1()),
-    "ES512": ec.generate_private_key(ec.SECP521R1()),
-    "EdDSA": ed25519.Ed25519PrivateKey.generate(),
-}
+RSA_KEY = key_for("RS256")
 ALGORITHMS = [
     *("HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512"),
     *("ES256", "ES384", "ES512", "EdDSA"),
@@ -44,12 +37,8 @@ def public_pem(private: Any) -> bytes:
     return bytes(private.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo))
 
 
-def private_of(algorithm: str) -> Any:
-    return KEYS.get(algorithm) or KEYS[algorithm[:2]]
-
-
 def key_of(algorithm: str) -> bytes:
-    return SHARED if algorithm.startswith("HS") else pem(private_of(algorithm))
+    return SHARED if algorithm.startswith("HS") else pem(key_for(algorithm))
 
 
 def signer(algorithm: str = "HS256", key: bytes | None = None, **more: Any) -> Signer:
@@ -80,7 +69,7 @@ def test_the_other_side_accepts_what_is_signed(algorithm: str) -> None:
     """With the public key, by the algorithm of the settings and no other, now."""
 
     token = signer(algorithm, clock=ManualClock(wall=time.time())).sign()
-    public = SHARED if algorithm.startswith("HS") else private_of(algorithm).public_key()
+    public = SHARED if algorithm.startswith("HS") else key_for(algorithm).public_key()
     claims = jwt.decode(
         token, public, [algorithm], audience="https://api.example", issuer="dummy-issuer"
     )
