@@ -614,7 +614,7 @@ async def test_changes_say_nothing_of_a_secret(
         "was not taken",
         "last good value",
         "other secrets",
-        "in use by",
+        "is in use",
     ):
         assert happened in places["lines for the operator"], happened
     assert {one.mark for one in examined} >= {"ok", "fail"}
