@@ -131,17 +131,14 @@ async def test_camb_s_own_close_code_reaches_the_client(
         assert (socket.close_code, socket.close_reason) == (4400, "bad first frame")
 
 
-async def test_realtime_lets_an_in_band_dummy_pass_because_the_header_wins(
+async def test_realtime_removes_an_in_band_dummy(
     realtime: CambRealtimeEmulator, running: Running
 ) -> None:
     """The Python SDK puts its key into the first message alone; our header authenticates."""
-    update = {
-        "type": "session.update",
-        "session": {"language": "en"},
-        "auth": {"api_key": "client-dummy-key"},
-    }
+    update = {"type": "session.update", "session": {"language": "en"}}
+    sent = {**update, "auth": {"api_key": "client-dummy-key"}}
     async with running.websocket("/camb-realtime/v1/realtime?mode=fast") as socket:
-        await socket.send(json.dumps(update))
+        await socket.send(json.dumps(sent))
         assert json.loads(await socket.recv())["type"] == "session.created"
         audio = bytes(range(256)) * 1024
         await socket.send(audio)
