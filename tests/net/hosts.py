@@ -86,7 +86,7 @@ class Host:
             host.ip("link", "set", name, "up")
 
     def unplug(self, other: Host) -> None:
-        """Take the link down at the other end: what is sent gets lost, and nobody is told."""
+        """Take the link down at the other end: what is sent gets lost, without an error."""
         other.ip("link", "set", f"{other.name}-{self.name}", "down")
 
     def _path(self) -> str:

@@ -137,7 +137,7 @@ SWITCHING = (
 
 
 async def test_a_client_that_vanishes(network: Network) -> None:
-    """The provider's request ends with it, so that nothing is computed for nobody."""
+    """The provider's request ends with it, so that no more is computed."""
     gone = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
