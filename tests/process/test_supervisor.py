@@ -161,7 +161,9 @@ def token_route(raw: RawProvider) -> dict[str, Any]:
 
 
 async def test_requests_are_spread_and_counted(dummy_key: bytes) -> None:
-    """Connections go to the processes in turn, and the snapshots add up to what was asked."""
+    """Connections are spread over the processes, to those that confirm them sooner a few more; the
+    snapshots add up to the requests.
+    """
     async with (
         raw_provider(answering(OK)) as provider,
         supervised(settings({"api": static_route(provider.url)})) as (app, said),
@@ -169,7 +171,8 @@ async def test_requests_are_spread_and_counted(dummy_key: bytes) -> None:
         assert await statuses(port(app), 60, get("/api/x")) == {b"200": 60}
         snapshots = await app.snapshots()
         served = [one["tally"]["api"]["requests"]["GET"]["200"] for one in snapshots]
-        assert served == [30, 30]
+        assert sum(served) == 60
+        assert min(served) >= 20
         whole = merged(snapshots)
         assert whole["tally"]["api"]["requests"]["GET"]["200"] == 60
         assert len(set(whole["pids"])) == 2
