@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from proxy.config.egress import DIRECT, EgressProxySettings
 from proxy.config.route import RouteSettings
 from proxy.errors import ConfigValueError, SecretUnavailable
 from proxy.secrets import resolver
+from proxy.secrets.env import variable
 from proxy.secrets.secret import Secret
 from proxy.upstream.authorities import read_authorities
 from proxy.upstream.egress_proxy import EgressProxy, parse_proxy_url
@@ -99,5 +99,5 @@ def _no_proxy(settings: EgressProxySettings) -> str:
         if name == entry:
             texts.append(entry)
         else:
-            texts.append(os.environ.get(name.lower()) or os.environ.get(name) or "")
+            texts.append(variable(name.lower()) or variable(name) or "")
     return ",".join(filter(None, texts))

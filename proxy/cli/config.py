@@ -13,6 +13,7 @@ import click
 
 from proxy.cli.options import (
     CONFIG,
+    ENV_FILE,
     choose,
     complete_providers,
     complete_routes,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("names", metavar="[FILE] [ROUTE]...", nargs=-1, shell_complete=complete_routes)
 @CONFIG
+@ENV_FILE
 @click.option("--strict", is_flag=True, help="Exit 1 if a route lacks its secret.")
 def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
     """Check a routes file: exit 0, or 2 and every finding.

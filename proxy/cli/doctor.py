@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, DEBUGGABLE, EGRESS_PROXY, choose, complete_routes
+from proxy.cli.options import CONFIG, DEBUGGABLE, EGRESS_PROXY, ENV_FILE, choose, complete_routes
 from proxy.config import loader
 from proxy.config.egress import EgressProxySettings
 
@@ -33,6 +33,7 @@ Examples:
 @click.argument("routes", nargs=-1, metavar="[ROUTE]...", shell_complete=complete_routes)
 @CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, once all checks have run.")
+@ENV_FILE
 @EGRESS_PROXY
 @DEBUGGABLE
 def doctor(

@@ -9,7 +9,15 @@ from pathlib import Path
 
 import click
 
-from proxy.cli.options import CONFIG, DEBUGGABLE, EGRESS_PROXY, choose, complete_routes, load
+from proxy.cli.options import (
+    CONFIG,
+    DEBUGGABLE,
+    EGRESS_PROXY,
+    ENV_FILE,
+    choose,
+    complete_routes,
+    load,
+)
 from proxy.config import loader
 from proxy.config.egress import EgressProxySettings
 from proxy.config.files import read_text
@@ -65,6 +73,7 @@ Examples:
     is_flag=True,
     help="Print which variables would be set and removed, and run nothing.",
 )
+@ENV_FILE
 @EGRESS_PROXY
 @DEBUGGABLE
 @click.pass_obj

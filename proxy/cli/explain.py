@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, choose, load
+from proxy.cli.options import CONFIG, ENV_FILE, choose, load
 from proxy.config.presets import presets
 from proxy.errors import Refusal
 from proxy.http.abnf import AUTHORITY
@@ -29,6 +29,7 @@ _URL = re.compile(
 @click.argument("method")
 @click.argument("path")
 @CONFIG
+@ENV_FILE
 @click.option("--websocket", is_flag=True, help="The request opens a WebSocket.")
 @click.option(
     "-H",

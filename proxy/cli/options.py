@@ -18,6 +18,9 @@ from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
+from proxy.secrets.env import use_variables
+
+_ENV_FILES = "keyrelay.env_files"
 
 CONFIG = click.option(
     "-c",
@@ -27,6 +30,16 @@ CONFIG = click.option(
     metavar="FILE",
     envvar="KEYRELAY_CONFIG",
     help="Routes file. Without it: $KEYRELAY_CONFIG, else the routes that ship with keyrelay.",
+)
+ENV_FILE = click.option(
+    "--env-file",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    expose_value=False,
+    callback=lambda ctx, _parameter, paths: _take_env_files(ctx, paths),
+    help="Read variables for `env:` from this file, NAME=value; the environment's come first. Can "
+    "be repeated.",
 )
 EGRESS_PROXY = click.option(
     "--egress-proxy",
@@ -41,6 +54,26 @@ DEBUGGABLE = click.option(
     is_flag=True,
     help="Let debuggers attach and cores be dumped; both show the secrets in memory.",
 )
+
+
+def _take_env_files(ctx: click.Context, paths: tuple[Path, ...]) -> None:
+    """Read the files of ``--env-file``. Raises ConfigError."""
+    ctx.meta[_ENV_FILES] = paths
+    use_env_files(paths)
+
+
+def env_files() -> tuple[Path, ...]:
+    """The files of ``--env-file`` of the current command."""
+    files: tuple[Path, ...] = click.get_current_context().meta.get(_ENV_FILES, ())
+    return files
+
+
+def use_env_files(paths: tuple[Path, ...]) -> None:
+    """Read files of variables anew, in place of what was read before. Raises ConfigError."""
+    if paths:
+        from proxy.secrets.env_file import read_env_files
+
+        use_variables(read_env_files(paths))
 
 
 def _egress_proxy(text: str | None) -> EgressProxySettings | None:

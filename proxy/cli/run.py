@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,14 @@ from proxy.cli.options import (
     CONFIG,
     DEBUGGABLE,
     EGRESS_PROXY,
+    ENV_FILE,
     checked,
     complete_providers,
+    env_files,
     load,
     named_on_command_line,
     one_line,
+    use_env_files,
 )
 from proxy.config import loader, scaffold
 from proxy.config.egress import EgressProxySettings
@@ -75,6 +79,7 @@ def _admin(
     metavar="N",
     help="Processes that serve, in place of the file's `workers`; 1 if it has none.",
 )
+@ENV_FILE
 @EGRESS_PROXY
 @click.option("--worker", type=click.IntRange(0), hidden=True)
 @DEBUGGABLE
@@ -107,12 +112,19 @@ def run(
 
     overrides = loader.Overrides(listen, origin, admin, workers, egress_proxy)
 
+    variables = env_files()
+
     def read() -> Settings:
+        use_env_files(variables)
         if providers:
             return loader.from_providers(providers, overrides)
         return load(config, overrides)
 
-    source = Source(read(), read, partial(loader.files, config), config)
+    def files(settings: Settings) -> Iterator[Path]:
+        yield from variables
+        yield from loader.files(config, settings)
+
+    source = Source(read(), read, files, config)
     serve(source, strict=strict, debuggable=debuggable)
 
 

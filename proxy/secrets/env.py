@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 
 from proxy.secrets.reference import parse_reference
 from proxy.secrets.source import SecretSpec, SourceError
@@ -23,9 +23,28 @@ PRIVATE_VARIABLES = frozenset(
 """Variables that child processes do not inherit: the path of the keys, and systemd's variables."""
 
 
+# Variables of ``--env-file``: of the process, like its environment.
+_from_files: dict[str, str] = {}
+
+
+def use_variables(values: Mapping[str, str]) -> None:
+    """Let ``env:`` read these where the environment has no such variable, in place of earlier ones.
+
+    Safe in any thread: readers see all earlier values or all new ones.
+    """
+    global _from_files
+    _from_files = dict(values)
+
+
+def variable(name: str) -> str | None:
+    """Return a variable of the environment, else of the files; None without one."""
+    text = os.environ.get(name)
+    return _from_files.get(name) if text is None else text
+
+
 def read_variable(name: str) -> bytes:
     """Return the variable's bytes. Raises SourceError if it is not set or empty."""
-    text = os.environ.get(name)
+    text = variable(name)
     if text is None:
         raise SourceError(f"set {name}")
     if not text:
