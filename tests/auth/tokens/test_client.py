@@ -242,7 +242,7 @@ async def test_what_only_claims_to_be_compressed() -> None:
     ],
     ids=["html", "cut", "empty", "lists", "objects", "number", "bytes"],
 )
-async def test_what_is_not_json_is_a_invalid_response(body: str, fields: tuple[str, ...]) -> None:
+async def test_what_is_not_json_is_an_invalid_response(body: str, fields: tuple[str, ...]) -> None:
     """HTML, broken, endless nesting: 502, and nothing of it repeated."""
     failure, _ = await failure_after(answer(body, *fields))
     assert failure.invalid_response
