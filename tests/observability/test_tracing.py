@@ -319,7 +319,7 @@ async def test_an_exchange_that_is_given_up_leaves_no_span(traced: Traced) -> No
 async def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """It says what to install."""
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
-    with pytest.raises(KeyrelayError, match=r"pip install 'keyrelay\[tracing\]'"):
+    with pytest.raises(KeyrelayError, match=r"pip install --editable '\.\[tracing\]'"):
         Tracer()
 
 
