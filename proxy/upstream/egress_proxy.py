@@ -226,7 +226,8 @@ class EgressProxy:
     def refused(self, status: int, destination: Origin) -> UpstreamFailure:
         """The failure for a response to CONNECT other than 2xx."""
         place = f"{bracketed(destination.host)}:{destination.port}"
-        if status == HTTPStatus.PROXY_AUTHENTICATION_REQUIRED:
+        # tinyproxy responds 401 to a wrong password.
+        if status in {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAUTHORIZED}:
             detail = (
                 "refused the user name and password"
                 if self.authorization
@@ -234,7 +235,7 @@ class EgressProxy:
             )
             return UpstreamFailure(
                 "proxy_configuration_error",
-                f"The egress proxy {self} {detail} (407).",
+                f"The egress proxy {self} {detail} ({status}).",
                 advice=_CREDENTIALS,
             )
         if status in {HTTPStatus.FORBIDDEN, HTTPStatus.METHOD_NOT_ALLOWED}:

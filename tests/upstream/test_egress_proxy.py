@@ -121,6 +121,7 @@ def test_nothing_shows_the_password(user: str) -> None:
     ("response", "error", "words"),
     [
         (REFUSED % 407, "proxy_configuration_error", "refused the user name and password (407)"),
+        (REFUSED % 401, "proxy_configuration_error", "refused the user name and password (401)"),
         (REFUSED % 403, "proxy_configuration_error", "permit connections to api.example:8443"),
         (REFUSED % 405, "proxy_configuration_error", "(405)"),
         (REFUSED % 502, "destination_unavailable", "could not connect to api.example:8443 (502)"),
