@@ -43,14 +43,18 @@ class _Order:
 
 def suits(variables: Mapping[str, str]) -> bool:
     """Whether a command with this environment can run in a fork."""
-
-    def at_start(environment: Mapping[str, str]) -> dict[str, str]:
-        return {name: value for name, value in environment.items() if name.startswith(_AT_START)}
-
-    found = at_start(variables)
-    return not any(name.startswith("COVERAGE") for name in found) and found == at_start(
-        _Template.variables(variables)
+    found = _at_start(variables)
+    return found == _at_start(_Template.variables()) and not any(
+        name.startswith("COVERAGE") for name in found
     )
+
+
+def _at_start(environment: Mapping[str, str]) -> dict[str, str]:
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(_AT_START) and not name.startswith("PYTHON_")
+    }
 
 
 class _Template:
@@ -63,20 +67,16 @@ class _Template:
                 [sys.executable, "-m", "tests.support.preloaded", str(its.fileno())],
                 pass_fds=[its.fileno()],
                 stdin=subprocess.DEVNULL,
-                env=self.variables(os.environ),
+                env=self.variables(),
                 cwd=ROOT,
             )
         self._socket = ours
         atexit.register(self._close)
 
     @staticmethod
-    def variables(inherited: Mapping[str, str]) -> dict[str, str]:
-        """The template's environment: that of every command, for what is read at the start."""
-        own = {
-            **inherited,
-            **{name: value for name, value in os.environ.items() if name.startswith(_AT_START)},
-        }
-        return {**own, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
+    def variables() -> dict[str, str]:
+        """The template's environment, as that of a command without variables of its own."""
+        return {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "error"}
 
     def start(self, order: _Order, descriptors: Sequence[int]) -> None:
         message = json.dumps([order.arguments, order.folder, order.variables]).encode()
