@@ -81,5 +81,5 @@ def test_a_system_without_a_keyring(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_package_is_not_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The remedy is the command that installs it."""
     monkeypatch.setitem(sys.modules, "keyring", None)
-    with pytest.raises(SourceError, match=r"pip install 'keyrelay\[keyring\]'"):
+    with pytest.raises(SourceError, match=r"pip install --editable '\.\[keyring\]'"):
         read_keyring("acme/key", 10)
