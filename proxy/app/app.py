@@ -44,8 +44,8 @@ from proxy.server.connection import ClientConnection
 from proxy.server.inbound_token import InboundToken
 from proxy.server.listener import Listener
 from proxy.server.peer_credentials import Peers, lookup_supported
-from proxy.upstream.dialer import tls_context
 from proxy.upstream.pool import Pool
+from proxy.upstream.tls import tls_context
 
 # Interval at which deadlines are checked (seconds). One timer for all connections costs less than
 # one for each, and no deadline here needs to be more exact.
@@ -124,7 +124,7 @@ class App:
         self._strict = strict
         self._supply = supply or Supply()
         self._times = Timeouts()
-        self._entrance = AdmissionPolicy(settings.max_connections, self.peer_refusal)
+        self._admission = AdmissionPolicy(settings.max_connections, self.peer_refusal)
         self._clients: set[ClientConnection] = set()
         # The setting ``peer_uid``, "" before the first configuration, and its check.
         self._peer_uid = ""
@@ -133,7 +133,7 @@ class App:
         self._remarks: dict[str, None] = {}
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._means = AuthContext(
+        self._auth_context = AuthContext(
             clock or SystemClock(),
             tls_context(),
             self._spawn,
@@ -147,7 +147,7 @@ class App:
         self.inspector_hub = InspectorHub(lambda route: self._services.redactors(route))
         self.started = time.time()
         self.exchange_log: ExchangeLog
-        self._around: ProxyContext
+        self._context: ProxyContext
         self._services: RouteServices
         self._places: ListenerSet
 
@@ -178,10 +178,10 @@ class App:
         tracer = Tracer(warn=self._warn) if self._settings.tracing else None
         if tracer is not None:
             self.exchange_log.observers.append(tracer.end)
-            # Before the journal's flush is, so that it comes after it.
+            # Registered before the exchange log's flush, so that it runs after it.
             self._stack.push_async_callback(tracer.close)
         self._stack.callback(self.exchange_log.flush)
-        self._around = ProxyContext(
+        self._context = ProxyContext(
             loop,
             self.exchange_log,
             set(),
@@ -193,11 +193,15 @@ class App:
         )
         withheld = frozenset() if tracer is None else tracing.FIELDS
         self._services = RouteServices(
-            self._means, loop, self._own_addresses, withheld, lambda: self._times.dead_peer_seconds
+            self._auth_context,
+            loop,
+            self._own_addresses,
+            withheld,
+            lambda: self._times.dead_peer_seconds,
         )
         self._stack.callback(self._services.close)
         self._places = self._supply.places(
-            lambda now: RequestHandler(now, self._around), self._accept
+            lambda now: RequestHandler(now, self._context), self._accept
         )
         self._stack.callback(self._places.close)
         self._stack.push_async_callback(self._end_tasks)
@@ -209,8 +213,8 @@ class App:
             handler.handle,
             self._clients,
             self._times,
-            self._around.loop,
-            self._entrance,
+            self._context.loop,
+            self._admission,
             handler.malformed,
         )
 
@@ -248,7 +252,7 @@ class App:
         self._times.head_seconds = settings.head_timeout_seconds
         self._times.keepalive_seconds = settings.keepalive_seconds
         self._times.dead_peer_seconds = settings.dead_peer_seconds
-        self._entrance.max_connections = settings.max_connections
+        self._admission.max_connections = settings.max_connections
         if settings.peer_uid != self._peer_uid:
             self._take_peers(settings.peer_uid, peers)
         self._places.put_in_force(places, settings, route_services, token)
@@ -341,13 +345,13 @@ class App:
         return task
 
     async def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
-        suspension = SuspensionDetector(self._means.clock)
+        suspension = SuspensionDetector(self._auth_context.clock)
         while True:
             await asyncio.sleep(_TICK)
             if suspension.detected():
                 self._services.drop_unused()
             now = loop.time()
-            for client in [*self._clients, *self._entrance.refused]:
+            for client in [*self._clients, *self._admission.refused]:
                 client.expire(now)
             self._services.expire(now, self.exchange_log.open)
 
@@ -367,7 +371,7 @@ class App:
             drain_seconds = self._settings.drain_seconds
         self._places.stop()
         self._services.retire()
-        connections = Connections(self._clients, self._entrance.refused, self._around.relays)
+        connections = Connections(self._clients, self._admission.refused, self._context.relays)
         await connections.drain(drain_seconds)
         for strategy in self._services.strategies():
             strategy.credential.close()

@@ -39,15 +39,15 @@ class ListenerEntry:
 class ListenerSet:
     """The listeners of the configuration in force.
 
-    ``make_gateway`` makes the handler of a new listener, ``accept`` its connections' protocol.
+    ``make_handler`` makes the handler of a new listener, ``accept`` its connections' protocol.
     """
 
     def __init__(
         self,
-        make_gateway: Callable[[ActiveConfig], RequestHandler],
+        make_handler: Callable[[ActiveConfig], RequestHandler],
         accept: Callable[[RequestHandler], ClientConnection],
     ) -> None:
-        self._make_gateway = make_gateway
+        self._make_handler = make_handler
         self._accept = accept
         self._in_force: Mapping[Key, ListenerEntry] = {}
 
@@ -79,7 +79,7 @@ class ListenerSet:
         return places
 
     async def _open(self, text: str, owner: str | None) -> ListenerEntry:
-        handler = self._make_gateway(_nothing_in_force())
+        handler = self._make_handler(_nothing_in_force())
         return ListenerEntry(
             await self._listen(text, lambda: self._accept(handler), owner), handler
         )

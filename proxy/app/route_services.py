@@ -23,9 +23,10 @@ from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, variables_in
 from proxy.routing.route_service import RouteService, limiter_for, limits_for
 from proxy.secrets.redaction import Redactor
-from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
 from proxy.upstream.prewarm import PrewarmPolicy
+from proxy.upstream.tls import tls_context
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +54,7 @@ class RouteServices:
         withheld: frozenset[bytes] = frozenset(),
         dead_peer_seconds: Callable[[], float] = lambda: 0,
     ) -> None:
-        self._means = means
+        self._auth_context = means
         self._loop = loop
         self._own = own
         self._withheld = withheld
@@ -89,14 +90,14 @@ class RouteServices:
         if last is not None and last.matches(settings, found):
             return last
         means = replace(
-            self._means,
+            self._auth_context,
             tls=self._tls(found.egress.authorities),
             hidden=partial(self._hidden_from, settings),
             authorities=found.egress.authorities,
             egress_proxy=found.egress.egress_proxy(),
         )
         route = compile_route(name, settings, found, means, self._withheld)
-        dialler = Dialler(
+        dialer = Dialer(
             route.origin,
             connect_seconds=settings.connect_timeout_seconds,
             allow_private=settings.allow_private,
@@ -107,13 +108,13 @@ class RouteServices:
             egress_proxy=means.egress_proxy,
         )
         pool = Pool(
-            dialler,
+            dialer,
             self._loop,
             idle_seconds=settings.idle_seconds,
             silence_seconds=settings.answer_timeout_seconds,
             dead_peer_seconds=self._dead_peer_seconds,
             prewarm_policy=PrewarmPolicy(
-                self._means.spawn,
+                self._auth_context.spawn,
                 prewarmed=settings.spares,
                 in_use_seconds=settings.spare_seconds,
                 idle_seconds=settings.idle_seconds,
@@ -125,7 +126,7 @@ class RouteServices:
     def _tls(self, authorities: str) -> SSLContext:
         """Return the context for connections of a route: one for equal CAs, as each is large."""
         if not authorities:
-            return self._means.tls
+            return self._auth_context.tls
         if authorities not in self._contexts:
             self._contexts[authorities] = tls_context(authorities)
         return self._contexts[authorities]

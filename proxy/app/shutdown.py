@@ -60,7 +60,7 @@ class Connections:
         """
         idle = []
         for client in self.clients:
-            client.drain()
+            client.finish_soon()
             if client.idle and not (expecting and client.expects_request):
                 idle.append(client)
         arrived = _readable(idle) if expecting else set()

@@ -105,7 +105,7 @@ class Credential(ABC):
         """
         return False
 
-    def on_refusal(self, injection: Injection) -> bool:
+    def on_rejection(self, injection: Injection) -> bool:
         """Record that the provider rejected the credential; return whether another may be accepted.
 
         ``on_response`` does the same for the status of a response.

@@ -14,17 +14,15 @@ from proxy.config.placement import (
     BasicPlacement,
     CookiePlacement,
     HeaderPlacement,
+    MessagePlacement,
     PathPlacement,
     Placement,
     QueryPlacement,
 )
-from proxy.config.placement import (
-    MessagePlacement as MessageNode,
-)
 from proxy.config.template import Template, parse_template
 from proxy.http.abnf import FIELD_VALUE
 from proxy.secrets.redaction import SHORTEST, Redactor
-from proxy.websocket.message_rules import MessagePlacement
+from proxy.websocket.message_rules import MessageRule
 
 # RFC 6265 section 4.1.1: characters allowed in a cookie value.
 _COOKIE = re.compile(rb"[\x21\x23-\x2b\x2d-\x3a\x3c-\x5b\x5d-\x7e]*")
@@ -70,7 +68,7 @@ def inject(
                 if _COOKIE.fullmatch(value) is None:
                     raise ValueError(f"a value for the cookie {placement.cookie} cannot be in one")
                 cookies.append(b"%b=%b" % (placement.cookie.encode(), value))
-            case MessageNode():
+            case MessagePlacement():
                 messages.append(placement.message)
     if cookies:
         headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
@@ -149,7 +147,7 @@ class Injection:
     path: bytes = b""
     redactor: Redactor = field(default_factory=lambda: Redactor(()), compare=False)
     proof: RequestProof | None = None
-    message: MessagePlacement | None = None
+    message: MessageRule | None = None
 
     def __repr__(self) -> str:
         return "<injection>"

@@ -8,12 +8,12 @@ from collections.abc import Mapping, Sequence
 from proxy.config.message_placement import MessageSettings
 from proxy.config.template import parse_template
 from proxy.websocket.json_edit import ANY, Json, parse_pointer
-from proxy.websocket.message_rules import MessagePlacement, Refused, SendMessage, SetMembers
+from proxy.websocket.message_rules import MessageRule, Refused, SendMessage, SetMembers
 
 
 def message_placement(
     settings: Sequence[MessageSettings], values: Mapping[str, bytes]
-) -> MessagePlacement:
+) -> MessageRule:
     """Return the placement of a credential in the first messages of a WebSocket.
 
     settings  one message that is sent, or members of one message of the client, which have the same
@@ -26,13 +26,13 @@ def message_placement(
     if first.send is not None:
         text = json.dumps(_rendered(first.send, values), ensure_ascii=False, separators=(",", ":"))
         place = SendMessage(text, first.after, _own(first.send))
-        return MessagePlacement(place, first.within, refused)
+        return MessageRule(place, first.within, refused)
     members = tuple(
         (parse_pointer(one.set), json.dumps(_text(one.value, values), ensure_ascii=False))
         for one in settings
         if one.set is not None and one.value is not None
     )
-    return MessagePlacement(SetMembers(members, first.when), first.within, refused)
+    return MessageRule(SetMembers(members, first.when), first.within, refused)
 
 
 def _text(template: str, values: Mapping[str, bytes]) -> str:

@@ -118,7 +118,7 @@ class RotatingCredential(Credential):
 
     def on_response(self, injection: Injection, status: int) -> bool:
         if self._rejected(status):
-            return self.on_refusal(injection)
+            return self.on_rejection(injection)
         at = self._holder(injection)
         if at is not None:
             if self._variants[at].credential.renewable:
@@ -127,9 +127,9 @@ class RotatingCredential(Credential):
             self._uses[at].last_served = self._clock.wall()
         return False
 
-    def on_refusal(self, injection: Injection) -> bool:
+    def on_rejection(self, injection: Injection) -> bool:
         at = self._holder(injection)
-        if at is not None and at == self._at and self._current.on_refusal(injection):
+        if at is not None and at == self._at and self._current.on_rejection(injection):
             return True  # a token; the same values may obtain another one
         if at is not None:
             self._count_refusal(at)

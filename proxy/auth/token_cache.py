@@ -152,7 +152,7 @@ class TokenCache:
             if self._useless is not token:
                 self._futile = 0
 
-    def refuse(self, token: Token) -> bool:
+    def reject(self, token: Token) -> bool:
         """The provider refused ``token``. Whether another one is there or worth a call."""
         if self._closed:
             return False

@@ -105,16 +105,16 @@ class TokenCredential(Credential):
 
     def on_response(self, injection: Injection, status: int) -> bool:
         if self.rejects(status):
-            return self.on_refusal(injection)
+            return self.on_rejection(injection)
         if self._rendered is not None and self._is_current(injection):
             self._cache.serve(self._rendered[0])
         return False
 
-    def on_refusal(self, injection: Injection) -> bool:
+    def on_rejection(self, injection: Injection) -> bool:
         if self._rendered is None:
             return False
         if self._is_current(injection):
-            return self._cache.refuse(self._rendered[0])
+            return self._cache.reject(self._rendered[0])
         return True  # an older token: its successor is in use
 
     def _is_current(self, injection: Injection) -> bool:

@@ -21,7 +21,7 @@ from proxy.cli.options import (
 )
 from proxy.config import scaffold
 from proxy.config.clients import snippets
-from proxy.config.messages import suggest
+from proxy.config.error_messages import suggest
 from proxy.config.presets import presets
 from proxy.errors import KeyrelayError
 

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from proxy.config import loader, scaffold
 from proxy.config.document import display_key
 from proxy.config.egress import EgressProxySettings
-from proxy.config.messages import suggest
+from proxy.config.error_messages import suggest
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings

@@ -14,9 +14,9 @@ from typing import Any
 from proxy.config.document import Document, display_key, read_yaml
 from proxy.config.document import Path as Place
 from proxy.config.egress import EgressProxySettings
+from proxy.config.error_messages import suggest
 from proxy.config.fields import check_route_name, listed
 from proxy.config.files import read_text
-from proxy.config.messages import suggest
 from proxy.config.placement import PLACEMENTS
 from proxy.config.presets import (
     Preset,

@@ -13,9 +13,9 @@ from pydantic import ValidationError
 
 from proxy.config.document import Document, read_yaml
 from proxy.config.document import Path as Place
+from proxy.config.error_messages import collect_errors
 from proxy.config.fields import Node
 from proxy.config.files import read_text
-from proxy.config.messages import collect_errors
 from proxy.config.route import RouteSettings, StrategySettings, Strip
 from proxy.config.validation import check_auth
 from proxy.errors import ConfigError

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from proxy.config.document import Document
 from proxy.config.document import Path as Place
-from proxy.config.messages import suggest
+from proxy.config.error_messages import suggest
 from proxy.config.oauth2 import RefreshToken
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.settings import Settings

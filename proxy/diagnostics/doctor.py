@@ -40,8 +40,9 @@ from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, secrets_of
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 from proxy.upstream.connection import UpstreamConnection
-from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.egress_proxy import EgressProxy
+from proxy.upstream.tls import tls_context
 
 _FIELDS = [("Accept", "*/*"), ("User-Agent", f"keyrelay/{__version__}")]
 
@@ -142,12 +143,12 @@ class _RouteCheck:
                 stack.callback(strategy.credential.close)
             if route.unready:
                 return
-            dialler = await self._dialler(route, stack)
-            if not await self._resolves(route) or not await self._connects(route, dialler):
+            dialer = await self._dialer(route, stack)
+            if not await self._resolves(route) or not await self._connects(route, dialer):
                 return
             tokens = [await self._obtains(one) for one in route.strategies if one.credential.vends]
             if all(tokens):
-                await self._verifies(route, dialler)
+                await self._verifies(route, dialer)
 
     def _note(self, what: str, mark: Mark, finding: str, advice: str = "") -> None:
         self.results.put_nowait(Result(self.name, what, mark, finding, advice))
@@ -208,13 +209,13 @@ class _RouteCheck:
         if unused is not None and not route.origin.loopback:
             self._note(PROXY, *unused)
 
-    async def _dialler(self, route: Route, stack: AsyncExitStack) -> Dialler:
+    async def _dialer(self, route: Route, stack: AsyncExitStack) -> Dialer:
         address = None
         if route.origin.builtin:
             provider = await demo.start(resolver.DEMO_KEY)
             stack.push_async_callback(provider.close)
             address = provider.address
-        return Dialler(
+        return Dialer(
             route.origin,
             connect_seconds=self.settings.connect_timeout_seconds,
             allow_private=self.settings.allow_private,
@@ -244,12 +245,12 @@ class _RouteCheck:
         self._note("dns", "ok", f"{origin.host} is {', '.join(addresses)}")
         return True
 
-    async def _connects(self, route: Route, dialler: Dialler) -> bool:
+    async def _connects(self, route: Route, dialer: Dialer) -> bool:
         """Dial, check certificate and clock. No credential is sent."""
         loop = asyncio.get_running_loop()
         began = loop.time()
         try:
-            connection = await connect(dialler)
+            connection = await connect(dialer)
         except UpstreamFailure as failure:
             tls = failure.proxy_error.startswith("tls_")
             self._note_unreachable("tls" if tls else "connection", failure, route)
@@ -338,7 +339,7 @@ class _RouteCheck:
             "Write store: /var/lib/keyrelay/NAME.json in token:; doctor and run share it then.",
         )
 
-    async def _verifies(self, route: Route, dialler: Dialler) -> None:
+    async def _verifies(self, route: Route, dialer: Dialer) -> None:
         call = self.settings.verify
         if call is None:
             advice = "Add verify: to the route, a GET that costs nothing and wants the credential."
@@ -347,13 +348,13 @@ class _RouteCheck:
         method, _, target = call.partition(" ")
         request = Request.of(method, target, _FIELDS)
         try:
-            strategy = route.admit(request, request.path)
+            strategy = route.strategy_for(request, request.path)
             credential = strategy.credential
             injection = credential.ready(websocket=False) or await credential.obtain(
                 websocket=False
             )
             sent = UpstreamRequest(request, request.path, route.rules).render(injection)
-            head = await ask(await connect(dialler), sent, head_only=False)
+            head = await ask(await connect(dialer), sent, head_only=False)
         except Refusal as refusal:
             self._note("verify", "warn", f"{call}: {refusal.detail}", refusal.advice)
         except UpstreamFailure as failure:

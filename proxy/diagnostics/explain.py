@@ -38,7 +38,7 @@ from proxy.routing.route_secrets import ResolvedSecrets, secrets_of, variables_i
 from proxy.routing.router import Router
 from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, is_preflight
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from proxy.websocket.message_rules import MessageRules
 
 # The example key of RFC 6455 section 1.3: valid, and recognisable as an example.
@@ -125,7 +125,7 @@ def _follow(
     route = _shown(match.route.name, settings)
     steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
     try:
-        strategy = route.admit(request, match.rest)
+        strategy = route.strategy_for(request, match.rest)
     except Refusal as refusal:
         if refusal.kind == "path-not-allowed":
             steps.append(("rules", _rules(route, request, match.rest)))

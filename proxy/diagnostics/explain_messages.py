@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 
 from proxy.websocket.json_edit import ANY, Json
-from proxy.websocket.message_rules import MessagePlacement, MessageRules, SendMessage
+from proxy.websocket.message_rules import MessageRule, MessageRules, SendMessage
 
 
 def explain_messages(rules: MessageRules) -> Iterator[str]:
@@ -23,7 +23,7 @@ def explain_messages(rules: MessageRules) -> Iterator[str]:
     yield "no extension, so no compression, is offered to either side"
 
 
-def _placed(placement: MessagePlacement) -> Iterator[str]:
+def _placed(placement: MessageRule) -> Iterator[str]:
     place, within = placement.place, placement.within
     first = "the first message" if within == 1 else f"one of the first {within} messages"
     if isinstance(place, SendMessage):

@@ -10,7 +10,7 @@ import asyncio
 from proxy.errors import UpstreamFailure
 from proxy.http.response import ResponseHead
 from proxy.upstream.connection import UpstreamConnection
-from proxy.upstream.dialer import Dialler
+from proxy.upstream.dialer import Dialer
 
 # How long a provider may take to begin its response (seconds). The command waits for it.
 _ANSWER_SECONDS = 15.0
@@ -51,10 +51,10 @@ class _Head:
         """The request has been handed over whole."""
 
 
-async def connect(dialler: Dialler) -> UpstreamConnection:
+async def connect(dialer: Dialer) -> UpstreamConnection:
     """A connection for one request. Raises UpstreamFailure. Cancelling leaves nothing."""
     loop = asyncio.get_running_loop()
-    return await dialler.dial(lambda: UpstreamConnection(_Nobody(), loop, _ANSWER_SECONDS))
+    return await dialer.dial(lambda: UpstreamConnection(_Nobody(), loop, _ANSWER_SECONDS))
 
 
 async def ask(connection: UpstreamConnection, request: bytes, *, head_only: bool) -> ResponseHead:

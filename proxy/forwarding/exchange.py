@@ -12,7 +12,7 @@ import asyncio
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import Strategy
 from proxy.errors import Refusal, UpstreamFailure
-from proxy.forwarding import failures
+from proxy.forwarding import exchange_failures
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
 from proxy.forwarding.inspection import capture_events, capture_session
@@ -24,9 +24,9 @@ from proxy.http.request import Request
 from proxy.http.response import ResponseHead
 from proxy.observability.capture import EventStreamCapture
 from proxy.observability.exchange_log import ExchangeRecord
-from proxy.routing.provider_urls import REDIRECTS, redirect_note
 from proxy.routing.route_service import RouteService
 from proxy.routing.router import Match
+from proxy.routing.url_rewriter import REDIRECTS, redirect_note
 from proxy.server.connection import ClientConnection
 from proxy.upstream.connection import UpstreamConnection
 from proxy.websocket.handshake import accepts
@@ -52,13 +52,13 @@ class ProxyExchange:
         "_client",
         "_connection",
         "_context",
-        "_copy",
         "_credential",
         "_events",
         "_injection",
         "_match",
         "_page",
         "_record",
+        "_replay_body",
         "_replays",
         "_request",
         "_request_ended",
@@ -99,7 +99,7 @@ class ProxyExchange:
         self._injection: Injection | None = None
         self._unsent = b""
         # The body so far, as long as the request may have to be sent again.
-        self._copy: bytes | None = None
+        self._replay_body: bytes | None = None
         self._replays = 0
         # Whether the provider has asked for its nonce in a proof (RFC 9449 section 9).
         self._challenged = False
@@ -138,8 +138,8 @@ class ProxyExchange:
             return
         self._request_ended = ended
         framed = self._framed(data, ended=ended)
-        if self._copy is not None:
-            self._keep(self._copy + framed)
+        if self._replay_body is not None:
+            self._keep(self._replay_body + framed)
         if self._connection is not None:
             self._connection.send_more(framed, ended=ended)
         elif self._rewriter is None:
@@ -147,7 +147,7 @@ class ProxyExchange:
 
     def _keep(self, framed: bytes) -> None:
         """Keep the body for a replay while its content, without framing, is within the limit."""
-        self._copy = framed if self._record.sent <= _REPLAY_LIMIT else None
+        self._replay_body = framed if self._record.sent <= _REPLAY_LIMIT else None
 
     def _framed(self, data: bytes, *, ended: bool) -> bytes:
         """``data`` as a new chunk if the request is chunked (RFC 9112 section 7.1), else as is."""
@@ -175,7 +175,7 @@ class ProxyExchange:
             self._refuse(refusal)
         except Exception:
             # An internal error: the client gets a response, the log the traceback.
-            self._fail(failures.internal_error())
+            self._fail(exchange_failures.internal_error())
             raise
         else:
             self._task = None
@@ -198,9 +198,9 @@ class ProxyExchange:
 
     def _replay(self, *, fresh: bool = False) -> None:
         """Send the whole request once more."""
-        assert self._copy is not None
+        assert self._replay_body is not None
         self._connection = None
-        self._unsent = self._copy
+        self._unsent = self._replay_body
         self._prepare(fresh=fresh)
 
     def on_upstream_blocked(self) -> None:
@@ -215,7 +215,7 @@ class ProxyExchange:
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """Forward the head of the response and the part of the body that arrived with it."""
-        if self._credential.renewable and self._should_replay(head):
+        if self._credential.renewable and self._report_and_check_replay(head):
             if not ended:
                 self._drop_connection()
             self._replays += 1
@@ -236,13 +236,13 @@ class ProxyExchange:
             return
         rewritten = self._rewrite(rewriter, body, ended=ended)
         if rewritten is None:
-            self._fail(failures.invalid_head())
+            self._fail(exchange_failures.invalid_head())
             return
         if head.code in REDIRECTS:
             location = b"".join(head.values(b"location")[:1])
             self._record.log_detail = redirect_note(self._match.route, location)
         self._rewriter = rewriter
-        self._copy = None
+        self._replay_body = None
         self._record.response_started(head.code)
         self._record.received += len(body)
         hub = self._context.inspector_hub
@@ -271,7 +271,7 @@ class ProxyExchange:
         if data is None:
             if self._connection is not None:
                 self._connection.abort()
-            self.on_upstream_error(failures.malformed_body())
+            self.on_upstream_error(exchange_failures.malformed_body())
         elif ended:
             self._connection = None
             self._finish(data)
@@ -294,7 +294,7 @@ class ProxyExchange:
         self._end("")
         self._client.done(close=not self._request_ended)
 
-    def _should_replay(self, head: ResponseHead) -> bool:
+    def _report_and_check_replay(self, head: ResponseHead) -> bool:
         """Whether a new credential may change this response, and the request can be repeated."""
         injection = self._injection
         assert injection is not None
@@ -309,7 +309,7 @@ class ProxyExchange:
         return (
             again
             and self._request_ended
-            and self._copy is not None
+            and self._replay_body is not None
             and self._replays < self._credential.replays
         )
 
@@ -329,7 +329,7 @@ class ProxyExchange:
                 mask_all=self._route_service.limits.mask_bodies,
             )
         except ValueError:
-            raise failures.invalid_head() from None
+            raise exchange_failures.invalid_head() from None
 
     def _open_session(self, head: ResponseHead, early: bytes) -> None:
         """Forward the 101 response, then relay bytes."""
@@ -342,7 +342,7 @@ class ProxyExchange:
                 self._match.route, self._record, self._credential, self._injection
             )
             if not accepts(self._request, head, extensible=opening is None):
-                raise failures.invalid_handshake()
+                raise exchange_failures.invalid_handshake()
         except UpstreamFailure as failure:
             connection.abort()
             self._fail(failure)
@@ -388,7 +388,7 @@ class ProxyExchange:
     @property
     def repeatable(self) -> bool:
         """Whether the request may be sent again: it is idempotent, and complete at hand."""
-        return self._request.idempotent and self._request_ended and self._copy is not None
+        return self._request.idempotent and self._request_ended and self._replay_body is not None
 
     def on_client_disconnect(self) -> None:
         """Abort the provider's request: the client disconnected."""
@@ -401,7 +401,7 @@ class ProxyExchange:
         if self._connection is not None:
             self._connection.pause_reading()
 
-    def on_client_drained(self) -> None:
+    def on_client_writable(self) -> None:
         if self._connection is not None:
             self._connection.resume_reading()
 

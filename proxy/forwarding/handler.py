@@ -2,11 +2,14 @@
 
     server.connection            parses the head of a request
     server.guard                 admits the client: syntax, Host, browser origin, inbound token
-    routing.router, route        find the route of the path and check its rules
+    routing.router, route        find the route of the path, check its rules, select the strategy
+    routing.route_service        counts the request against the route's limits
     forwarding.upstream_request  builds the request for the provider, without a credential
-    auth.strategy                injects exactly one credential, last
-    forwarding.exchange          sends it and streams the response back
-    websocket.relay              relays a WebSocket session after the 101 response
+    auth.credential              returns what is to be injected, which is placed last
+    upstream.pool                has a connection
+    forwarding.exchange          sends the request and streams the response back
+    downstream_response          rewrites and redacts the response
+    websocket.opening, relay     relay a WebSocket session after the 101 response
     observability.exchange_log   records the exchange
 
 No connection is dialled and no token fetched before guard and route admit the request. The handler
@@ -22,7 +25,7 @@ from proxy.errors import Refusal
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.exchange import ProxyExchange
 from proxy.forwarding.token_vending import PREFIX as VENDING
-from proxy.forwarding.token_vending import Vending, vendor
+from proxy.forwarding.token_vending import Vending, vending_strategy
 from proxy.http.problem import plain, preflight
 from proxy.http.request import Request
 from proxy.http.request_id import request_id
@@ -83,7 +86,7 @@ class RequestHandler:
             match = active.router.find(host, request)
             route = match.route
             record.route, record.path = route.name, match.rest.decode("ascii")
-            strategy = route.admit(request, match.rest)
+            strategy = route.strategy_for(request, match.rest)
             route_service = active.route_services[route.name]
             route_service.enter(request, len(body))
         except Refusal as refusal:
@@ -146,7 +149,7 @@ class RequestHandler:
         route = next((one for one in routes if one.name == name), None)
         if route is None:
             raise Refusal(404, "no-route", "No route has this name.")
-        strategy = vendor(route)
+        strategy = vending_strategy(route)
         record.route, record.path, record.strategy = (
             name,
             request.path.decode("ascii"),

@@ -83,7 +83,7 @@ class Vending:
     def on_client_blocked(self) -> None:
         """Do nothing: the response is short and already written."""
 
-    def on_client_drained(self) -> None:
+    def on_client_writable(self) -> None:
         """Do nothing, as ``on_client_blocked``."""
 
     def _end(self, outcome: str) -> None:
@@ -91,7 +91,7 @@ class Vending:
         self._context.exchange_log.finish(self._record)
 
 
-def vendor(route: Route) -> Strategy:
+def vending_strategy(route: Route) -> Strategy:
     """The strategy of a route that can issue tokens. Raises Refusal."""
     if not route.vends:
         raise Refusal(

@@ -1,6 +1,7 @@
 """Switch from a WebSocket handshake to the session: the 101 response and the relay.
 
-After the 101 response the connections belong to ``Relay``; the exchange is released.
+After the 101 response the connections belong to ``Relay``; the exchange is released, and
+``Opening`` keeps what is needed until a credential in a message is placed.
 """
 
 from __future__ import annotations
@@ -122,10 +123,10 @@ class Opening:
         self._record.outcome = "no-credential-message"
         self._record.log_detail = reason
 
-    def on_refusal(self, how: str) -> None:
+    def on_rejection(self, how: str) -> None:
         self._record.outcome = "credential-refused"
         self._record.log_detail = f"the provider refused the credential by {how}"
-        self._credential.on_refusal(self._injection)
+        self._credential.on_rejection(self._injection)
 
 
 class SessionEnd:

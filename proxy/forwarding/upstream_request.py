@@ -69,7 +69,7 @@ class UpstreamRequest:
         return fields
 
     def render(self, injection: Injection) -> bytes:
-        """The head as sent, with exactly one credential, placed last."""
+        """The head as sent, with the fields of the injection last."""
         path = self._path + injection.path + self._tail
         query = self._query
         if injection.query:

@@ -14,7 +14,7 @@ from typing import Protocol
 from proxy.http.content_coding import decoder
 from proxy.observability.capture_buffer import Sender
 from proxy.secrets.redaction import Redactor, StreamRedactor
-from proxy.websocket.messages import Message, MessageReader, negotiated_deflate
+from proxy.websocket.captured_messages import Message, MessageReader, negotiated_deflate
 
 # Bytes that are parsed of a message or event, and characters that are shown of it.
 _READ = 64 * 1024

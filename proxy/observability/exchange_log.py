@@ -27,7 +27,7 @@ class ExchangeRecord:
     """One request and its response, or one WebSocket session. Compared and hashed by identity.
 
     started       seconds since the epoch
-    route, path   "-" if no route matched; the path is raw, includes the prefix, has no query
+    route, path   "-" if no route matched; the path is raw, without query, behind the route's prefix
     status        of the response sent to the client, 0 if none
     outcome       "" if the exchange completed, else the reason in one word (``client-left``)
     log_detail    details of a refusal that only the log has, "" for none

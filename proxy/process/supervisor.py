@@ -24,7 +24,7 @@ from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
 from proxy.process.dispatch import Dispatcher
 from proxy.process.ipc import Message
-from proxy.process.shared_tokens import TokenBroker
+from proxy.process.token_broker import TokenBroker
 from proxy.process.worker_config import WorkerConfig
 from proxy.process.worker_listeners import OpenPlaces
 from proxy.process.worker_process import WorkerProcess, lock_file

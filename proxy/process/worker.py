@@ -23,7 +23,7 @@ from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
 from proxy.process.ipc import Channel, ChannelClosed, Message
 from proxy.process.output import StandardStreams
-from proxy.process.shared_tokens import SharedTokenSource, remote
+from proxy.process.token_broker import SharedTokenSource, remote
 from proxy.process.worker_config import WorkerConfig, share_of
 from proxy.process.worker_listeners import GivenPlaces, PassedConnections
 from proxy.routing.route_secrets import ResolvedSecrets

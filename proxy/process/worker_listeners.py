@@ -93,11 +93,11 @@ class OpenPlaces(ListenerSet):
 
     def __init__(
         self,
-        make_gateway: Callable[[ActiveConfig], RequestHandler],
+        make_handler: Callable[[ActiveConfig], RequestHandler],
         accept: Callable[[RequestHandler], ClientConnection],
         pass_on: Pass,
     ) -> None:
-        super().__init__(make_gateway, accept)
+        super().__init__(make_handler, accept)
         self._pass_on = pass_on
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
@@ -180,11 +180,11 @@ class GivenPlaces(ListenerSet):
 
     def __init__(
         self,
-        make_gateway: Callable[[ActiveConfig], RequestHandler],
+        make_handler: Callable[[ActiveConfig], RequestHandler],
         accept: Callable[[RequestHandler], ClientConnection],
         arrivals: PassedConnections,
     ) -> None:
-        super().__init__(make_gateway, accept)
+        super().__init__(make_handler, accept)
         self._arrivals = arrivals
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:

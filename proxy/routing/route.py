@@ -52,7 +52,7 @@ class Route:
     def __post_init__(self) -> None:
         object.__setattr__(self, "allowed_methods", ", ".join(sorted(self.methods)))
 
-    def admit(self, request: Request, rest: bytes) -> Strategy:
+    def strategy_for(self, request: Request, rest: bytes) -> Strategy:
         """The strategy that serves the request. ``rest`` is the raw path behind the prefix.
 
         Raises Refusal if the route's rules forbid the request, or no strategy serves it.

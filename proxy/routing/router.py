@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from proxy.errors import Refusal
 from proxy.http.request import Request
-from proxy.routing.provider_urls import UrlRewriter
 from proxy.routing.route import Route
+from proxy.routing.url_rewriter import UrlRewriter
 
 # A first segment that the log may show.
 _PLAIN_SEGMENT = re.compile(r"/[A-Za-z0-9._~-]{0,24}")

@@ -24,7 +24,7 @@ class ClientState(enum.Enum):
 
     OPEN = "open"
     """Requests are parsed."""
-    DRAINING = "draining"
+    BLOCKED = "blocked"
     """The client has not received the previous responses; no further request begins."""
     CLOSING = "closing"
     """No further request begins; received bytes are discarded."""
@@ -32,7 +32,7 @@ class ClientState(enum.Enum):
 
 # Module constants, because the state is compared on every read.
 OPEN = ClientState.OPEN
-DRAINING = ClientState.DRAINING
+BLOCKED = ClientState.BLOCKED
 CLOSING = ClientState.CLOSING
 
 

@@ -20,8 +20,8 @@ from proxy.http.request_id import request_id
 from proxy.server import wrong_protocol
 from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
 from proxy.server.client_transport import (
+    BLOCKED,
     CLOSING,
-    DRAINING,
     LINGER_SECONDS,
     NEVER,
     OPEN,
@@ -44,7 +44,7 @@ class RequestListener(Protocol):
     def on_request_body(self, data: bytes, *, ended: bool) -> None: ...
     def on_client_disconnect(self) -> None: ...
     def on_client_blocked(self) -> None: ...
-    def on_client_drained(self) -> None: ...
+    def on_client_writable(self) -> None: ...
 
 
 Handle = Callable[[Request, "ClientConnection", bytes, bool], RequestListener | None]
@@ -143,7 +143,7 @@ class ClientConnection(ClientTransport):
         if self._state is CLOSING:
             self.deadline = min(self._loop.time() + LINGER_SECONDS, self._linger_end)
             return
-        if self._state is DRAINING or (self._exchange is not None and self._body is None):
+        if self._state is BLOCKED or (self._exchange is not None and self._body is None):
             self._backlog += data
             if len(self._backlog) > _BACKLOG:
                 self.pause_reading()
@@ -156,7 +156,7 @@ class ClientConnection(ClientTransport):
         It may wait for them (RFC 1122 section 4.2.2.13), or may be gone: then ``expire`` notices it
         within a second where the system can tell, elsewhere a write fails.
         """
-        due = self._exchange is not None or self._state is DRAINING
+        due = self._exchange is not None or self._state is BLOCKED
         if not due or self._state is CLOSING or self._body is not None or self._is_gone():
             # Of an incomplete request nothing more arrives.
             return False
@@ -173,12 +173,12 @@ class ClientConnection(ClientTransport):
     def resume_writing(self) -> None:
         self._full = False
         if self._exchange is not None:
-            self._exchange.on_client_drained()
+            self._exchange.on_client_writable()
         elif self.deadline != NEVER:
             # A blocked write is not idle time: the timeout begins now.
             seconds = LINGER_SECONDS if self._state is CLOSING else self._times.keepalive_seconds
             self.deadline = self._loop.time() + seconds
-        if self._state is DRAINING:
+        if self._state is BLOCKED:
             self._continue()
 
     # -- reading -------------------------------------------------------------------------------
@@ -316,7 +316,7 @@ class ClientConnection(ClientTransport):
             self.deadline = self._loop.time() + self._times.keepalive_seconds
             if self._full:
                 # No further request begins before the client has received the previous responses.
-                self._state = DRAINING
+                self._state = BLOCKED
                 self.pause_reading()
             elif not self._pumping:
                 self._continue()
@@ -348,10 +348,10 @@ class ClientConnection(ClientTransport):
         """
         self.keep_alive = False
         if self._exchange is None and self._state is not CLOSING:
-            # Also in DRAINING: the bytes behind the last request are not parsed any more.
+            # Also in BLOCKED: the bytes behind the last request are not parsed any more.
             self.close_after_flush()
 
-    def drain(self) -> None:
+    def finish_soon(self) -> None:
         """Let the response in progress, or else the next one, be the last. It announces that."""
         self._last = True
         self.keep_alive = False

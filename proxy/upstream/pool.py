@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from proxy.errors import UpstreamFailure
 from proxy.upstream.connection import CLOSED, UpstreamConnection
-from proxy.upstream.dialer import Dialler
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.prewarm import PoolStats, PrewarmedConnections, PrewarmPolicy
 
 _NEVER = float("inf")
@@ -34,7 +34,7 @@ class Pool:
 
     def __init__(
         self,
-        dialler: Dialler,
+        dialer: Dialer,
         loop: asyncio.AbstractEventLoop,
         *,
         idle_seconds: float,
@@ -42,7 +42,7 @@ class Pool:
         dead_peer_seconds: Callable[[], float] = lambda: 0,
         prewarm_policy: PrewarmPolicy | None = None,
     ) -> None:
-        self._dialler = dialler
+        self._dialer = dialer
         self._loop = loop
         self._idle_seconds = idle_seconds
         self._silence_seconds = silence_seconds
@@ -82,7 +82,7 @@ class Pool:
         return await self._connect()
 
     async def _connect(self) -> UpstreamConnection:
-        connection = await self._dialler.dial(
+        connection = await self._dialer.dial(
             lambda: UpstreamConnection(
                 self, self._loop, self._silence_seconds, self._dead_peer_seconds()
             )

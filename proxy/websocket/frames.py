@@ -1,9 +1,9 @@
-"""Parse WebSocket frames from a copy of the bytes (RFC 6455 section 5, RFC 7692).
+"""Parse WebSocket frames (RFC 6455 section 5, RFC 7692).
 
 The relay forwards bytes without parsing them. Three components parse: the inspector while it has
 subscribers, the graceful close, which needs frame boundaries, and the first messages of a session
-whose credential is in one of them. Pure, without I/O. Memory and
-work are bounded for any size of a frame or message; unavailable content is reported as such.
+whose credential is in one of them. Pure, without I/O. Memory and work are bounded for any size of a
+frame or message; unavailable content is reported as such.
 """
 
 from __future__ import annotations

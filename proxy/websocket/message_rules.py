@@ -49,7 +49,7 @@ class Refused:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class MessagePlacement:
+class MessageRule:
     """A credential in the first messages of a session, rendered. Never printed.
 
     within  number of messages that are parsed: of the client until the credential is placed, of
@@ -71,6 +71,6 @@ class MessageRules:
     seconds    time until the credential has been placed
     """
 
-    placement: MessagePlacement | None
+    placement: MessageRule | None
     strip: tuple[Pointer, ...] = ()
     seconds: float = _PLACE_SECONDS

@@ -27,7 +27,7 @@ class OpeningListener(Protocol):
     def on_failure(self, reason: str) -> None:
         """The session ends without the credential. ``reason`` is fixed text."""
 
-    def on_refusal(self, how: str) -> None:
+    def on_rejection(self, how: str) -> None:
         """The provider refused the credential. ``how`` is fixed text."""
 
 
@@ -108,7 +108,7 @@ class OpeningRelay(Relay):
         if messages.placed:
             self._cancel_deadline()
         if messages.refused and self._listener is not None:
-            self._listener.on_refusal(messages.refused)
+            self._listener.on_rejection(messages.refused)
             self._listener = None
         if messages.client_done and isinstance(self._client, _ParsedSide):
             self._client = self._spliced(self._client)

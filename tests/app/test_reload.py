@@ -554,7 +554,7 @@ async def test_what_is_under_way_ends_by_the_old(tmp_path: Path, key: Path) -> N
             assert await open_socket.recv() == "gone"
             # Whatever is looked at once a second has been looked at.
             running.app._services.expire(
-                running.app._around.loop.time(), running.app.exchange_log.open
+                running.app._context.loop.time(), running.app.exchange_log.open
             )
             assert len(running.app._services._retired) == 1
             provider.go_on.set()

@@ -16,7 +16,7 @@ from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.route_secrets import ResolvedSecrets, read_secrets, secrets_of, variables_in
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import static_route, until
 from tests.support.reloading import keyed_provider, put, token_route

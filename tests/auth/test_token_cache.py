@@ -345,7 +345,7 @@ async def test_a_refused_token_is_replaced() -> None:
     """It is not handed out again, and the next one is fetched ahead of requests."""
     async with kept() as one:
         token = await one.keeper.obtain()
-        assert one.keeper.refuse(token)
+        assert one.keeper.reject(token)
         assert one.keeper.ready() is None
         await one.clock.settle()
         assert one.mint.calls == 2
@@ -356,10 +356,10 @@ async def test_late_refusals_do_not_discard_the_successor() -> None:
     """Refusals of the old token say that another is there, and leave it alone."""
     async with kept() as one:
         old = await one.keeper.obtain()
-        assert one.keeper.refuse(old)
+        assert one.keeper.reject(old)
         new = await one.keeper.obtain()
         for _ in range(50):
-            assert one.keeper.refuse(old)
+            assert one.keeper.reject(old)
         assert one.keeper.ready() is new
         assert one.mint.calls == 2
 
@@ -374,10 +374,10 @@ async def test_tokens_are_told_apart_by_identity() -> None:
 
     async with kept(SameTokenSource()) as one:
         old = await one.keeper.obtain()
-        assert one.keeper.refuse(old)
+        assert one.keeper.reject(old)
         new = await one.keeper.obtain()
         assert new is not old
-        assert one.keeper.refuse(old)
+        assert one.keeper.reject(old)
         assert one.keeper.ready() is new
 
 
@@ -385,15 +385,15 @@ async def test_a_provider_that_refuses_everything_causes_no_storm() -> None:
     """A hundred refusals in a row: two calls. After that one call in thirty seconds."""
     async with kept() as one:
         for _ in range(100):
-            one.keeper.refuse(await one.keeper.obtain())
+            one.keeper.reject(await one.keeper.obtain())
         assert one.mint.calls == 2
         await one.clock.advance(29.9)
-        assert not one.keeper.refuse(await one.keeper.obtain())
+        assert not one.keeper.reject(await one.keeper.obtain())
         await one.clock.advance(0.2)
-        assert one.keeper.refuse(await one.keeper.obtain())
+        assert one.keeper.reject(await one.keeper.obtain())
         assert await one.value() == b"token-3"
         for _ in range(90):
-            one.keeper.refuse(await one.keeper.obtain())
+            one.keeper.reject(await one.keeper.obtain())
             await one.clock.advance(1)
         assert one.mint.calls <= 6
 
@@ -404,7 +404,7 @@ async def test_a_hundred_refused_at_once_cause_one_call() -> None:
         old = await one.keeper.obtain()
 
         async def refused() -> Token:
-            assert one.keeper.refuse(old)
+            assert one.keeper.reject(old)
             return await one.keeper.obtain()
 
         tokens = await asyncio.gather(*(refused() for _ in range(100)))
@@ -418,7 +418,7 @@ async def test_a_token_refused_during_its_renewal_is_not_fetched_twice() -> None
         old = await one.keeper.obtain()
         one.mint.open.clear()
         await one.clock.advance(801)
-        assert one.keeper.refuse(old)
+        assert one.keeper.reject(old)
         await one.clock.settle()
         one.mint.open.set()
         assert await one.value() == b"token-2"
@@ -430,7 +430,7 @@ async def test_a_refused_token_does_not_come_back_when_the_mint_fails() -> None:
     async with kept() as one:
         old = await one.keeper.obtain()
         one.mint.failure = TokenError("down")
-        assert one.keeper.refuse(old)
+        assert one.keeper.reject(old)
         assert (await one.refusal()).status == 503
         assert one.keeper.ready() is None
         one.mint.failure = None
@@ -590,7 +590,7 @@ async def test_nothing_happens_after_closing() -> None:
         token = await one.keeper.obtain()
         one.keeper.close()
         assert one.keeper.ready() is None
-        assert not one.keeper.refuse(token)
+        assert not one.keeper.reject(token)
         one.keeper.start()
         refusal = await one.refusal()
         assert refusal.headers == (("Retry-After", "1"),)
@@ -652,7 +652,7 @@ async def test_a_token_that_served_is_replaced_at_once() -> None:
         for number in range(1, 4):
             token = await one.keeper.obtain()
             one.keeper.serve(token)
-            assert one.keeper.refuse(token)
+            assert one.keeper.reject(token)
             await one.clock.advance(5)
             assert one.mint.calls == number + 1
 
@@ -665,8 +665,8 @@ async def test_where_every_token_is_refused_three_calls_are_the_most() -> None:
             if served:
                 one.keeper.serve(first)
             for _ in range(100):
-                if one.keeper.refuse(await one.keeper.obtain()):
-                    one.keeper.refuse(await one.keeper.obtain())
+                if one.keeper.reject(await one.keeper.obtain()):
+                    one.keeper.reject(await one.keeper.obtain())
                 await one.clock.advance(0.1)
             assert one.mint.calls <= 3
 
@@ -677,8 +677,8 @@ async def test_a_path_that_is_always_refused_causes_no_storm() -> None:
         for _ in range(300):
             token = await one.keeper.obtain()
             one.keeper.serve(token)
-            if one.keeper.refuse(await one.keeper.obtain()):
-                one.keeper.refuse(await one.keeper.obtain())
+            if one.keeper.reject(await one.keeper.obtain()):
+                one.keeper.reject(await one.keeper.obtain())
             await one.clock.advance(0.2)
         assert one.mint.calls <= 10
 
@@ -689,7 +689,7 @@ async def test_short_lives_may_be_replaced_more_often() -> None:
         for _ in range(30):
             token = await one.keeper.obtain()
             one.keeper.serve(token)
-            assert one.keeper.refuse(token)
+            assert one.keeper.reject(token)
             await one.clock.advance(2)
 
 
@@ -697,11 +697,11 @@ async def test_a_refusal_during_a_renewal_waits_for_its_outcome() -> None:
     """The server has revoked the old one already; however recent another refusal is."""
     async with kept() as one:
         token = await one.keeper.obtain()
-        assert one.keeper.refuse(token)
+        assert one.keeper.reject(token)
         token = await one.keeper.obtain()
         one.mint.open.clear()
         await one.clock.advance(801)
-        assert one.keeper.refuse(token)
+        assert one.keeper.reject(token)
         waiting = asyncio.ensure_future(one.keeper.obtain())  # noqa: TID251
         await one.clock.settle()
         assert not waiting.done()

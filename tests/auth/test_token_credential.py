@@ -25,7 +25,7 @@ from proxy.auth.tokens.oauth2 import (
 from proxy.auth.tokens.response import TokenFields
 from proxy.config.placement import CookiePlacement, HeaderPlacement, Placement, QueryPlacement
 from proxy.errors import Refusal
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import RawProvider, answering, both_loops, raw_provider
 

@@ -131,7 +131,7 @@ def check_rules(name: str, settings: RouteSettings, route: Route) -> None:
     for method, path in mints:
         for spelt in spellings(path):
             with pytest.raises(Refusal) as refused:
-                route.admit(Request.of(method, f"/{name}{spelt}", []), spelt.encode())
+                route.strategy_for(Request.of(method, f"/{name}{spelt}", []), spelt.encode())
             expected_kinds = {"path-not-allowed"} | ({"bad-target"} if spelt[:2] == "//" else set())
             assert refused.value.kind in expected_kinds, spelt
     for pattern in settings.deny:
@@ -139,7 +139,7 @@ def check_rules(name: str, settings: RouteSettings, route: Route) -> None:
     calls = [*CALLS.get(name, ()), *([settings.verify] if settings.verify else [])]
     for method, _, target in (one.partition(" ") for one in calls):
         received = Request.of(method, target, [])
-        assert route.admit(received, received.path) in route.strategies
+        assert route.strategy_for(received, received.path) in route.strategies
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,10 +189,10 @@ async def check_strategy(
         received, kept, stayed = request(name, settings, path, websocket=websocket)
         if sent is None:
             with pytest.raises(Refusal) as refused:
-                route.admit(received, path.encode())
+                route.strategy_for(received, path.encode())
             assert refused.value.kind == "no-strategy"
             continue
-        found = route.admit(received, path.encode())
+        found = route.strategy_for(received, path.encode())
         assert found.name == strategy.name
         injection = await found.credential.obtain(websocket=websocket)
         outgoing = UpstreamRequest(received, path.encode(), route.rules)

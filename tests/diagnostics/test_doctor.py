@@ -171,7 +171,7 @@ async def test_a_name_that_leads_nowhere() -> None:
 
 @pytest.mark.usefixtures("dummy_key")
 async def test_an_address_that_routes_must_not_reach() -> None:
-    """The policy of the server's own dialler applies, and what would allow it is named."""
+    """The policy of the server's own dialer applies, and what would allow it is named."""
     results = await examined({"acme": static_route("https://169.254.169.254", verify=VERIFY)})
     assert marks(results)[-1] == ("connection", "fail")
     assert "allow_private" in results[-1].advice

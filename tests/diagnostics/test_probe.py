@@ -9,14 +9,14 @@ import pytest
 from proxy.diagnostics.probe import ask, connect
 from proxy.errors import UpstreamFailure
 from proxy.http.address import parse_upstream
-from proxy.upstream.dialer import Dialler
+from proxy.upstream.dialer import Dialer
 from tests.support.keyrelay import answering, both_loops, holding, raw_provider, read_head, until
 
 REQUEST = b"GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
-def dialler(url: str) -> Dialler:
-    return Dialler(parse_upstream(url)[0], connect_seconds=5)
+def dialer(url: str) -> Dialer:
+    return Dialer(parse_upstream(url)[0], connect_seconds=5)
 
 
 @both_loops
@@ -33,7 +33,7 @@ async def test_the_head_is_enough(answer: bytes) -> None:
     closed = asyncio.Event()
 
     async with raw_provider(holding(answer, closed)) as provider:
-        head = await ask(await connect(dialler(provider.url)), REQUEST, head_only=False)
+        head = await ask(await connect(dialer(provider.url)), REQUEST, head_only=False)
         assert head.code == 200
         async with asyncio.timeout(5):
             await closed.wait()
@@ -43,7 +43,7 @@ async def test_the_answer_to_a_head_has_no_body() -> None:
     """Whatever length it says."""
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
     async with raw_provider(answering(answer)) as provider:
-        connection = await connect(dialler(provider.url))
+        connection = await connect(dialer(provider.url))
         assert (await ask(connection, REQUEST, head_only=True)).code == 200
 
 
@@ -55,7 +55,7 @@ async def test_a_provider_that_breaks_off() -> None:
 
     async with raw_provider(serve) as provider:
         with pytest.raises(UpstreamFailure, match="closed the connection without a response"):
-            await ask(await connect(dialler(provider.url)), REQUEST, head_only=False)
+            await ask(await connect(dialer(provider.url)), REQUEST, head_only=False)
 
 
 async def test_cancelling_closes_the_connection() -> None:
@@ -72,7 +72,7 @@ async def test_cancelling_closes_the_connection() -> None:
         ended.append(True)
 
     async with raw_provider(serve) as provider:
-        connection = await connect(dialler(provider.url))
+        connection = await connect(dialer(provider.url))
         asking = asyncio.get_running_loop().create_task(ask(connection, REQUEST, head_only=False))
         await until(lambda: ended)
         asking.cancel()

@@ -260,7 +260,7 @@ async def test_the_inspector_marks_the_message(dummy_key: bytes) -> None:
         service.running(),
         keyrelay({"a": {"upstream": service.origin, **route}}) as running,
     ):
-        hub = running.app._around.inspector_hub
+        hub = running.app._context.inspector_hub
         subscription = hub.subscribe()
         try:
             async with running.websocket("/a/x") as client:

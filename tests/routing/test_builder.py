@@ -45,7 +45,7 @@ def sent(route: Route, target: str, *fields: tuple[str, str]) -> bytes:
     """What leaves for a GET."""
     request = Request.of("GET", target, list(fields))
     rest = request.path.removeprefix(route.prefix)
-    injection = route.admit(request, rest).credential.ready(websocket=False)
+    injection = route.strategy_for(request, rest).credential.ready(websocket=False)
     assert injection is not None
     return UpstreamRequest(request, rest, route.rules).render(injection)
 

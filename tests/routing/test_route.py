@@ -14,10 +14,10 @@ from proxy.config.secret import SecretSettings
 from proxy.errors import Refusal, SecretUnavailable, UpstreamFailure
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
-from proxy.routing.provider_urls import UrlRewriter
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import find_secrets
 from proxy.routing.router import Router
+from proxy.routing.url_rewriter import UrlRewriter
 from proxy.secrets.secret import Secret
 
 HEADER = {"name": "key", "header": "X-Acme-Key", "value": "{key}"}
@@ -47,7 +47,7 @@ def found(table: Router, target: str, host: str = "localhost") -> tuple[str, byt
 
 def admit(one: Route, method: str = "GET", path: str = "/x", *, websocket: bool = False) -> str:
     request = Request.of(method, one.prefix.decode() + path, [], websocket=websocket)
-    return one.admit(request, path.encode()).name
+    return one.strategy_for(request, path.encode()).name
 
 
 def refused(

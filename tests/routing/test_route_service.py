@@ -20,8 +20,9 @@ from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.routing.route_service import RouteService, limiter_for, limits_for
 from proxy.secrets.secret import Secret
-from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
+from proxy.upstream.tls import tls_context
 from tests.support.keyrelay import static_route
 
 UPSTREAM = "https://api.example.com"
@@ -42,9 +43,9 @@ async def route_service(last: RouteService | None = None, **more: Any) -> RouteS
     """A service of the route ``api``, behind ``last`` if there was one."""
     own, secrets = settings(**more), found()
     route = compile_route("api", own, secrets)
-    dialler = Dialler(route.origin, connect_seconds=1, allow_private=False, tls=tls_context())
+    dialer = Dialer(route.origin, connect_seconds=1, allow_private=False, tls=tls_context())
     loop = asyncio.get_running_loop()
-    pool = Pool(dialler, loop, idle_seconds=50, silence_seconds=1)
+    pool = Pool(dialer, loop, idle_seconds=50, silence_seconds=1)
     limiter = limiter_for("api", own, last)
     return RouteService(route, own, secrets, pool, limiter, limits_for(own, limiter))
 

@@ -1077,7 +1077,7 @@ def sent_for(message: bytes, route: Route) -> tuple[bytes, bytes] | None:
         if request.target == b"*":
             return None
         match = table.find(host, request)
-        strategy = match.route.admit(request, match.rest)
+        strategy = match.route.strategy_for(request, match.rest)
     except Refusal:
         return None
     injection = strategy.credential.ready(websocket=False)

@@ -168,7 +168,7 @@ async def test_a_handshake_of_a_client_that_sends_no_frames(
         async with asyncio.timeout(5):
             await provider.left.wait()
         client.writer.close()
-        await until(lambda: not relay.app._around.relays)
+        await until(lambda: not relay.app._context.relays)
 
 
 @pytest.mark.parametrize("part", [GET[:20], LENGTH + b"hel", CHUNKED + b"5\r\nhel"])

@@ -70,7 +70,7 @@ class Taken:
     def on_client_blocked(self) -> None:
         self.full = True
 
-    def on_client_drained(self) -> None:
+    def on_client_writable(self) -> None:
         self.full = False
 
     def answer(self, data: bytes = OK) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from proxy.websocket.frames import FrameReader, Opcode, frame_bytes
 from proxy.websocket.json_edit import Pointer, parse_pointer
 from proxy.websocket.message_rules import (
-    MessagePlacement,
+    MessageRule,
     MessageRules,
     Refused,
     SendMessage,
@@ -55,7 +55,7 @@ def set_rules(
 ) -> MessageRules:
     """Rules that set a member of a message of the client."""
     place = SetMembers(((parse_pointer(pointer), f'"{secret}"'),), when or {})
-    placement = MessagePlacement(place, within, refused or Refused())
+    placement = MessageRule(place, within, refused or Refused())
     return MessageRules(placement, pointers(*strip))
 
 
@@ -64,7 +64,7 @@ def send_rules(*, within: int = 1, refused: Refused | None = None) -> MessageRul
     place = SendMessage(
         '{"type":"auth","key":"dummy-real-key"}', {"type": "auth_required"}, {"type": "auth"}
     )
-    return MessageRules(MessagePlacement(place, within, refused or Refused()))
+    return MessageRules(MessageRule(place, within, refused or Refused()))
 
 
 def pointers(*names: str) -> tuple[Pointer, ...]:

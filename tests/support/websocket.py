@@ -101,7 +101,7 @@ async def relaying(
 async def ended(running: Running) -> None:
     """Both connections are gone, and the session is noted."""
     await until(
-        lambda: not running.app._around.relays and running.app.exchange_log.recent, seconds=2
+        lambda: not running.app._context.relays and running.app.exchange_log.recent, seconds=2
     )
 
 

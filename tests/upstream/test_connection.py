@@ -10,7 +10,7 @@ import pytest
 
 from proxy.http.address import Origin
 from proxy.upstream.connection import CLOSED, UpstreamConnection
-from proxy.upstream.dialer import Dialler
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
 from tests.support.keyrelay import (
     RawProvider,
@@ -53,7 +53,7 @@ async def pool_of(
     origin = Origin("http", "127.0.0.1", provider.port)
     loop = asyncio.get_running_loop()
     pool = Pool(
-        Dialler(origin, connect_seconds=5),
+        Dialer(origin, connect_seconds=5),
         loop,
         idle_seconds=idle_seconds,
         silence_seconds=SILENCE_SECONDS,

@@ -14,7 +14,8 @@ import pytest
 from proxy.errors import ConfigError, UpstreamFailure
 from proxy.http.address import Origin
 from proxy.upstream.authorities import read_authorities
-from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.dialer import Dialer
+from proxy.upstream.tls import tls_context
 from tests.support.certificates import Authority
 from tests.support.keyrelay import RawProvider, both_loops, raw_provider, until
 from tests.support.resolution import address_info
@@ -62,16 +63,16 @@ def names_lead_to(monkeypatch: pytest.MonkeyPatch, *addresses: str) -> None:
     monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
-async def failure(dialler: Dialler) -> UpstreamFailure:
+async def failure(dialer: Dialer) -> UpstreamFailure:
     with pytest.raises(UpstreamFailure) as caught:
-        await dialler.dial(Greeted)
+        await dialer.dial(Greeted)
     assert caught.value.__cause__ is None
     return caught.value
 
 
-def https(provider: RawProvider, host: str = "localhost", *, seconds: float = 5) -> Dialler:
+def https(provider: RawProvider, host: str = "localhost", *, seconds: float = 5) -> Dialer:
     origin = Origin("https", host, provider.port)
-    return Dialler(origin, connect_seconds=seconds, tls=tls_context())
+    return Dialer(origin, connect_seconds=seconds, tls=tls_context())
 
 
 # -- plain connections -------------------------------------------------------------------------
@@ -82,8 +83,8 @@ def https(provider: RawProvider, host: str = "localhost", *, seconds: float = 5)
 async def test_dials_and_hands_over_the_protocol(host: str) -> None:
     """The connection comes with the protocol it was asked with, and sends without delay."""
     async with raw_provider(greet) as provider:
-        dialler = Dialler(Origin("http", host, provider.port), connect_seconds=5)
-        connection = await dialler.dial(Greeted)
+        dialer = Dialer(Origin("http", host, provider.port), connect_seconds=5)
+        connection = await dialer.dial(Greeted)
         await until(lambda: connection.received == b"hello")
         sock = connection.transport.get_extra_info("socket")
         assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -94,12 +95,12 @@ async def test_dials_and_hands_over_the_protocol(host: str) -> None:
 async def test_an_address_instead_of_the_name() -> None:
     """The built-in provider is dialled at its address; its name is never looked up."""
     async with raw_provider(greet) as provider:
-        dialler = Dialler(
+        dialer = Dialer(
             Origin("http", "demo.invalid", 80),
             connect_seconds=5,
             address=("127.0.0.1", provider.port),
         )
-        connection = await dialler.dial(Greeted)
+        connection = await dialer.dial(Greeted)
         await until(lambda: connection.received)
         connection.transport.close()
 
@@ -108,8 +109,8 @@ async def test_an_address_instead_of_the_name() -> None:
 async def test_no_listener() -> None:
     """A refused connection says so."""
     with refusing_port() as port:
-        dialler = Dialler(Origin("http", "127.0.0.1", port), connect_seconds=5)
-        refused = await failure(dialler)
+        dialer = Dialer(Origin("http", "127.0.0.1", port), connect_seconds=5)
+        refused = await failure(dialer)
         assert (refused.proxy_error, refused.timed_out) == ("connection_refused", False)
 
 
@@ -117,16 +118,16 @@ async def test_no_listener_at_any_address(monkeypatch: pytest.MonkeyPatch) -> No
     """The same if the name has several addresses and all of them refuse."""
     names_lead_to(monkeypatch, "127.0.0.1", "127.0.0.2")
     with refusing_port() as port:
-        dialler = Dialler(Origin("http", "localhost", port), connect_seconds=5)
-        assert (await failure(dialler)).proxy_error == "connection_refused"
+        dialer = Dialer(Origin("http", "localhost", port), connect_seconds=5)
+        assert (await failure(dialer)).proxy_error == "connection_refused"
 
 
 async def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """One address that refuses does not matter if another answers."""
     names_lead_to(monkeypatch, "127.0.0.2", "127.0.0.1")
     async with raw_provider(greet) as provider:
-        dialler = Dialler(Origin("http", "localhost", provider.port), connect_seconds=5)
-        connection = await dialler.dial(Greeted)
+        dialer = Dialer(Origin("http", "localhost", provider.port), connect_seconds=5)
+        connection = await dialer.dial(Greeted)
         await until(lambda: connection.received)
         connection.transport.close()
 
@@ -134,8 +135,8 @@ async def test_the_next_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> Non
 async def test_a_name_that_leads_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     """A name that cannot be resolved says so."""
     names_lead_to(monkeypatch)
-    dialler = Dialler(Origin("http", "api.invalid", 80), connect_seconds=5)
-    assert (await failure(dialler)).proxy_error == "dns_error"
+    dialer = Dialer(Origin("http", "api.invalid", 80), connect_seconds=5)
+    assert (await failure(dialer)).proxy_error == "dns_error"
 
 
 async def test_no_way_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -146,7 +147,7 @@ async def test_no_way_to_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(101, "Network is unreachable: dummy-canary")
 
     monkeypatch.setattr(asyncio.get_running_loop(), "sock_connect", sock_connect)
-    failed = await failure(Dialler(Origin("http", "api.invalid", 80), connect_seconds=5))
+    failed = await failure(Dialer(Origin("http", "api.invalid", 80), connect_seconds=5))
     assert failed.proxy_error == "destination_unavailable"
     assert "dummy-canary" not in failed.detail
 
@@ -204,12 +205,12 @@ async def test_addresses_that_are_never_dialled(
     a name leads there or the configuration says so, and allow_private changes nothing.
     """
     literal = Origin("http", address, 80)
-    dialler = Dialler(literal, connect_seconds=5, allow_private=private)
-    assert (await failure(dialler)).proxy_error == "destination_ip_prohibited"
+    dialer = Dialer(literal, connect_seconds=5, allow_private=private)
+    assert (await failure(dialer)).proxy_error == "destination_ip_prohibited"
     names_lead_to(monkeypatch, address)
     named = Origin("http", "api.example", 80)
-    dialler = Dialler(named, connect_seconds=5, allow_private=private)
-    assert (await failure(dialler)).proxy_error == "destination_ip_prohibited"
+    dialer = Dialer(named, connect_seconds=5, allow_private=private)
+    assert (await failure(dialer)).proxy_error == "destination_ip_prohibited"
 
 
 @pytest.mark.parametrize(
@@ -219,8 +220,8 @@ async def test_addresses_that_are_never_dialled(
 async def test_names_that_lead_inside(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     """A public name that resolves to this machine or the private network is not followed."""
     names_lead_to(monkeypatch, address)
-    dialler = Dialler(Origin("http", "api.example", 80), connect_seconds=5)
-    refused = await failure(dialler)
+    dialer = Dialer(Origin("http", "api.example", 80), connect_seconds=5)
+    refused = await failure(dialer)
     assert refused.proxy_error == "destination_ip_prohibited"
     assert "allow_private" in refused.detail
 
@@ -229,10 +230,10 @@ async def test_the_public_ones_of_a_mixed_response(monkeypatch: pytest.MonkeyPat
     """Of several addresses only those allowed are dialled."""
     names_lead_to(monkeypatch, "169.254.169.254", "127.0.0.1")
     async with raw_provider(greet) as provider:
-        dialler = Dialler(
+        dialer = Dialer(
             Origin("http", "api.example", provider.port), connect_seconds=5, allow_private=True
         )
-        connection = await dialler.dial(Greeted)
+        connection = await dialer.dial(Greeted)
         await until(lambda: connection.received)
         assert connection.transport.get_extra_info("peername")[0] == "127.0.0.1"
         connection.transport.close()
@@ -317,7 +318,7 @@ async def test_session_keys_are_not_written(
 def test_verification_cannot_be_forgotten() -> None:
     """An https origin cannot be dialled without a context, and the context verifies."""
     with pytest.raises(ValueError, match="TLS context"):
-        Dialler(Origin("https", "api.example", 443), connect_seconds=5)
+        Dialer(Origin("https", "api.example", 443), connect_seconds=5)
     context = tls_context()
     assert context.verify_mode is ssl.CERT_REQUIRED
     assert context.check_hostname
@@ -329,8 +330,8 @@ async def test_further_authorities(authority: Authority) -> None:
     text = read_authorities(authority.file)
     async with raw_provider(greet, authority.server("localhost")) as provider:
         origin = Origin("https", "localhost", provider.port)
-        dialler = Dialler(origin, connect_seconds=5, tls=tls_context(text))
-        connection = await dialler.dial(Greeted)
+        dialer = Dialer(origin, connect_seconds=5, tls=tls_context(text))
+        connection = await dialer.dial(Greeted)
         await until(lambda: connection.received == b"hello")
         connection.transport.close()
         assert (await failure(https(provider))).proxy_error == "tls_certificate_error"

@@ -12,8 +12,9 @@ import pytest
 
 from proxy.errors import ConfigValueError, UpstreamFailure
 from proxy.http.address import Origin
-from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.egress_proxy import EgressProxy, NoProxy, parse_proxy_url
+from proxy.upstream.tls import tls_context
 from tests.support.certificates import Authority
 from tests.support.connect_proxy import REFUSED, connect_proxy
 from tests.support.keyrelay import both_loops, raw_provider, until
@@ -45,8 +46,8 @@ async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
     await reader.read()
 
 
-def dialler(proxy_url: str, origin: Origin = API, no_proxy: str = "", **more: Any) -> Dialler:
-    return Dialler(
+def dialer(proxy_url: str, origin: Origin = API, no_proxy: str = "", **more: Any) -> Dialer:
+    return Dialer(
         origin,
         connect_seconds=more.pop("seconds", 10),
         tls=tls_context(),
@@ -55,7 +56,7 @@ def dialler(proxy_url: str, origin: Origin = API, no_proxy: str = "", **more: An
     )
 
 
-async def failure(dialling: Dialler) -> UpstreamFailure:
+async def failure(dialling: Dialer) -> UpstreamFailure:
     with pytest.raises(UpstreamFailure) as caught:
         await dialling.dial(Greeted)
     assert caught.value.__cause__ is None
@@ -70,7 +71,7 @@ async def test_tls_with_the_provider_goes_through(trusted: Authority) -> None:
         raw_provider(greet, trusted.server("api.example")) as provider,
         connect_proxy({"api.example": provider.port}) as proxy,
     ):
-        connection = await dialler(proxy.url).dial(Greeted)
+        connection = await dialer(proxy.url).dial(Greeted)
         await until(lambda: connection.received == b"hello")
         tls = connection.transport.get_extra_info("ssl_object")
         assert tls.selected_alpn_protocol() == "http/1.1"
@@ -88,7 +89,7 @@ async def test_the_certificate_of_another(trusted: Authority) -> None:
         raw_provider(greet, trusted.server("other.example")) as provider,
         connect_proxy({"api.example": provider.port}) as proxy,
     ):
-        assert (await failure(dialler(proxy.url))).proxy_error == "tls_certificate_error"
+        assert (await failure(dialer(proxy.url))).proxy_error == "tls_certificate_error"
 
 
 async def test_user_name_and_password(trusted: Authority) -> None:
@@ -99,7 +100,7 @@ async def test_user_name_and_password(trusted: Authority) -> None:
         connect_proxy({"api.example": provider.port}, credentials=wanted) as proxy,
     ):
         url = proxy.url.replace("://", "://d%C3%BCmmy:a:b%40c@")
-        connection = await dialler(url).dial(Greeted)
+        connection = await dialer(url).dial(Greeted)
         await until(lambda: connection.received)
         connection.transport.close()
     (head,) = proxy.heads
@@ -138,7 +139,7 @@ async def test_responses_other_than_a_tunnel(response: bytes, error: str, words:
     """Each is a failure that names proxy and cause, with advice, and without credentials."""
     async with connect_proxy({}, response=response) as proxy:
         url = proxy.url.replace("://", f"://dummy:{PASSWORD}@")
-        found = await failure(dialler(url))
+        found = await failure(dialer(url))
     assert found.proxy_error == error
     assert words in found.detail
     assert f"127.0.0.1:{proxy.port}" in found.detail
@@ -149,7 +150,7 @@ async def test_responses_other_than_a_tunnel(response: bytes, error: str, words:
 async def test_a_proxy_that_wants_a_password() -> None:
     """Without credentials the failure says that the proxy wants some, not that it refused them."""
     async with connect_proxy({}, response=REFUSED % 407) as proxy:
-        assert "wants a user name and password (407)" in (await failure(dialler(proxy.url))).detail
+        assert "wants a user name and password (407)" in (await failure(dialer(proxy.url))).detail
 
 
 @both_loops
@@ -157,10 +158,10 @@ async def test_a_proxy_that_cannot_be_reached() -> None:
     """No listener and no such name are failures of the proxy, not of the provider."""
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
-        found = await failure(dialler(f"http://127.0.0.1:{taken.getsockname()[1]}"))
+        found = await failure(dialer(f"http://127.0.0.1:{taken.getsockname()[1]}"))
     assert found.proxy_error == "connection_refused"
     assert "egress proxy" in found.detail
-    found = await failure(dialler("http://proxy.invalid:3128"))
+    found = await failure(dialer("http://proxy.invalid:3128"))
     assert (found.proxy_error, "egress proxy" in found.detail) == ("dns_error", True)
 
 
@@ -174,7 +175,7 @@ async def test_a_proxy_that_stays_silent() -> None:
         ended.set()
 
     async with raw_provider(silent) as proxy:
-        found = await failure(dialler(proxy.url, seconds=0.2))
+        found = await failure(dialer(proxy.url, seconds=0.2))
         assert (found.proxy_error, found.timed_out) == ("connection_timeout", True)
         assert f"through the proxy http://127.0.0.1:{proxy.port}" in found.detail
         await asyncio.wait_for(ended.wait(), 10)
@@ -191,7 +192,7 @@ async def test_cancelling_closes_the_connection() -> None:
         ended.set()
 
     async with raw_provider(silent) as proxy:
-        dialling = asyncio.ensure_future(dialler(proxy.url).dial(Greeted))  # noqa: TID251
+        dialling = asyncio.ensure_future(dialer(proxy.url).dial(Greeted))  # noqa: TID251
         await asyncio.wait_for(came.wait(), 10)
         dialling.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -203,7 +204,7 @@ async def test_keyrelay_itself_is_no_proxy() -> None:
     """An egress proxy at a listener of keyrelay would be a loop; nothing is dialled."""
     async with connect_proxy({}) as proxy:
         own: Callable[[], list[tuple[str, int]]] = lambda: [("0.0.0.0", proxy.port)]  # noqa: E731
-        found = await failure(dialler(proxy.url, own=own))
+        found = await failure(dialer(proxy.url, own=own))
         assert (found.proxy_error, proxy.heads) == ("proxy_loop_detected", [])
 
 
@@ -211,14 +212,14 @@ async def test_keyrelay_itself_is_no_proxy() -> None:
 async def test_addresses_that_no_proxy_is_asked_for(address: str) -> None:
     """An upstream that is a forbidden address is refused before the proxy is dialled."""
     async with connect_proxy({address: 1}) as proxy:
-        found = await failure(dialler(proxy.url, Origin("https", address, 443)))
+        found = await failure(dialer(proxy.url, Origin("https", address, 443)))
         assert (found.proxy_error, proxy.heads) == ("destination_ip_prohibited", [])
 
 
 @pytest.mark.parametrize("url", ["http://169.254.169.254:80", "http://224.0.0.1:3128"])
 async def test_addresses_where_no_proxy_is(url: str) -> None:
     """A metadata service is not dialled as a proxy either."""
-    assert (await failure(dialler(url))).proxy_error == "destination_ip_prohibited"
+    assert (await failure(dialer(url))).proxy_error == "destination_ip_prohibited"
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.0.0.1", "::1"])
@@ -235,7 +236,7 @@ async def test_excluded_hosts_are_reached_directly(trusted: Authority) -> None:
         connect_proxy({}, response=REFUSED % 403) as proxy,
     ):
         origin = Origin("https", "127.0.0.1", provider.port)
-        connection = await dialler(proxy.url, origin, "127.0.0.0/8").dial(Greeted)
+        connection = await dialer(proxy.url, origin, "127.0.0.0/8").dial(Greeted)
         await until(lambda: connection.received)
         connection.transport.close()
     assert proxy.heads == []
@@ -316,7 +317,7 @@ async def test_a_tunnel_for_plain_http() -> None:
         connect_proxy({"api.example": provider.port}) as proxy,
     ):
         origin = Origin("http", "api.example", 80)
-        connection = await dialler(proxy.url, origin).dial(Greeted)
+        connection = await dialer(proxy.url, origin).dial(Greeted)
         await until(lambda: connection.received)
         connection.transport.close()
     assert proxy.heads[0].startswith(b"CONNECT api.example:80 ")

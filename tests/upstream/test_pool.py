@@ -19,9 +19,10 @@ import pytest
 from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
 from proxy.upstream.connection import UpstreamConnection
-from proxy.upstream.dialer import Dialler, tls_context
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
 from proxy.upstream.prewarm import PoolStats, PrewarmPolicy
+from proxy.upstream.tls import tls_context
 from tests.support.certificates import Authority
 from tests.support.keyrelay import both_loops, raw_provider, read_head, until
 from tests.support.upstream_connection import OK, REQUEST, Answer, send
@@ -140,7 +141,7 @@ class Bench:
         self._websockets: list[asyncio.Transport] = []
         self.dials: set[asyncio.Task[None]] = set()
         self.pool = Pool(
-            Dialler(
+            Dialer(
                 Origin("https" if https else "http", "localhost", port),
                 connect_seconds=5,
                 tls=tls_context() if https else None,

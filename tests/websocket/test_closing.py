@@ -44,7 +44,7 @@ Peer = ClientConnection | ServerConnection
 
 
 def relays(running: Running) -> set[Relay]:
-    return running.app._around.relays
+    return running.app._context.relays
 
 
 def close_gracefully(running: Running, seconds: float = 5) -> None:

@@ -63,7 +63,7 @@ def route(upstream: str, message: Any, **more: Any) -> dict[str, Any]:
 
 def is_spliced(running: Running) -> bool:
     """Whether the one open session is as one without parsers."""
-    (relay,) = running.app._around.relays
+    (relay,) = running.app._context.relays
     assert isinstance(relay, OpeningRelay)
     sides = (relay._client, relay._provider)
     return all(type(one) is RelaySide for one in sides) and relay._messages is None
@@ -337,8 +337,8 @@ async def test_the_drain_ends_a_session_that_waits(dummy_key: bytes) -> None:
     """Both sides get 1001, at a frame boundary; the client's incomplete message is not sent."""
     async with opened() as (service, running, client):
         client.send(text('{"X-API-Key":"dummy"}')[:-1])
-        await until(lambda: running.app._around.relays)
-        (relay,) = running.app._around.relays
+        await until(lambda: running.app._context.relays)
+        (relay,) = running.app._context.relays
         relay.close_gracefully(5)
         relay.close_gracefully(5)
         assert await client.exactly(4) == b"\x88\x02\x03\xe9"
@@ -356,7 +356,7 @@ async def test_the_drain_ends_a_session_that_has_begun(dummy_key: bytes) -> None
     ):
         await client.send('{"X-API-Key":"dummy"}')
         await until(lambda: service.sessions and service.sessions[0])
-        (relay,) = running.app._around.relays
+        (relay,) = running.app._context.relays
         assert not is_spliced(running)
         relay.close_gracefully(5)
         assert is_spliced(running)
@@ -377,7 +377,7 @@ class Listener:
     def on_failure(self, reason: str) -> None:
         self.failures.append(reason)
 
-    def on_refusal(self, how: str) -> None:
+    def on_rejection(self, how: str) -> None:
         raise AssertionError(how)
 
 

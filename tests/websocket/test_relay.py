@@ -325,7 +325,7 @@ async def test_the_provider_refuses(dummy_key: bytes, status: HTTPStatus) -> Non
         response = refused.value.response
         assert (response.status_code, response.body) == (status, b"dummy refusal")
         assert "Proxy-Status" not in response.headers
-        assert not running.app._around.relays
+        assert not running.app._context.relays
 
 
 @pytest.mark.parametrize(
@@ -377,7 +377,7 @@ async def test_a_101_for_something_else(dummy_key: bytes, fields: tuple[bytes, .
         assert status == json.loads(body)["status"] == 502
         assert b"error=http_upgrade_failed;" in head
         assert await client.rest() == b""
-        assert not running.app._around.relays
+        assert not running.app._context.relays
 
 
 async def test_several_tokens_in_connection(dummy_key: bytes) -> None:

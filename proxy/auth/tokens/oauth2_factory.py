@@ -40,7 +40,7 @@ from proxy.config.oauth2 import (
 )
 from proxy.config.template import parse_template
 from proxy.config.token import Assertion, Jwt, TokenSettings
-from proxy.upstream.dialer import client_tls_context
+from proxy.upstream.tls import client_tls_context
 
 if TYPE_CHECKING:
     from proxy.auth.tokens.dpop import DPoPProver

@@ -25,7 +25,7 @@ from hypothesis import strategies as st
 from proxy.auth.token import TokenError
 from proxy.auth.tokens.client import TokenClient, TokenRequest
 from proxy.auth.tokens.response import TokenFields, lifetime_of, read_token
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.certificates import Authority
 from tests.support.keyrelay import (
     RawProvider,

@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.serialization import (
 from proxy.auth.token import TokenError
 from proxy.auth.tokens.client import TokenClient, TokenRequest
 from proxy.auth.tokens.dpop import DPoPProver
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import client, heads, keyrelay, raw_provider
 

@@ -21,7 +21,7 @@ from proxy.auth.token import TokenError, TokenSource
 from proxy.auth.tokens.factory import make_source
 from proxy.auth.tokens.inputs import SourceInputs
 from proxy.config.route import StrategySettings
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.emulators.signature import DOCUMENTED_MINT, SAMPLE_MINT, SignatureCheck
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import raw_provider, read_head

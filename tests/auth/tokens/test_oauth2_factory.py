@@ -30,7 +30,7 @@ from proxy.auth.tokens.inputs import SourceInputs
 from proxy.auth.tokens.oauth2_factory import make_oauth2_source, make_prover
 from proxy.config.oauth2 import ClientCredentials, JwtBearer, RefreshToken
 from proxy.config.route import StrategySettings
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.certificates import Authority
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import raw_provider, read_head

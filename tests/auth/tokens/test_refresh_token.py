@@ -21,7 +21,7 @@ from proxy.auth.tokens.client import TokenClient, TokenEndpointFailure, TokenReq
 from proxy.auth.tokens.oauth2 import EXPIRY, ClientAuthentication, token_request
 from proxy.auth.tokens.refresh_token import RefreshTokenSource
 from proxy.auth.tokens.response import TokenFields
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.keyrelay import RawProvider, raw_provider, read_head, until
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -245,7 +245,7 @@ from proxy.auth.tokens.client import TokenClient
 from proxy.auth.tokens.oauth2 import EXPIRY, ClientAuthentication, token_request
 from proxy.auth.tokens.refresh_token import RefreshTokenSource
 from proxy.auth.tokens.response import TokenFields
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 
 async def main(url, store, count):
     def make(token):

@@ -187,7 +187,7 @@ class TokenBroker:
             # The cache decides for all processes whether the refusal is worth a call.
             if refused.served:
                 entry.cache.serve(entry.token)
-            entry.cache.refuse(entry.token)
+            entry.cache.reject(entry.token)
         try:
             token = await entry.cache.obtain(certain=certain)
         except Refusal:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from websockets.extensions.permessage_deflate import PerMessageDeflate
 from websockets.frames import Frame, Opcode
 
-from proxy.websocket.messages import Deflate, Message, MessageReader, negotiated_deflate
+from proxy.websocket.captured_messages import Deflate, Message, MessageReader, negotiated_deflate
 from tests.support.frames import compressed, cut
 
 LIMIT = 10_000

@@ -18,10 +18,10 @@ from proxy.auth.tokens.inputs import SourceInputs
 from proxy.config.oauth2 import ClientCredentials
 from proxy.errors import Refusal
 from proxy.process.ipc import ChannelClosed
-from proxy.process.shared_tokens import SharedTokenSource, TokenBroker, remote
+from proxy.process.token_broker import SharedTokenSource, TokenBroker, remote
 from proxy.process.worker_config import secret_as_json, secret_from_json
 from proxy.secrets.secret import Secret
-from proxy.upstream.dialer import tls_context
+from proxy.upstream.tls import tls_context
 from tests.support.clock import ManualClock
 
 CANARY = "CANARY_dummy_token"
@@ -109,11 +109,11 @@ async def test_a_token_that_all_see_refused_is_fetched_once(host: Host) -> None:
     workers = [host.worker() for _ in range(4)]
     old = [await one.obtain() for one in workers]
     for one, token in list(zip(workers, old, strict=True))[:3]:
-        assert one.refuse(token)
+        assert one.reject(token)
     for one in workers[:3]:
         assert (await one.obtain()).value == f"{CANARY}-2".encode()
     await host.clock.advance(100)
-    assert workers[3].refuse(old[3])
+    assert workers[3].reject(old[3])
     assert (await workers[3].obtain()).value == f"{CANARY}-2".encode()
     assert host.mint.calls == 2
 
@@ -122,16 +122,16 @@ async def test_a_provider_that_refuses_every_token_causes_no_storm(host: Host) -
     """However many workers see a young token refused, there is no call for another."""
     workers = [host.worker() for _ in range(4)]
     old = [await one.obtain() for one in workers]
-    assert workers[0].refuse(old[0])
+    assert workers[0].reject(old[0])
     second = await workers[0].obtain()
-    assert not workers[0].refuse(second)
+    assert not workers[0].reject(second)
     for one, token in zip(workers[1:], old[1:], strict=True):
-        assert one.refuse(token)
-        assert not one.refuse(await one.obtain())
+        assert one.reject(token)
+        assert not one.reject(await one.obtain())
     # One that has had the successor from the beginning.
     late = host.worker()
-    assert late.refuse(await late.obtain())
-    assert not late.refuse(await late.obtain())
+    assert late.reject(await late.obtain())
+    assert not late.reject(await late.obtain())
     assert host.mint.calls == 2
 
 
