@@ -18,6 +18,8 @@ class ResponseListener(Protocol):
     ``ended`` is set for the last bytes of a response; the connection is then back in the pool.
     """
 
+    __slots__ = ()
+
     @property
     def repeatable(self) -> bool:
         """Whether the request may be sent again: it is idempotent, and complete at hand."""
