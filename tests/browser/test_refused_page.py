@@ -183,17 +183,17 @@ async def test_a_navigation(
 
 
 async def taking_over(
-    browser: Browser, hume: HumeEmulator, host: str
+    browser: Browser, hume: HumeEmulator, host: str, *, listed: bool = True
 ) -> AsyncIterator[tuple[Running, str]]:
     """Keyrelay on the port from which the browser's page came: they are of one origin.
 
     This is what rebinding a name comes down to, and a page that some other program served at
-    keyrelay's port before. The page's own origin is even an allowed one, were it asked for.
+    keyrelay's port before. The page's own origin is even an allowed one if it is ``listed``.
     """
     async with pages.site() as site:
         origin = site.origin(host)
         await browser.open(f"{origin}/")
-    settings: dict[str, Any] = {"listen": f"127.0.0.1:{site.port}", "origins": (origin,)}
+    settings: dict[str, Any] = {"listen": f"127.0.0.1:{site.port}", "origins": (origin,) * listed}
     routes = {"hume": {"provider": "hume", "upstream": hume.origin}}
     async with preset_keyrelay(routes, **settings) as relay:
         yield relay, origin
@@ -244,11 +244,22 @@ async def test_workers_of_the_same_origin(
         await refused(relay, hume, times=number)
 
 
-async def test_a_page_of_the_same_origin_names_none(
-    browser: Browser, hume: HumeEmulator, inside: tuple[Running, str]
+async def test_a_page_of_the_same_origin_is_refused_unless_listed(
+    browser: Browser, hume: HumeEmulator
 ) -> None:
-    """What sends no Origin because it is of the same origin is refused: we serve no pages."""
-    relay, origin = inside
-    seen = await browser.call("ask", f"{origin}{TARGET}")
-    assert (seen["type"], seen["status"]) == ("basic", 403)
-    await refused(relay, hume)
+    """Its GET names no Origin, but the browser proves of which one it is by other fields."""
+    async for relay, origin in taking_over(browser, hume, "localhost", listed=False):
+        for options in ({}, {"referrerPolicy": "no-referrer"}):
+            seen = await browser.call("ask", f"{origin}{TARGET}", options)
+            assert (seen["type"], seen["status"]) == ("basic", 403)
+        await refused(relay, hume, times=2)
+
+
+async def test_a_page_of_the_same_origin_is_served_if_listed(
+    browser: Browser, inside: tuple[Running, str]
+) -> None:
+    """As behind a dev server's proxy: with a Referer, and by Host without one."""
+    _, origin = inside
+    for options in ({}, {"referrerPolicy": "no-referrer"}):
+        seen = await browser.call("ask", f"{origin}{TARGET}", options)
+        assert (seen["type"], seen["status"]) == ("basic", 200)
