@@ -39,7 +39,7 @@ CLOSING = ClientState.CLOSING
 class Timeouts(Protocol):
     """``head_seconds`` limits the arrival of a request's head, ``keepalive_seconds`` idle time.
 
-    ``dead_peer_seconds``: how long a client may be gone; see ``tcp.detect_dead_peer``.
+    ``dead_peer_seconds``: how long a client may be gone; see ``dead_peers.detect_dead_peer``.
     """
 
     @property

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 from typing import Protocol, cast
 
-from proxy import tcp
 from proxy.errors import Refusal
+from proxy.http import dead_peers
 from proxy.http import parser as http_parser
 from proxy.http.problem import problem
 from proxy.http.request import Request
@@ -117,7 +117,7 @@ class ClientConnection(ClientTransport):
             if refusal is not None:
                 self._refuse_connection(refusal, self._admission.refused)
                 return
-        tcp.detect_dead_peer(transport, self._times.dead_peer_seconds, may_pause=True)
+        dead_peers.detect_dead_peer(transport, self._times.dead_peer_seconds, may_pause=True)
         self._registry.add(self)
         self.deadline = self._loop.time() + self._times.keepalive_seconds
 

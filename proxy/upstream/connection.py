@@ -11,9 +11,8 @@ import select
 import ssl
 from typing import cast
 
-from proxy import tcp
 from proxy.errors import UpstreamFailure
-from proxy.http import keep_alive
+from proxy.http import dead_peers, keep_alive
 from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
 from proxy.upstream import failures
@@ -209,7 +208,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        tcp.detect_dead_peer(transport, self._dead_peer_seconds)
+        dead_peers.detect_dead_peer(transport, self._dead_peer_seconds)
 
     def eof_received(self) -> None:
         """Note how the provider ended its side; the transport closes itself."""
@@ -228,7 +227,7 @@ class UpstreamConnection(asyncio.Protocol):
             self._end(b"", exact=False)
         elif state is _RECEIVING:
             self._fail(failures.incomplete())
-        elif tcp.is_gone(exc):
+        elif dead_peers.is_gone(exc):
             self._fail(failures.unreachable())
         else:
             self._fail(
@@ -388,7 +387,7 @@ class UpstreamConnection(asyncio.Protocol):
                 and now - self._sent_at >= _ACKNOWLEDGED_WITHIN
                 and listener is not None
                 and listener.repeatable
-                and tcp.unacknowledged(self.transport)
+                and dead_peers.unacknowledged(self.transport)
             ):
                 self._fail(failures.unreachable(), unread=True)
         elif listener is None:

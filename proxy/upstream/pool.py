@@ -26,7 +26,7 @@ class Pool:
                      front ends (60 s is the shortest common one), so that a request does not meet a
                      connection that is just being closed
     silence_seconds  how long a provider may send nothing during a response
-    dead_peer_seconds  how long the peer of a connection may be gone; see ``tcp.detect_dead_peer``
+    dead_peer_seconds  how long the peer of a connection may be gone; see ``http.dead_peers``
     prewarm_policy   when connections are prewarmed; None for never
 
     ``counts`` increase monotonically.

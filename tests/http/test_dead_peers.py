@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy import tcp
+from proxy.http import dead_peers
 from tests.support.keyrelay import both_loops
 
 pytestmark = both_loops
@@ -48,7 +48,7 @@ def options(transport: asyncio.Transport) -> dict[str, int]:
 async def test_a_peer_on_this_machine_is_probed() -> None:
     """A third of the second half passes between probes; it may read as late as it likes."""
     async with connected() as transport:
-        tcp.detect_dead_peer(transport, 60)
+        dead_peers.detect_dead_peer(transport, 60)
         assert options(transport) == {
             "on": 1,
             "TCP_KEEPIDLE": 30,
@@ -67,7 +67,7 @@ async def test_a_peer_elsewhere_must_acknowledge(may_pause: bool, expected: int)
             return ("192.0.2.1", 443) if name == "peername" else inner.get_extra_info(name)
 
     async with connected() as inner:
-        tcp.detect_dead_peer(Elsewhere(), 60, may_pause=may_pause)
+        dead_peers.detect_dead_peer(Elsewhere(), 60, may_pause=may_pause)
         assert options(inner)["TCP_USER_TIMEOUT"] == expected
 
 
@@ -75,7 +75,7 @@ async def test_a_peer_elsewhere_must_acknowledge(may_pause: bool, expected: int)
 async def test_a_short_time_is_a_valid_one(seconds: float) -> None:
     """The system counts probes in whole seconds, of which none may be 0."""
     async with connected() as transport:
-        tcp.detect_dead_peer(transport, seconds)
+        dead_peers.detect_dead_peer(transport, seconds)
         found = options(transport)
         assert (found["TCP_KEEPIDLE"], found["TCP_KEEPINTVL"]) == (1, 1)
 
@@ -84,7 +84,7 @@ async def test_0_leaves_it_to_the_system() -> None:
     """Nothing is set."""
     async with connected() as transport:
         before = options(transport)
-        tcp.detect_dead_peer(transport, 0)
+        dead_peers.detect_dead_peer(transport, 0)
         assert options(transport) == before
 
 
@@ -95,8 +95,8 @@ async def test_a_unix_socket_has_no_options() -> None:
     with peer:
         loop = asyncio.get_running_loop()
         transport, _ = await loop.create_unix_connection(asyncio.Protocol, sock=sock)
-        tcp.detect_dead_peer(transport, 60)
-        assert not tcp.unacknowledged(transport)
+        dead_peers.detect_dead_peer(transport, 60)
+        assert not dead_peers.unacknowledged(transport)
         await ended(transport)
 
 
@@ -105,14 +105,16 @@ async def test_what_a_peer_has_is_acknowledged() -> None:
     async with connected() as transport:
         transport.write(b"dummy")
         async with asyncio.timeout(30):
-            while tcp.unacknowledged(transport):  # noqa: ASYNC110  there is no event for it
+            while dead_peers.unacknowledged(transport):  # noqa: ASYNC110  there is no event for it
                 await asyncio.sleep(0.001)
 
 
 async def test_which_errors_mean_that_a_peer_is_gone() -> None:
     """Those of an unreachable one; neither a reset nor a clean end."""
     assert all(
-        tcp.is_gone(OSError(code, "dummy"))
+        dead_peers.is_gone(OSError(code, "dummy"))
         for code in (errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH)
     )
-    assert not any(map(tcp.is_gone, (None, ConnectionResetError(errno.ECONNRESET, ""), OSError())))
+    assert not any(
+        map(dead_peers.is_gone, (None, ConnectionResetError(errno.ECONNRESET, ""), OSError()))
+    )

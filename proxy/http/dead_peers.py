@@ -6,11 +6,11 @@ options an idle connection stays open for ever, and a request on it waits for so
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import ipaddress
 import socket
 import struct
+from typing import Any, Protocol
 
 _IP = frozenset({socket.AF_INET, socket.AF_INET6})
 # How many times as long a peer is given that may pause reading.
@@ -23,9 +23,14 @@ _PROBES = 3
 _UNACKED = struct.Struct("=24xI")
 
 
-def detect_dead_peer(
-    transport: asyncio.BaseTransport, seconds: float, *, may_pause: bool = False
-) -> None:
+class Transport(Protocol):
+    """What is needed of ``asyncio.BaseTransport``."""
+
+    def get_extra_info(self, name: str, default: Any = None, /) -> Any:
+        """Return the socket, or the address of its peer."""
+
+
+def detect_dead_peer(transport: Transport, seconds: float, *, may_pause: bool = False) -> None:
     """Let the system close the connection once its peer has been gone for ``seconds``.
 
     Idle connections are probed (SO_KEEPALIVE), sent data must be acknowledged (TCP_USER_TIMEOUT,
@@ -59,7 +64,7 @@ def is_gone(error: Exception | None) -> bool:
     return isinstance(error, OSError) and error.errno in _GONE
 
 
-def unacknowledged(transport: asyncio.BaseTransport) -> bool:
+def unacknowledged(transport: Transport) -> bool:
     """Whether the peer has not acknowledged some of what was sent. False where it is unknown."""
     sock = transport.get_extra_info("socket")
     if not hasattr(socket, "TCP_INFO") or sock is None or sock.family not in _IP:
@@ -68,7 +73,7 @@ def unacknowledged(transport: asyncio.BaseTransport) -> bool:
     return len(info) == _UNACKED.size and _UNACKED.unpack(info)[0] > 0
 
 
-def _is_local(transport: asyncio.BaseTransport) -> bool:
+def _is_local(transport: Transport) -> bool:
     peer = transport.get_extra_info("peername")
     # None for a connection that has ended already.
     return not peer or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
