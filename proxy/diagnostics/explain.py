@@ -16,7 +16,6 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
-from proxy.auth.egress import find_egress
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
@@ -38,6 +37,7 @@ from proxy.routing.route_secrets import ResolvedSecrets, secrets_of, variables_i
 from proxy.routing.router import Router
 from proxy.secrets.secret import Secret
 from proxy.server.guard import Guard, is_preflight
+from proxy.upstream.egress_proxy import EgressProxy
 from proxy.upstream.tls import tls_context
 from proxy.websocket.message_rules import MessageRules
 
@@ -122,7 +122,7 @@ def _follow(
         steps.append(("answer", "about keyrelay itself: nothing is sent"))
         return None
     match = table.find(host, request)
-    route = _shown(match.route.name, settings)
+    route, proxy = _shown(match.route.name, settings)
     steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
     try:
         strategy = route.strategy_for(request, match.rest)
@@ -133,7 +133,9 @@ def _follow(
     steps.append(("rules", _rules(route, request, match.rest)))
     steps.append(("strategy", f"{strategy.name}, for {strategy.scope}"))
     where = "the built-in provider" if route.origin.builtin else str(route.origin)
-    steps.append(("sent to", f"{where}{_way(settings.routes[route.name], route)}"))
+    if proxy is not None and proxy.serves(route.origin):
+        where += f" through the proxy {proxy}"
+    steps.append(("sent to", where))
     injection = strategy.credential.ready(websocket=request.websocket)
     assert injection is not None
     rules = MessageRules(injection.message, route.rules.message_members)
@@ -142,12 +144,6 @@ def _follow(
     added = _request_id(request) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
     upstream_request = UpstreamRequest(request, match.rest, route.rules, added)
     return upstream_request.render(_readable(injection)).decode("utf-8", "backslashreplace")
-
-
-def _way(settings: RouteSettings, route: Route) -> str:
-    """The egress proxy, without its credentials; empty without one."""
-    proxy = find_egress(settings, {}).egress_proxy()
-    return f" through the proxy {proxy}" if proxy is not None and proxy.serves(route.origin) else ""
 
 
 def _request_id(request: Request) -> bytes:
@@ -187,15 +183,18 @@ def _stand_in(name: str, route: RouteSettings) -> Route:
     return compile_route(name, route, ResolvedSecrets({}, dict.fromkeys(route.secrets, "not read")))
 
 
-def _shown(name: str, settings: Settings) -> Route:
-    """A route with names for secrets; unready if the one with the secrets themselves is."""
+def _shown(name: str, settings: Settings) -> tuple[Route, EgressProxy | None]:
+    """A route with names for secrets; unready if the one with the secrets themselves is.
+
+    And its egress proxy, whose text has no credentials.
+    """
     route = settings.routes[name]
     found = secrets_of(name, route, variables_in(settings))
     real = compile_route(name, route, found, AuthContext(SystemClock(), tls_context(), _never))
     names = {one: (Secret(one, _name_of(one, route)),) for one in found.secrets}
     withheld = tracing.FIELDS if settings.tracing else frozenset()
     masked = compile_route(name, route, ResolvedSecrets(names, found.lacking), withheld=withheld)
-    return dataclasses.replace(masked, unready=real.unready)
+    return dataclasses.replace(masked, unready=real.unready), found.egress.egress_proxy()
 
 
 def _name_of(secret: str, route: RouteSettings) -> bytes:
