@@ -8,18 +8,15 @@ import ssl
 from collections.abc import Callable, Collection
 from typing import TypeVar
 
-from aiohappyeyeballs import AddrInfoType, start_connection
+from aiohappyeyeballs import AddrInfoType
 
 from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
 from proxy.upstream.address_policy import dialled_address, may_dial
 from proxy.upstream.egress_proxy import EgressProxy
-from proxy.upstream.name_lookup import NameLookup
+from proxy.upstream.name_lookup import NameLookup, connect
 
 P = TypeVar("P", bound=asyncio.Protocol)
-
-# Delay before the next address is tried in parallel (seconds, RFC 8305 section 5).
-_HAPPY_EYEBALLS_DELAY = 0.25
 
 
 class Dialer:
@@ -52,6 +49,7 @@ class Dialer:
         self._allow_private = allow_private
         self._allow_plaintext = allow_plaintext
         self._tls = tls if origin.scheme == "https" else None
+        self._server_name = origin.host if self._tls else None
         self._address = address
         self._own = own
         served = egress_proxy is not None and egress_proxy.serves(origin)
@@ -66,7 +64,6 @@ class Dialer:
         loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(self._connect_seconds):
-                name = self._origin.host if self._tls else None
                 if self._egress_proxy is not None:
                     # The proxy resolves names; an address can be checked here.
                     if self._origin.literal and not self._may_dial(self._origin.host):
@@ -78,12 +75,10 @@ class Dialer:
                     # Without a race the loop connects with less overhead and sets TCP_NODELAY.
                     host, port = found[0][4]
                     _, connection = await loop.create_connection(
-                        protocol, host, port, ssl=self._tls, server_hostname=name
+                        protocol, host, port, ssl=self._tls, server_hostname=self._server_name
                     )
                     return connection
-                sock = await start_connection(found, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY)
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                return await self._over(sock, protocol, loop)
+                return await self._over(await connect(found), protocol, loop)
         except TimeoutError:
             way = "" if self._egress_proxy is None else f" through the proxy {self._egress_proxy}"
             raise UpstreamFailure(
@@ -113,9 +108,8 @@ class Dialer:
         self, sock: socket.socket, protocol: Callable[[], P], loop: asyncio.AbstractEventLoop
     ) -> P:
         """The connection over an open socket, TLS with the provider included."""
-        name = self._origin.host if self._tls else None
         _, connection = await loop.create_connection(
-            protocol, sock=sock, ssl=self._tls, server_hostname=name
+            protocol, sock=sock, ssl=self._tls, server_hostname=self._server_name
         )
         return connection
 

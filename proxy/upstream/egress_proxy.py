@@ -15,20 +15,16 @@ from collections.abc import Callable
 from http import HTTPStatus
 from urllib.parse import unquote_to_bytes
 
-from aiohappyeyeballs import start_connection
-
 from proxy.errors import ConfigValueError, UpstreamFailure
 from proxy.http.abnf import AUTHORITY
 from proxy.http.address import Origin, bracketed, parse_upstream
 from proxy.upstream.address_policy import may_dial
-from proxy.upstream.name_lookup import NameLookup
+from proxy.upstream.name_lookup import NameLookup, connect
 
 _URL = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>{AUTHORITY})/?")
 _HEAD_LIMIT = 16 * 1024  # bytes of the proxy's header section
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r?\n")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
-# Delay before the next address is tried in parallel (seconds, RFC 8305 section 5).
-_HAPPY_EYEBALLS_DELAY = 0.25
 _CREDENTIALS = "Check username: and password: of egress_proxy."
 _WRONG_PROXY = "Write the address of the HTTP proxy of your network as egress_proxy."
 
@@ -120,7 +116,7 @@ class EgressProxy:
         return f"<egress proxy {self}>"
 
     def __str__(self) -> str:
-        return f"http://{bracketed(self.origin.host)}:{self.origin.port}"
+        return f"http://{_place(self.origin)}"
 
     def identity(self) -> str:
         """A text that is equal for the same proxy, credentials and hosts. A secret."""
@@ -181,7 +177,7 @@ class EgressProxy:
                 advice=_WRONG_PROXY,
             )
         try:
-            sock = await start_connection(allowed, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY)
+            return await connect(allowed)
         except OSError as error:
             refused = isinstance(error, ConnectionRefusedError)
             what = "refused the connection" if refused else "cannot be reached"
@@ -190,13 +186,11 @@ class EgressProxy:
                 f"The egress proxy {self} {what}.",
                 advice="Check egress_proxy, and that the proxy runs.",
             ) from None
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        return sock
 
     async def _request(self, sock: socket.socket, destination: Origin) -> int:
         """Send the CONNECT request; return the status. Raises OSError, UpstreamFailure."""
         loop = asyncio.get_running_loop()
-        place = f"{bracketed(destination.host)}:{destination.port}".encode("ascii")
+        place = _place(destination).encode("ascii")
         head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
         if self.authorization:
             head += b"Proxy-Authorization: %b\r\n" % self.authorization
@@ -225,7 +219,7 @@ class EgressProxy:
 
     def refused(self, status: int, destination: Origin) -> UpstreamFailure:
         """The failure for a response to CONNECT other than 2xx."""
-        place = f"{bracketed(destination.host)}:{destination.port}"
+        place = _place(destination)
         # tinyproxy responds 401 to a wrong password.
         if status in {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAUTHORIZED}:
             detail = (
@@ -250,3 +244,8 @@ class EgressProxy:
             advice="Check the host of the route's upstream, and the proxy's own log.",
             timed_out=status == HTTPStatus.GATEWAY_TIMEOUT,
         )
+
+
+def _place(origin: Origin) -> str:
+    """Host and port, the default port included (RFC 9110 section 9.3.6)."""
+    return f"{bracketed(origin.host)}:{origin.port}"

@@ -1,4 +1,4 @@
-"""Name resolution for dials: addresses of one host, by one lookup at a time."""
+"""The way to a host for dials: its addresses, by one lookup at a time, and a connected socket."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import asyncio
 import ipaddress
 import socket
 
-from aiohappyeyeballs import AddrInfoType
+from aiohappyeyeballs import AddrInfoType, start_connection
+
+# Delay before the next address is tried in parallel (seconds, RFC 8305 section 5).
+_HAPPY_EYEBALLS_DELAY = 0.25
 
 
 class NameLookup:
@@ -38,6 +41,13 @@ class NameLookup:
         self._lookup = None
         if not lookup.cancelled():
             lookup.exception()  # retrieved, even if no dial waits for it any more
+
+
+async def connect(addresses: list[AddrInfoType]) -> socket.socket:
+    """Connect to the first of the addresses that responds. Raises OSError. Cancelling is safe."""
+    sock = await start_connection(addresses, happy_eyeballs_delay=_HAPPY_EYEBALLS_DELAY)
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return sock
 
 
 def _literal(host: str, port: int) -> list[AddrInfoType]:
