@@ -21,9 +21,8 @@ from proxy.errors import KeyrelayError
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, variables_in
-from proxy.routing.route_service import RouteService, limiter_for, limits_for
+from proxy.routing.route_service import RouteService, dialer_for, limiter_for, limits_for
 from proxy.secrets.redaction import Redactor
-from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
 from proxy.upstream.prewarm import PrewarmPolicy
 from proxy.upstream.tls import tls_context
@@ -40,7 +39,7 @@ class _Retired:
 class RouteServices:
     """The services in force, and the replaced ones with requests in flight.
 
-    means     for strategies and for dialling prewarmed connections
+    context   for strategies and for dialling prewarmed connections
     own       addresses of keyrelay itself, which are barred as upstreams
     withheld  lower-case names of fields that are removed from every client's request
     dead_peer_seconds  see ``Pool``
@@ -48,13 +47,13 @@ class RouteServices:
 
     def __init__(
         self,
-        means: AuthContext,
+        context: AuthContext,
         loop: asyncio.AbstractEventLoop,
         own: Callable[[], Collection[tuple[str, int]]],
         withheld: frozenset[bytes] = frozenset(),
         dead_peer_seconds: Callable[[], float] = lambda: 0,
     ) -> None:
-        self._auth_context = means
+        self._auth_context = context
         self._loop = loop
         self._own = own
         self._withheld = withheld
@@ -89,26 +88,13 @@ class RouteServices:
         last = self.in_force.get(name)
         if last is not None and last.matches(settings, found):
             return last
-        means = replace(
-            self._auth_context,
-            tls=self._tls(found.egress.authorities),
+        context = replace(
+            self._auth_context.over(found.egress, self._tls(found.egress.authorities)),
             hidden=partial(self._hidden_from, settings),
-            authorities=found.egress.authorities,
-            egress_proxy=found.egress.egress_proxy(),
         )
-        route = compile_route(name, settings, found, means, self._withheld)
-        dialer = Dialer(
-            route.origin,
-            connect_seconds=settings.connect_timeout_seconds,
-            allow_private=settings.allow_private,
-            allow_plaintext=settings.allow_plaintext,
-            tls=means.tls,
-            address=demo if route.origin.builtin else None,
-            own=self._own,
-            egress_proxy=means.egress_proxy,
-        )
+        route = compile_route(name, settings, found, context, self._withheld)
         pool = Pool(
-            dialer,
+            dialer_for(route, settings, context, demo=demo, own=self._own),
             self._loop,
             idle_seconds=settings.idle_seconds,
             silence_seconds=settings.answer_timeout_seconds,

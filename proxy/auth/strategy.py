@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Collection, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ssl import SSLContext
 from typing import Any, final
 
 from proxy.auth.credential import Credential
+from proxy.auth.egress import ResolvedEgress
 from proxy.auth.injection import Placements
 from proxy.auth.token import TokenSource
 from proxy.auth.token_cache import TokenCaches
@@ -49,6 +50,15 @@ class AuthContext:
     caches: TokenCaches | None = None
     authorities: str = ""
     egress_proxy: EgressProxy | None = None
+
+    def over(self, egress: ResolvedEgress, tls: SSLContext) -> AuthContext:
+        """Return the context of a route with this way to its provider; ``tls`` has its CAs."""
+        return replace(
+            self,
+            tls=tls,
+            authorities=egress.authorities,
+            egress_proxy=egress.egress_proxy(),
+        )
 
 
 @final

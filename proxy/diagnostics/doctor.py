@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -37,6 +37,7 @@ from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, secrets_of, variables_in
+from proxy.routing.route_service import dialer_for
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
 from proxy.upstream.connection import UpstreamConnection
@@ -190,12 +191,8 @@ class _RouteCheck:
     def _take_egress(self, found: ResolvedSecrets) -> None:
         """Use the route's egress proxy and CAs for every connection of these checks."""
         authorities = found.egress.authorities
-        self.means = replace(
-            self.means,
-            tls=tls_context(authorities) if authorities else self.means.tls,
-            authorities=authorities,
-            egress_proxy=found.egress.egress_proxy(),
-        )
+        tls = tls_context(authorities) if authorities else self.means.tls
+        self.means = self.means.over(found.egress, tls)
 
     def _proxy(self, route: Route) -> EgressProxy | None:
         """The proxy on the way to the provider, None without one."""
@@ -215,15 +212,7 @@ class _RouteCheck:
             provider = await demo.start(resolver.DEMO_KEY)
             stack.push_async_callback(provider.close)
             address = provider.address
-        return Dialer(
-            route.origin,
-            connect_seconds=self.settings.connect_timeout_seconds,
-            allow_private=self.settings.allow_private,
-            allow_plaintext=self.settings.allow_plaintext,
-            tls=self.means.tls,
-            address=address,
-            egress_proxy=self.means.egress_proxy,
-        )
+        return dialer_for(route, self.settings, self.means, demo=address)
 
     async def _resolves(self, route: Route) -> bool:
         origin = route.origin

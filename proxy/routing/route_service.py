@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from proxy.auth.strategy import AuthContext
 from proxy.config.route import RouteSettings
 from proxy.http.problem import body_too_large
 from proxy.http.request import Request
 from proxy.routing.limits import ExchangeLimits, RouteLimiter
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets
+from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
 
 # Settings that determine where a route's secrets are sent; token endpoints and commands are within
@@ -69,6 +72,31 @@ class RouteService:
         for strategy in self.route.strategies:
             strategy.credential.close()
         self.pool.close()
+
+
+def dialer_for(
+    route: Route,
+    settings: RouteSettings,
+    context: AuthContext,
+    *,
+    demo: tuple[str, int] | None,
+    own: Callable[[], Collection[tuple[str, int]]] = tuple,
+) -> Dialer:
+    """The dialer of the route, by the way to its provider in ``context``.
+
+    demo  address of the built-in provider
+    own   addresses of keyrelay itself
+    """
+    return Dialer(
+        route.origin,
+        connect_seconds=settings.connect_timeout_seconds,
+        allow_private=settings.allow_private,
+        allow_plaintext=settings.allow_plaintext,
+        tls=context.tls,
+        address=demo if route.origin.builtin else None,
+        own=own,
+        egress_proxy=context.egress_proxy,
+    )
 
 
 def limiter_for(
