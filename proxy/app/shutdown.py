@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import select
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 
 from proxy.server.connection import ClientConnection
+from proxy.upstream.unread import has_unread
 from proxy.websocket.relay import Relay
 
 # How long a connection without a complete request may take to send one (seconds): it may have been
@@ -58,14 +58,12 @@ class Connections:
 
         A connection without a request may still be sending its last response.
         """
-        idle = []
-        for client in self.clients:
+        for client in list(self.clients):
             client.finish_soon()
-            if client.idle and not (expecting and client.expects_request):
-                idle.append(client)
-        arrived = _readable(idle) if expecting else set()
-        for client in idle:
-            if client not in arrived:
+            if not client.idle or client.transport.is_closing():
+                continue
+            # A request, or the end, may have arrived that the event loop has not read yet.
+            if not (expecting and (client.expects_request or has_unread(client.transport))):
                 client.transport.close()
 
     async def abort(self) -> str:
@@ -86,14 +84,3 @@ class Connections:
         if not left:
             return ""
         return f"{left} connections did not close within {_ABORT_SECONDS:g} s of the end"
-
-
-def _readable(clients: list[ClientConnection]) -> set[ClientConnection]:
-    """The connections with bytes that the event loop has not read yet: a request, or the end."""
-    poll, by_descriptor = select.poll(), {}
-    for client in clients:
-        sock = client.transport.get_extra_info("socket")
-        if sock is not None and (descriptor := sock.fileno()) >= 0:
-            poll.register(descriptor, select.POLLIN)
-            by_descriptor[descriptor] = client
-    return {by_descriptor[descriptor] for descriptor, _ in poll.poll(0)}
