@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from click.shell_completion import CompletionItem
@@ -14,6 +14,7 @@ from proxy.config import loader, scaffold
 from proxy.config.document import display_key
 from proxy.config.egress import EgressProxySettings
 from proxy.config.error_messages import suggest
+from proxy.config.fields import Node
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
@@ -21,6 +22,7 @@ from proxy.errors import KeyrelayError
 from proxy.secrets.env import use_variables
 
 _ENV_FILES = "keyrelay.env_files"
+_N = TypeVar("_N", bound=Node)
 
 CONFIG = click.option(
     "-c",
@@ -76,13 +78,17 @@ def use_env_files(paths: tuple[Path, ...]) -> None:
         use_variables(read_env_files(paths))
 
 
-def _egress_proxy(text: str | None) -> EgressProxySettings | None:
-    """The value of ``--egress-proxy`` as settings."""
+def option_settings(model: type[_N], **values: str) -> _N:
+    """Return the values of an option as settings. Raises BadParameter."""
     try:
-        return None if text is None else EgressProxySettings(url=text)
+        return model(**values)
     except ValidationError as error:
         message = error.errors()[0]["msg"].removeprefix("Value error, ")
         raise click.BadParameter(one_line(message)) from None
+
+
+def _egress_proxy(text: str | None) -> EgressProxySettings | None:
+    return None if text is None else option_settings(EgressProxySettings, url=text)
 
 
 def named_on_command_line(config: Path | None) -> bool:

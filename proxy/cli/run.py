@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import click
-from pydantic import ValidationError
 
 from proxy.cli.options import (
     CONFIG,
@@ -21,7 +20,7 @@ from proxy.cli.options import (
     env_files,
     load,
     named_on_command_line,
-    one_line,
+    option_settings,
     use_env_files,
 )
 from proxy.config import loader, scaffold
@@ -39,11 +38,7 @@ def _admin(
         raise click.BadParameter(
             f"{value} is a provider, not an address; put --admin last, or write --admin=ADDRESS"
         )
-    try:
-        return None if value is None else AdminSettings(listen=value)
-    except ValidationError as error:
-        message = error.errors()[0]["msg"].removeprefix("Value error, ")
-        raise click.BadParameter(one_line(message)) from None
+    return None if value is None else option_settings(AdminSettings, listen=value)
 
 
 @click.command()
