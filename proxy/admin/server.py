@@ -169,13 +169,11 @@ async def start(
         )
     except AddressUnavailable as error:
         await served.cleanup()
-        other = f"http://{error.text}" in {one.url for one in runtime_file.running()}
-        by = (
-            "another program; stop that program,"
-            if not other
-            else "another keyrelay of yours; stop it"
-        )
-        remedy = f" by {by} or choose another address with --admin" if error.in_use else ""
+        remedy = ""
+        if error.in_use:
+            ours = any(one.url == f"http://{error.text}" for one in runtime_file.running())
+            by = "keyrelay of yours; stop it" if ours else "program; stop that program,"
+            remedy = f" by another {by} or choose another address with --admin"
         raise KeyrelayError(f"admin listener: {error}{remedy}") from None
     except BaseException:
         await served.cleanup()

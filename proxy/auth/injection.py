@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 from urllib.parse import quote_from_bytes
 
-from proxy.auth.message_injection import message_placement
+from proxy.auth.message_injection import message_rule
 from proxy.config.placement import (
     BasicPlacement,
     CookiePlacement,
@@ -72,7 +72,7 @@ def inject(
                 messages.append(placement.message)
     if cookies:
         headers += b"Cookie: %b\r\n" % b"; ".join(cookies)
-    message = message_placement(messages, values) if messages else None
+    message = message_rule(messages, values) if messages else None
     return Injection(headers, b"&".join(query), path, Redactor(secrets), message=message)
 
 

@@ -11,9 +11,7 @@ from proxy.websocket.json_edit import ANY, Json, parse_pointer
 from proxy.websocket.message_rules import MessageRule, Refused, SendMessage, SetMembers
 
 
-def message_placement(
-    settings: Sequence[MessageSettings], values: Mapping[str, bytes]
-) -> MessageRule:
+def message_rule(settings: Sequence[MessageSettings], values: Mapping[str, bytes]) -> MessageRule:
     """Return the placement of a credential in the first messages of a WebSocket.
 
     settings  one message that is sent, or members of one message of the client, which have the same

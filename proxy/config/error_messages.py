@@ -235,11 +235,10 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
     names = [step for step in location[:-1] if isinstance(step, str)]
     if not names:
         return set(model.model_fields)
-    if names[0] in {"secrets", "inbound_token"}:
+    in_proxy = names[0] == "egress_proxy"
+    if names[0] in {"secrets", "inbound_token"} or (in_proxy and "password" in names):
         return ({*SOURCES} | set(SecretSettings.model_fields)) - {"builtin"}
-    if names[0] == "egress_proxy":
-        if "password" in names:
-            return ({*SOURCES} | set(SecretSettings.model_fields)) - {"builtin"}
+    if in_proxy:
         return set(EgressProxySettings.model_fields)
     if model is Settings:
         return set((AdminSettings if names[0] == "admin" else Browsers).model_fields)

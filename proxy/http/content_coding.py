@@ -27,7 +27,7 @@ except ImportError:
 
 PIECE: Final = 65_536  # maximum size of a decoded piece in bytes
 
-# Codings of one body, one over another; more than two are a mistake or a bomb.
+# Codings of one body, one over another; more than these are a mistake or a bomb.
 _MAX_CODINGS = 4
 # Names that stand for no coding at all: of wrong or old fields, and of charsets.
 _NO_CODING = re.compile(

@@ -93,10 +93,8 @@ class WorkerProcess:
     @property
     def stuck(self) -> bool:
         """Whether it does not confirm connections: stopped, or busy with something else."""
-        if not self._offered:
-            return self._channel.waiting
-        oldest = next(iter(self._offered.values()))
-        late = time.monotonic() - oldest > _CONFIRM_SECONDS
+        now = time.monotonic()
+        late = now - next(iter(self._offered.values()), now) > _CONFIRM_SECONDS
         return late or len(self._offered) >= _MOST_UNCONFIRMED or self._channel.waiting
 
     def offer(self, message: Message, descriptor: int) -> asyncio.Future[Message]:

@@ -53,17 +53,18 @@ class Timeouts(Protocol):
 class ClientTransport(asyncio.Protocol):
     """What a client connection knows of its transport. Base of ``ClientConnection``.
 
-    deadline  in the loop's time; see ``ClientConnection.expire``
+    deadline     in the loop's time; see ``ClientConnection.expire``
+    half_closed  whether the client has ended its sending direction, and is due responses
     """
 
     __slots__ = (
-        "_half_closed",
         "_linger_end",
         "_loop",
         "_reading_paused",
         "_state",
         "_times",
         "deadline",
+        "half_closed",
         "transport",
     )
 
@@ -72,8 +73,7 @@ class ClientTransport(asyncio.Protocol):
         self._times = times
         self._state = OPEN
         self._reading_paused = False
-        # The client has ended its sending direction, and is due responses.
-        self._half_closed = False
+        self.half_closed = False
         self._linger_end = NEVER
         self.deadline = NEVER
         self.transport: asyncio.Transport
@@ -83,11 +83,6 @@ class ClientTransport(asyncio.Protocol):
         """Whether ``abort`` shows the client an error: a unix socket's end is always clean."""
         sock = self.transport.get_extra_info("socket")
         return bool(sock.family != socket.AF_UNIX)
-
-    @property
-    def half_closed(self) -> bool:
-        """Whether the client has ended its sending direction, and is due responses."""
-        return self._half_closed
 
     def _is_gone(self) -> bool:
         """Whether a client that has ended its sending direction receives no more either."""
@@ -121,7 +116,7 @@ class ClientTransport(asyncio.Protocol):
     def _linger(self) -> None:
         """End the sending direction and discard received bytes until the client pauses."""
         self._state = CLOSING
-        if self._half_closed:
+        if self.half_closed:
             # Nothing follows that could be discarded.
             self.transport.close()
         elif not self.transport.is_closing():

@@ -160,7 +160,7 @@ class ClientConnection(ClientTransport):
         if not due or self._state is CLOSING or self._body is not None or self._is_gone():
             # Of an incomplete request nothing more arrives.
             return False
-        self._half_closed = True
+        self.half_closed = True
         if self._alone and not self._backlog:
             self.keep_alive = False
         return True
@@ -330,7 +330,7 @@ class ClientConnection(ClientTransport):
             self.resume_reading()
         if backlog or not self._alone:
             self._pump(backlog)
-        if self._half_closed and self._exchange is None and self._state is OPEN:
+        if self.half_closed and self._exchange is None and self._state is OPEN:
             self.close_after_flush()
 
     def abort(self) -> None:
@@ -386,7 +386,7 @@ class ClientConnection(ClientTransport):
 
     def expire(self, now: float) -> None:
         """Close if the deadline has passed, or the client is gone. ``now`` is the loop's time."""
-        if self._half_closed and self._is_gone():
+        if self.half_closed and self._is_gone():
             self.transport.abort()
         elif now < self.deadline or self._full:
             return  # A blocked write is not idle time; TCP detects dead peers.

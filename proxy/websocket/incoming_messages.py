@@ -1,6 +1,7 @@
 """Assemble the messages of one direction that is parsed, and encode what is forwarded.
 
-In contrast to ``messages``, which shows a copy, the frames are kept: they are what is forwarded.
+In contrast to ``captured_messages``, which shows a copy, the frames are kept: they are what is
+forwarded.
 """
 
 from __future__ import annotations
