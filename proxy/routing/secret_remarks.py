@@ -33,7 +33,7 @@ def secret_remarks(settings: RouteSettings, found: ResolvedSecrets) -> tuple[Sec
         usage = _usage(name, settings)
         for secret in values:
             for text in secret.oddities(usage):
-                finding, _, advice = text.rpartition(": ")
+                finding, _, advice = text.partition(": ")
                 remarks.append(SecretRemark(name, secret.reference, finding, advice))
     return tuple(remarks)
 

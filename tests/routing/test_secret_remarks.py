@@ -37,6 +37,15 @@ BASIC = {"basic": {"username": "dummy", "password": "{key}"}}
 QUERY = {"query": "key", "value": "{key}"}
 
 
+def test_finding_and_advice_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the advice has a colon of its own."""
+    monkeypatch.setenv("DUMMY_KEY", "op://dummy/acme/key")
+    route = settings([HEADER]).routes["acme"]
+    (remark,) = secret_remarks(route, secrets_of("acme", route))
+    assert remark.advice == "use exec: with its command"
+    assert remark.finding.endswith("which keyrelay does not resolve")
+
+
 @pytest.mark.parametrize(
     ("auth", "value", "words"),
     [
