@@ -39,8 +39,8 @@ from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets, read_secrets
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
-from proxy.server.admission import AdmissionPolicy
 from proxy.server.connection import ClientConnection
+from proxy.server.connection_limit import ConnectionLimit
 from proxy.server.inbound_token import InboundToken
 from proxy.server.listener import Listener
 from proxy.server.peer_credentials import Peers, lookup_supported
@@ -124,7 +124,7 @@ class App:
         self._strict = strict
         self._supply = supply or Supply()
         self._times = Timeouts()
-        self._admission = AdmissionPolicy(settings.max_connections, self.peer_refusal)
+        self._limit = ConnectionLimit(settings.max_connections, self.peer_refusal)
         self._clients: set[ClientConnection] = set()
         # The setting ``peer_uid``, "" before the first configuration, and its check.
         self._peer_uid = ""
@@ -214,7 +214,7 @@ class App:
             self._clients,
             self._times,
             self._context.loop,
-            self._admission,
+            self._limit,
             handler.malformed,
         )
 
@@ -252,7 +252,7 @@ class App:
         self._times.head_seconds = settings.head_timeout_seconds
         self._times.keepalive_seconds = settings.keepalive_seconds
         self._times.dead_peer_seconds = settings.dead_peer_seconds
-        self._admission.max_connections = settings.max_connections
+        self._limit.max_connections = settings.max_connections
         if settings.peer_uid != self._peer_uid:
             self._take_peers(settings.peer_uid, peers)
         self._places.put_in_force(places, settings, route_services, token)
@@ -351,7 +351,7 @@ class App:
             if suspension.detected():
                 self._services.drop_unused()
             now = loop.time()
-            for client in [*self._clients, *self._admission.refused]:
+            for client in [*self._clients, *self._limit.refused]:
                 client.expire(now)
             self._services.expire(now, self.exchange_log.open)
 
@@ -371,7 +371,7 @@ class App:
             drain_seconds = self._settings.drain_seconds
         self._places.stop()
         self._services.retire()
-        connections = Connections(self._clients, self._admission.refused, self._context.relays)
+        connections = Connections(self._clients, self._limit.refused, self._context.relays)
         await connections.drain(drain_seconds)
         for strategy in self._services.strategies():
             strategy.credential.close()

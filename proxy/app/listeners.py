@@ -117,8 +117,8 @@ class ListenerSet:
                 hosts | table.hosts,
                 origins,
                 token,
-                table.shares,
-                table.roots,
+                table.serves_all_routes,
+                table.serves_one_route,
                 probes=place.listener.address.exposed,
             )
             place.handler.active = ActiveConfig(guard, table, route_services)

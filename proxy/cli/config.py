@@ -21,8 +21,8 @@ from proxy.cli.options import (
 )
 from proxy.config import scaffold
 from proxy.config.clients import snippets
-from proxy.config.error_messages import suggest
 from proxy.config.presets import presets
+from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from pydantic import ValidationError
 from proxy.config import loader, scaffold
 from proxy.config.document import display_key
 from proxy.config.egress import EgressProxySettings
-from proxy.config.error_messages import suggest
 from proxy.config.fields import Node
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
+from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
 from proxy.secrets.env import use_variables
 

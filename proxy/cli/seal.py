@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from proxy.cli.options import CONFIG, choose, load, one_line
-from proxy.config.error_messages import suggest
+from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
 from proxy.secrets.envelope import seal_binding
 from proxy.secrets.source import LIMIT_BYTES, SourceError, check, strip_line_end

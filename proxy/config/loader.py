@@ -14,7 +14,6 @@ from typing import Any
 from proxy.config.document import Document, display_key, read_yaml
 from proxy.config.document import Path as Place
 from proxy.config.egress import EgressProxySettings
-from proxy.config.error_messages import suggest
 from proxy.config.fields import check_route_name, listed
 from proxy.config.files import read_text
 from proxy.config.placement import PLACEMENTS
@@ -32,6 +31,7 @@ from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import AdminSettings, Browsers, Settings
 from proxy.config.token import Jwt
+from proxy.config.unknown_keys import suggest
 from proxy.config.validation import (
     COMMAND_LINE,
     Source,

@@ -11,11 +11,11 @@ from dataclasses import dataclass
 
 from proxy.config.document import Document
 from proxy.config.document import Path as Place
-from proxy.config.error_messages import suggest
 from proxy.config.oauth2 import RefreshToken
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
+from proxy.config.unknown_keys import suggest
 from proxy.errors import ConfigValueError, Finding
 from proxy.http.address import (
     LOOPBACK_NAMES,

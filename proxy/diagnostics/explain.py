@@ -108,7 +108,7 @@ def _follow(
     guard = Guard(
         served_hosts(settings) | table.hosts,
         frozenset(settings.browsers.origins),
-        own_root=table.roots,
+        own_root=table.serves_one_route,
     )
     host, page = guard.admit(request)
     who = "no browser" if page is None else f"a page of the allowed origin {page}"
@@ -118,7 +118,9 @@ def _follow(
     if page is not None and is_preflight(request):
         steps.append(("answer", "a CORS preflight: answered by keyrelay, nothing is sent"))
         return None
-    if request.target == b"*" or (request.path.startswith(b"/-/") and table.shares(host)):
+    if request.target == b"*" or (
+        request.path.startswith(b"/-/") and table.serves_all_routes(host)
+    ):
         steps.append(("answer", "about keyrelay itself: nothing is sent"))
         return None
     match = table.find(host, request)

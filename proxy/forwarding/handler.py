@@ -43,7 +43,7 @@ _OWN_PREFIX = b"/-/"
 class ActiveConfig:
     """Configuration of a listener, replaced as a whole by a reload.
 
-    guard           the listener's admission checks
+    guard           the listener's checks
     router          finds the route of a request
     route_services  by the route's name
     """
@@ -81,7 +81,7 @@ class RequestHandler:
             if page is not None or request.target == b"*" or request.path[:3] == _OWN_PREFIX:
                 if self._respond_locally(request, client, host, page):
                     return None
-                if request.path.startswith(VENDING) and active.router.shares(host):
+                if request.path.startswith(VENDING) and active.router.serves_all_routes(host):
                     return self._vend(request, client, page, record)
             match = active.router.find(host, request)
             route = match.route
@@ -127,7 +127,7 @@ class RequestHandler:
             client.write(plain(204, close=client.must_close))
         elif request.path.startswith(VENDING):
             return False
-        elif request.path.startswith(_OWN_PREFIX) and self.active.router.shares(host):
+        elif request.path.startswith(_OWN_PREFIX) and self.active.router.serves_all_routes(host):
             if request.path not in {b"/-/health", b"/-/ready"}:
                 raise Refusal(404, "no-such-page", "Keyrelay has no page of this name.")
             if request.method not in {"GET", "HEAD"}:

@@ -67,13 +67,13 @@ class Router:
         """Host names that select a route."""
         return frozenset(self._by_host)
 
-    def shares(self, host: str) -> bool:
+    def serves_all_routes(self, host: str) -> bool:
         """Whether this host serves all routes by prefix, and keyrelay's own pages."""
         return self._only is None and host not in self._by_host
 
-    def roots(self, host: str) -> bool:
+    def serves_one_route(self, host: str) -> bool:
         """Whether this host serves a single route, without a prefix."""
-        return not self.shares(host)
+        return not self.serves_all_routes(host)
 
     def find(self, host: str, request: Request) -> Match:
         """The route of a request that the guard has admitted. Raises Refusal (404).

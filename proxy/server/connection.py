@@ -18,7 +18,6 @@ from proxy.http.problem import problem
 from proxy.http.request import Request
 from proxy.http.request_id import request_id
 from proxy.server import wrong_protocol
-from proxy.server.admission import MAX_REFUSED, AdmissionPolicy
 from proxy.server.client_transport import (
     BLOCKED,
     CLOSING,
@@ -28,6 +27,7 @@ from proxy.server.client_transport import (
     ClientTransport,
     Timeouts,
 )
+from proxy.server.connection_limit import MAX_REFUSED, ConnectionLimit
 from proxy.server.head_limits import MAX_HEAD_BYTES, HeadBudget, HeadTooLarge, head_too_large
 
 # Bytes that may wait behind a request in progress before reading stops. Reading continues up to
@@ -57,12 +57,11 @@ class ClientConnection(ClientTransport):
                 (``write`` and ``done``, or ``refuse``) and returns None, or returns a listener that
                 will call ``write`` and ``done``
     on_malformed  called with the refusal, and its request ID, of bytes that are no request
-    admission   decides whether the connection is served at all; None admits every connection
+    limit       decides whether the connection is served at all; None admits every connection
     request_id  ID of the current request, for generated responses
     """
 
     __slots__ = (
-        "_admission",
         "_alone",
         "_backlog",
         "_body",
@@ -72,6 +71,7 @@ class ClientConnection(ClientTransport):
         "_head_bytes",
         "_heads",
         "_last",
+        "_limit",
         "_on_malformed",
         "_parser",
         "_pumping",
@@ -86,14 +86,14 @@ class ClientConnection(ClientTransport):
         registry: set[ClientConnection],
         times: Timeouts,
         loop: asyncio.AbstractEventLoop,
-        admission: AdmissionPolicy | None = None,
+        limit: ConnectionLimit | None = None,
         on_malformed: Callable[[Refusal, str], None] | None = None,
     ) -> None:
         super().__init__(loop, times)
         self._handle = handle
         self._on_malformed = on_malformed
-        self._admission = admission
-        self._heads = HeadBudget() if admission is None else admission.heads
+        self._limit = limit
+        self._heads = HeadBudget() if limit is None else limit.heads
         # Bytes of the incomplete header section, taken from ``_heads``.
         self._head_bytes = 0
         self._registry = registry
@@ -112,10 +112,10 @@ class ClientConnection(ClientTransport):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        if self._admission is not None:
-            refusal = self._admission.check(self.transport, len(self._registry))
+        if self._limit is not None:
+            refusal = self._limit.check(self.transport, len(self._registry))
             if refusal is not None:
-                self._refuse_connection(refusal, self._admission.refused)
+                self._refuse_connection(refusal, self._limit.refused)
                 return
         dead_peers.detect_dead_peer(transport, self._times.dead_peer_seconds, may_pause=True)
         self._registry.add(self)

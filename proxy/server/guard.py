@@ -1,4 +1,4 @@
-"""Admission checks on a request, before any connection is dialled or token fetched.
+"""Decide whether a request is served, before any connection is dialled or token fetched.
 
 The order is part of the contract: syntax of the request, Host, browser origin, inbound token. HTTP
 and WebSocket requests pass the same checks. All decisions are made on raw bytes, and the checked

@@ -17,9 +17,8 @@ from proxy.http.framing import CHUNKED, LENGTH, NONE, UNTIL_CLOSE
 from proxy.http.response import ResponseHead, parse_simple_head
 from proxy.upstream import failures
 from proxy.upstream.interfaces import Owner, ResponseListener, UpstreamState
-from proxy.upstream.leftover import Leftover, has_close_notify, leftover_of
 from proxy.upstream.response_parser import ResponseParser
-from proxy.upstream.unread import unread_poll
+from proxy.upstream.unread import Leftover, has_close_notify, leftover_of, unread_poll
 
 _NEVER = float("inf")
 # A reused connection that the provider had closed before it received the request shows it within a

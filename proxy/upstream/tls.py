@@ -6,7 +6,7 @@ import os
 import ssl
 
 from proxy.upstream.authorities import check_environment
-from proxy.upstream.leftover import TlsContext
+from proxy.upstream.unread import TlsContext
 
 
 def tls_context(authorities: str = "") -> ssl.SSLContext:

@@ -22,8 +22,8 @@ from proxy.http.address import LOOPBACK_NAMES
 from proxy.observability.exchange_log import ExchangeLog
 from proxy.observability.inspector import InspectorHub
 from proxy.secrets.secret import Secret
-from proxy.server.admission import AdmissionPolicy
 from proxy.server.connection import ClientConnection
+from proxy.server.connection_limit import ConnectionLimit
 from proxy.server.inbound_token import InboundToken
 from tests.support.keyrelay import RawClient, exchange, keyrelay, static_route, until
 
@@ -61,10 +61,10 @@ class Opened:
         inspector_hub = InspectorHub(lambda _route: ())
         around = ProxyContext(loop, ExchangeLog(loop), set(), self._spawn, inspector_hub, None)
         self.clients: set[ClientConnection] = set()
-        times, admission = Timeouts(10, 10), AdmissionPolicy(100)
+        times, limit = Timeouts(10, 10), ConnectionLimit(100)
 
         def accept(handler: RequestHandler) -> ClientConnection:
-            return ClientConnection(handler.handle, self.clients, times, loop, admission)
+            return ClientConnection(handler.handle, self.clients, times, loop, limit)
 
         self.places = ListenerSet(lambda now: RequestHandler(now, around), accept)
 

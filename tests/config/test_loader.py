@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import proxy
-from proxy.config.error_messages import suggest
 from proxy.config.files import FILE_LIMIT_BYTES
 from proxy.config.loader import Overrides, from_providers, load, load_text, schema
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
+from proxy.config.unknown_keys import suggest
 from proxy.errors import ConfigError
 
 SHIPPED = Path(proxy.__file__).parent.parent / "config" / "routes.yaml"

@@ -138,10 +138,10 @@ def test_a_listener_of_one_route_serves_nothing_else() -> None:
 
 def test_pages_of_ours_are_where_all_routes_are() -> None:
     """A host or a listener that belongs to one provider has no page of keyrelay's."""
-    assert TABLE.shares("localhost")
-    assert TABLE.shares("127.0.0.1")
-    assert not TABLE.shares("hume.localhost")
-    assert not Router(TABLE.routes, TABLE.routes[0]).shares("localhost")
+    assert TABLE.serves_all_routes("localhost")
+    assert TABLE.serves_all_routes("127.0.0.1")
+    assert not TABLE.serves_all_routes("hume.localhost")
+    assert not Router(TABLE.routes, TABLE.routes[0]).serves_all_routes("localhost")
 
 
 # -- admitting -------------------------------------------------------------------------------------

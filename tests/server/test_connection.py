@@ -14,8 +14,8 @@ from proxy.app.app import Timeouts
 from proxy.errors import Refusal
 from proxy.http.problem import plain
 from proxy.http.request import Request
-from proxy.server.admission import AdmissionPolicy
 from proxy.server.connection import ClientConnection
+from proxy.server.connection_limit import ConnectionLimit
 from tests.support.keyrelay import (
     RawClient,
     answering,
@@ -756,13 +756,13 @@ async def test_open_websockets_do_not_count(dummy_key: bytes) -> None:
 
 
 @asynccontextmanager
-async def closed(admission: AdmissionPolicy) -> AsyncIterator[Door]:
+async def closed(limit: ConnectionLimit) -> AsyncIterator[Door]:
     """An open connection with a client."""
     door = Door()
     loop = asyncio.get_running_loop()
     times = Timeouts(HEAD_SECONDS, KEEPALIVE_SECONDS)
     server = await loop.create_server(
-        lambda: ClientConnection(door.handle, door.connections, times, loop, admission),
+        lambda: ClientConnection(door.handle, door.connections, times, loop, limit),
         "127.0.0.1",
         0,
     )
@@ -771,9 +771,9 @@ async def closed(admission: AdmissionPolicy) -> AsyncIterator[Door]:
         yield door
     finally:
         server.close()
-        for connection in [*door.connections, *admission.refused]:
+        for connection in [*door.connections, *limit.refused]:
             connection.transport.abort()
-        await until(lambda: not door.connections and not admission.refused)
+        await until(lambda: not door.connections and not limit.refused)
 
 
 def never(_transport: asyncio.BaseTransport) -> Refusal:
@@ -782,37 +782,37 @@ def never(_transport: asyncio.BaseTransport) -> Refusal:
 
 async def test_a_refused_connection_is_not_read() -> None:
     """Whatever it sends, no request begins, and it can take its answer before the end."""
-    admission = AdmissionPolicy(9, never)
-    async with closed(admission) as door, await RawClient.to(door.port) as client:
+    limit = ConnectionLimit(9, never)
+    async with closed(limit) as door, await RawClient.to(door.port) as client:
         client.send(b"POST /x" + HEAD + b"Content-Length: 200000\r\n\r\n" + b"x" * 100_000)
         assert (await client.answer())[0] == 403
         assert await client.rest() == b""
         client.send(b"x" * 100_000)
         assert (door.paths, door.connections) == ([], set())
-        assert len(admission.refused) == 1
+        assert len(limit.refused) == 1
 
 
 async def test_a_refused_connection_is_closed() -> None:
     """A client that does not close is closed after some seconds."""
-    admission = AdmissionPolicy(9, never)
-    async with closed(admission) as door, await RawClient.to(door.port) as client:
+    limit = ConnectionLimit(9, never)
+    async with closed(limit) as door, await RawClient.to(door.port) as client:
         await client.answer()
-        (one,) = admission.refused
+        (one,) = limit.refused
         now = asyncio.get_running_loop().time()
         one.expire(now + 1)
-        assert admission.refused
+        assert limit.refused
         one.expire(now + 6)
-        await until(lambda: not admission.refused)
+        await until(lambda: not limit.refused)
 
 
 async def test_a_flood_gets_no_response() -> None:
     """Of those turned away some may linger; the rest is reset, and nothing is left behind."""
-    admission = AdmissionPolicy(9, never)
-    async with closed(admission) as door:
+    limit = ConnectionLimit(9, never)
+    async with closed(limit) as door:
         clients = [await RawClient.to(door.port) for _ in range(80)]
         answers = await asyncio.gather(*(one.rest() for one in clients), return_exceptions=True)
         assert sum(isinstance(one, bytes) and b" 403 " in one for one in answers) == 64
-        assert len(admission.refused) <= 64
+        assert len(limit.refused) <= 64
         for one in clients:
             one.reset()
-        await until(lambda: not admission.refused)
+        await until(lambda: not limit.refused)

@@ -1,4 +1,4 @@
-"""Admission of client connections, before any read."""
+"""Limit of client connections: one over it is refused before any read."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 MAX_REFUSED = 64
 
 
-class AdmissionPolicy:
+class ConnectionLimit:
     """Admits connections: up to ``max_connections`` at a time, and none that ``refusal`` rejects.
 
-    The decision precedes any read. ``refused`` holds the connections that have been sent a refusal
+    ``refused`` holds the connections that have been sent a refusal
     and linger for a few seconds to receive it. Open WebSockets do not count. ``heads`` bounds what
     all connections hold of incomplete header sections.
     """
