@@ -2,7 +2,7 @@
 
 Any number of requests that wait for a token cause one fetch; a cancelled request does not cancel
 it. A token is renewed in the background before it expires, while requests go on using it. One that
-the provider refuses is discarded, by identity, so that a late refusal cannot discard its successor.
+the provider rejects is discarded, by identity, so that a late 401 cannot discard its successor.
 When the source fails, the old token serves as long as it is valid; then requests fail with the
 reason and Retry-After, and fetches back off.
 """
@@ -18,6 +18,7 @@ from typing import Any
 
 from proxy import backoff
 from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource, TokenState
+from proxy.auth.token_rejection import TokenRejections
 from proxy.clock import Clock, format_span
 from proxy.errors import Refusal
 
@@ -32,15 +33,6 @@ _RENEW_LEAST = 1.0
 # A token is not used for its last moments: it must still be valid when it arrives.
 _LAST_SHARE = 0.05
 _LAST_MOST = 10.0
-# A token that has served and is then refused is replaced at once: it was revoked. A successor that
-# is refused before it has served shows that another one does not help; then refusals cause a call
-# at most this often (seconds), and first a little more often if the token serves other requests.
-_REFUSAL_PAUSE = 30.0
-_REFUSAL_PAUSE_FIRST = 1.0
-# Where a token serves some requests and is refused for others, so many replacements happen at once
-# and then one in this time (seconds) or a quarter of a lifetime, if that is shorter (no storms).
-_REPLACEMENTS = 3.0
-_REPLACEMENT_SECONDS = 10.0
 # Spacing of calls that fail (seconds): full jitter below a doubling bound.
 _BACKOFF_LEAST = 0.1
 _BACKOFF_FIRST = 1.0
@@ -88,13 +80,7 @@ class TokenCache:
         self._failures_in_row = 0
         self._failed_at = -math.inf
         self._not_before = -math.inf
-        self._refused_at = -math.inf
-        # Successors in a row that were refused before they had served.
-        self._futile = 0
-        # The last token that served, and the last that was refused before it had.
-        self._served: Token | None = None
-        self._useless: Token | None = None
-        self._replacements = _REPLACEMENTS
+        self._rejections = TokenRejections(clock)
         self._asked_at = clock.monotonic()
         self._remarks: set[str] = set()
         self._trouble_since: float | None = None
@@ -147,44 +133,24 @@ class TokenCache:
 
     def serve(self, token: Token) -> None:
         """The provider took ``token``. To be called often, so it does next to nothing."""
-        if self._served is not token:
-            self._served = token
-            if self._useless is not token:
-                self._futile = 0
+        self._rejections.note_served(token)
 
     def reject(self, token: Token) -> bool:
-        """The provider refused ``token``. Whether another one is there or worth a call."""
+        """The provider rejected ``token``. Whether another one is there or worth a call."""
         if self._closed:
             return False
         if token is not self._token:
             return True
-        served = self._served is token
-        if not served and self._useless is not token:
-            self._useless = token
-            self._futile += 1
-        if not self._flying() and not self._may_replace(token, served=served):
+        served = self._rejections.note_rejected(token)
+        if not self._flying() and not self._rejections.may_replace(token, served=served):
             return False
-        self._refused_at = self._clock.monotonic()
+        self._rejections.note_replaced()
         self._token = None
         token.fetched.refused(served)
         if self._renewal is not None:
             self._renewal.cancel()  # it waits for this token's time to come
             self._renewal = None
         self.start()
-        return True
-
-    def _may_replace(self, token: Token, *, served: bool) -> bool:
-        """Whether a refused token is worth a call now."""
-        since = self._clock.monotonic() - self._refused_at
-        if not served:
-            return since >= _REFUSAL_PAUSE
-        if self._futile and since < min(_REFUSAL_PAUSE_FIRST * 2.0**self._futile, _REFUSAL_PAUSE):
-            return False
-        each = min(_REPLACEMENT_SECONDS, token.fetched.lifetime_seconds / 4)
-        self._replacements = min(self._replacements + since / each, _REPLACEMENTS)
-        if self._replacements < 1:
-            return False
-        self._replacements -= 1
         return True
 
     # -- for the owner -------------------------------------------------------------------------
@@ -201,9 +167,7 @@ class TokenCache:
 
     def reset(self) -> None:
         """Try again at once, whatever was refused: its cause may have been repaired."""
-        self._refused_at = -math.inf
-        self._futile = 0
-        self._replacements = _REPLACEMENTS
+        self._rejections.reset()
         if self._failure is None or self._closed:
             return
         self._not_before = self._failed_at = -math.inf
