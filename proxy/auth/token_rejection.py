@@ -28,7 +28,9 @@ class TokenRejections:
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._replaced_at = -math.inf
+        # Replacements that are allowed now, as counted at that time.
         self._replacements = _REPLACEMENTS
+        self._counted_at = clock.monotonic()
         # Successors in a row that were rejected before they had served.
         self._futile = 0
         # The last token that served, and the last that was rejected before it had.
@@ -58,7 +60,10 @@ class TokenRejections:
         if self._futile and since < min(_PAUSE_FIRST * 2.0**self._futile, _PAUSE):
             return False
         each = min(_REPLACEMENT_SECONDS, token.fetched.lifetime_seconds / 4)
-        self._replacements = min(self._replacements + since / each, _REPLACEMENTS)
+        now = self._clock.monotonic()
+        self._replacements += (now - self._counted_at) / each
+        self._replacements = min(self._replacements, _REPLACEMENTS)
+        self._counted_at = now
         if self._replacements < 1:
             return False
         self._replacements -= 1
