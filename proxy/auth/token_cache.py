@@ -329,8 +329,8 @@ class TokenCache:
             f"Keyrelay has no token for the provider: {failure.reason}.",
             " ".join(filter(None, (failure.advice, again))),
             proxy_error="proxy_internal_response",
-            # Without the field if waiting cannot help.
-            headers=() if failure.lasting and not failure.probes else (("Retry-After", str(wait)),),
+            # Without the field if waiting cannot help: clients wait as long as it says, repeatedly.
+            headers=() if failure.lasting else (("Retry-After", str(wait)),),
             log_detail=f"no-token: {failure.details}",
         )
 

@@ -73,9 +73,14 @@ def plain(
     return head + fields + _ALWAYS + b"\r\n" + (b"" if head_only else body)
 
 
-def problem_document(refusal: Refusal) -> dict[str, str | int]:
-    """The members of the problem document (RFC 9457 section 3)."""
-    document: dict[str, str | int] = {
+def problem_document(refusal: Refusal) -> dict[str, object]:
+    """The members of the problem document (RFC 9457 section 3).
+
+    ``error`` is an extension member (section 3.2) in the form of OpenAI's, Anthropic's and Stripe's
+    errors: their SDKs read their message from it, and Stripe's for Node takes a response without
+    it for a result, whatever the status.
+    """
+    document: dict[str, object] = {
         "type": f"urn:keyrelay:problem:{refusal.kind}",
         "title": refusal.kind.replace("-", " ").capitalize(),
         "status": refusal.status,
@@ -83,7 +88,20 @@ def problem_document(refusal: Refusal) -> dict[str, str | int]:
     }
     if refusal.advice:
         document["advice"] = refusal.advice
+    document["error"] = {
+        # The name distinguishes it from an error of the provider, where only this is shown.
+        "message": f"{NAME}: {refusal.detail} {refusal.advice}".rstrip(),
+        "type": _error_type(refusal.status),
+        "code": refusal.kind,
+    }
     return document
+
+
+def _error_type(status: int) -> str:
+    """The type in ``error``, of those that OpenAI, Anthropic and Stripe have in common."""
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        return "rate_limit_error"
+    return "api_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
 
 
 def problem(

@@ -174,6 +174,8 @@ async def test_keyrelays_own_refusal_is_readable(sdk: Any, inworld: Routed) -> N
             await client.post("/tokens", cast_to=object, body={"single_use": True})
     assert raised.value.response.headers["content-type"] == "application/problem+json"
     assert raised.value.status_code == 403
+    assert (raised.value.code, raised.value.type) == ("path-not-allowed", "invalid_request_error")
+    assert "keyrelay: " in raised.value.message
     assert inworld.provider.connections == 0
 
 

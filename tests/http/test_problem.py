@@ -54,7 +54,28 @@ def test_a_problem_has_the_cause_and_the_correction() -> None:
         "status": 403,
         "detail": "Denied.",
         "advice": "See deny.",
+        "error": {
+            "message": "keyrelay: Denied. See deny.",
+            "type": "invalid_request_error",
+            "code": "path-not-allowed",
+        },
     }
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, "invalid_request_error"),
+        (404, "invalid_request_error"),
+        (429, "rate_limit_error"),
+        (500, "api_error"),
+        (503, "api_error"),
+    ],
+)
+def test_sdks_find_the_message_of_a_problem(status: int, kind: str) -> None:
+    """The member that SDKs read has the message, a type that they have and the problem's name."""
+    error = document(parsed(problem(Refusal(status, "some-kind", "Because.")))[2])["error"]
+    assert error == {"message": "keyrelay: Because.", "type": kind, "code": "some-kind"}
 
 
 def test_a_problem_never_repeats_what_the_log_may_say() -> None:
