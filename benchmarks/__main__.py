@@ -21,7 +21,7 @@ from benchmarks import command_line, machine, report
 from benchmarks.calling import LoadError
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.measures import QUICK, Scale, Turn, warm_up
-from benchmarks.peers import PEERS, available
+from benchmarks.peers import CHECKOUT, PEERS, available, checkout
 from benchmarks.processes import NotStarted
 from benchmarks.report import Results
 from benchmarks.stage import Stage, Standing, stage
@@ -57,6 +57,8 @@ examples:
   python -m benchmarks                                              all, some eight minutes
   python -m benchmarks --quick                                      all, smaller, a minute or two
   python -m benchmarks --peers nginx,keyrelay --figures get,post    a change of the data path
+  python -m benchmarks --peers keyrelay --figures get,post,bodies --against ../before
+                                     another checkout (with its .venv) in the same rounds
   python -m benchmarks --json run.json --markdown run.md            to keep
 
 With make: make bench ARGS="--quick". `make bench-peers` installs the peers.
@@ -128,6 +130,9 @@ def arguments() -> argparse.ArgumentParser:
     parser = command_line.parser_of("benchmarks", HELP, EPILOG)
     parser.add_argument("--peers", metavar="NAMES", help="see below; all by default")
     parser.add_argument("--figures", metavar="NAMES", help="see below; all by default")
+    parser.add_argument(
+        "--against", type=Path, metavar="DIRECTORY", help="also measure the keyrelay of a checkout"
+    )
     parser.add_argument("--rounds", type=int, metavar="N", help="5 by default, 2 if quick")
     parser.add_argument("--quick", action="store_true", help="smaller and shorter")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every value there")
@@ -145,6 +150,13 @@ def main() -> None:
     names = chosen(given.peers, list(PEERS), "peer", parser)
     if not given.peers:
         names = [name for name in names if not PEERS[name].asked]
+    if given.against:
+        PEERS[CHECKOUT] = checkout(given.against.resolve())
+        if PEERS[CHECKOUT].version() is None:
+            parser.error(
+                f"{given.against} is no checkout of keyrelay with a .venv (make .venv/.run)"
+            )
+        names.append(CHECKOUT)
     figures = [FIGURES[n] for n in chosen(given.figures, list(FIGURES), "figure", parser)]
     scale = QUICK if given.quick else Scale()
     if given.rounds:

@@ -20,6 +20,8 @@ from benchmarks.configs import Job
 from benchmarks.processes import ROOT, Launch, free_port
 
 HERE = Path(__file__).resolve().parent
+# The name of keyrelay from another checkout (--against)
+CHECKOUT = "checkout"
 MITMDUMP = ROOT / ".venv-bench" / "bin" / "mitmdump"
 HTTP_PROXY_3 = HERE / "node_modules" / "http-proxy-3" / "package.json"
 
@@ -150,11 +152,36 @@ def _watchable(job: Job) -> Launch:
 
 
 def _keyrelay(job: Job) -> Launch:
+    return keyrelay_launch(_keyrelay_routes(job), {"SSL_CERT_FILE": str(job.authority)})
+
+
+def _keyrelay_routes(job: Job) -> str:
     key = job.folder / "key"
     key.write_text(configs.KEY)
     key.chmod(0o600)
-    config = _written(job, "routes.yaml", configs.keyrelay(job))
-    return keyrelay_launch(config, {"SSL_CERT_FILE": str(job.authority)})
+    return _written(job, "routes.yaml", configs.keyrelay(job))
+
+
+def checkout(root: Path) -> Peer:
+    """Keyrelay of the checkout at ``root``, with the interpreter and packages of its ``.venv``."""
+    interpreter = root / ".venv" / "bin" / "python"
+
+    def launch(job: Job) -> Launch:
+        return Launch(
+            # -P: the package is the checkout's, not the one in the working directory.
+            (str(interpreter), "-P", "-m", "proxy", "run", "-c", _keyrelay_routes(job)),
+            {"PYTHONPATH": str(root), "SSL_CERT_FILE": str(job.authority)},
+        )
+
+    return Peer(CHECKOUT, lambda: _checkout_version(root, interpreter), launch, asked=True)
+
+
+def _checkout_version(root: Path, interpreter: Path) -> str | None:
+    if not (root / "proxy" / "__main__.py").is_file():
+        return None
+    python = printed(r"Python (\S+)", str(interpreter), "--version")
+    revision = printed(r"([0-9a-f]{7,})", "git", "-C", str(root), "rev-parse", "--short", "HEAD")
+    return python and f"{revision}, Python {python}"
 
 
 def keyrelay_launch(config: str, environment: dict[str, str]) -> Launch:

@@ -8,8 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from benchmarks.figures import Column, Figure
+from benchmarks.peers import CHECKOUT
 
 BASE = "nginx"
+# What another checkout's keyrelay is compared with
+OWN = "keyrelay"
 
 
 @dataclass(slots=True)
@@ -28,11 +31,11 @@ class Results:
         own = self.values.get(column.key, {}).get(name, {})
         return {turn: value * column.factor for turn, value in own.items()}
 
-    def ratios(self, column: Column, name: str) -> list[float]:
-        """To nginx, for each round in which both were measured and nginx's is above nothing."""
-        base = self.of(column, BASE)
+    def ratios(self, column: Column, name: str, base: str = BASE) -> list[float]:
+        """To ``base``, for each round in which both were measured and the base is above nothing."""
+        below = self.of(column, base)
         own = self.of(column, name)
-        return [own[turn] / base[turn] for turn in own if base.get(turn, 0.0) > 0]
+        return [own[turn] / below[turn] for turn in own if below.get(turn, 0.0) > 0]
 
 
 def number(value: float) -> str:
@@ -72,6 +75,16 @@ def ratio_table(results: Results, figures: Sequence[Figure], names: Sequence[str
     return table([["", *others], *rows])
 
 
+def checkout_table(results: Results, figures: Sequence[Figure]) -> str:
+    """Ratios of this checkout to the other one."""
+    rows = [
+        [column.title, spread(results.ratios(column, OWN, CHECKOUT))]
+        for column in _measured(results, figures)
+        if column.compared
+    ]
+    return table([["", f"{OWN} to {CHECKOUT}"], *rows])
+
+
 def value_table(results: Results, figures: Sequence[Figure], names: Sequence[str]) -> str:
     """What was measured, in units."""
     rows = [["", "unit", *names]]
@@ -92,6 +105,11 @@ def tables(results: Results, figures: Sequence[Figure], names: Sequence[str]) ->
         parts += [
             "Ratio to nginx in the same round, median (lowest-highest); lower is better:",
             ratio_table(results, figures, names),
+        ]
+    if CHECKOUT in names and OWN in names:
+        parts += [
+            "Ratio to the other checkout in the same round, median (lowest-highest):",
+            checkout_table(results, figures),
         ]
     parts += [
         "Measured, median (lowest-highest):",

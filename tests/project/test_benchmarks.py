@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from benchmarks.configs import Job
 from benchmarks.distance import Lane
 from benchmarks.figures import FIGURES, Column, Figure
 from benchmarks.measures import Scale
-from benchmarks.peers import PEERS
+from benchmarks.peers import PEERS, checkout
 from benchmarks.report import Results
 from proxy.config import loader
 
@@ -81,6 +82,25 @@ def test_tables_show_every_proxy_and_what_failed() -> None:
     assert "| a cost | CPU µs | 10.0 (10.0-10.0) | 20.0 (15.0-25.0) | -     |" in lines
     assert "- caddy, figure, round 1: no answer" in lines
     assert len({len(line) for line in lines if line.startswith("| a cost | 2")}) == 1
+
+
+def test_another_checkout_is_compared_in_the_same_round() -> None:
+    """Each round's ratio is to the other checkout in that round, with nginx or without it."""
+    results = costs({"keyrelay": [10, 30], "checkout": [20, 20]})
+    lines = report.tables(results, [figure(COST)], ["keyrelay", "checkout"]).splitlines()
+    assert "|        | keyrelay to checkout |" in lines
+    assert "| a cost | 1.00 (0.50-1.50)     |" in lines
+
+
+def test_a_checkout_needs_an_environment_of_its_own(tmp_path: Path) -> None:
+    """A folder without keyrelay, or without .venv, has no version; this checkout's code has one."""
+    peer = checkout(tmp_path)
+    assert peer.version() is None
+    (tmp_path / "proxy").symlink_to(ROOT / "proxy")
+    assert peer.version() is None
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    (tmp_path / ".venv" / "bin" / "python").symlink_to(sys.executable)
+    assert f"Python {sys.version.split()[0]}" in str(peer.version())
 
 
 def test_what_cannot_be_compared_has_no_ratio() -> None:
