@@ -1,8 +1,8 @@
 """Two keyrelay processes with two routes each, at every server, lifetime and grant at once.
 
-What `make test-oauth` spends most of its time on. The clients of a case ask about every two
-seconds through each of the four routes; a tenth of the requests carries a body that is too large
-to be sent again.
+What `make test-oauth` spends most of its time on. The clients of a case send a request about every
+two seconds through each of the four routes; each tenth has a body that is too large to be sent
+again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any
 
 import aiohttp
 
-from .authorization_servers import Keyrelay, Server, credentials, keyrelay, refresh, route, variable
+from .authorization_servers import Server, credentials, keyrelay, refresh, route, variable
 
 SECONDS = float(os.environ.get("OAUTH_SECONDS", "60"))
 _PAUSE = 2.0
@@ -28,27 +28,25 @@ _LARGE = b"x" * 100_000
 
 @dataclass
 class Figures:
-    """What came of one case: statuses by process, and calls of the token endpoint."""
+    """Results of one case.
+
+    repeatable  responses by process and status, to requests that can be sent again
+    large       the same for requests whose body is too large for that
+    seconds     how long the case took
+    calls       calls of the token endpoint
+    """
 
     server: Server
     grant: str
-    statuses: dict[str, Counter[int]] = field(default_factory=dict)
+    repeatable: Counter[tuple[str, int]] = field(default_factory=Counter)
+    large: Counter[tuple[str, int]] = field(default_factory=Counter)
     seconds: float = 0.0
     calls: int = 0
 
-    @property
-    def refused(self) -> int:
-        """Requests that were not answered 200."""
-        return sum(
-            number
-            for one in self.statuses.values()
-            for status, number in one.items()
-            if status != 200
-        )
 
-    @property
-    def all(self) -> int:
-        return sum(sum(one.values()) for one in self.statuses.values())
+def refused(counted: Counter[tuple[str, int]]) -> dict[tuple[str, int], int]:
+    """The responses that are not 200."""
+    return {one: number for one, number in counted.items() if one[1] != 200}
 
 
 def name_of(kind: str, lifetime: int, grant: str) -> str:
@@ -84,26 +82,24 @@ async def side_by_side(servers: Iterable[Server], folder: Path) -> dict[str, Fig
         async with aiohttp.ClientSession() as session, asyncio.TaskGroup() as group:
             for name, figures in cases.items():
                 for process, relay in relays.items():
-                    counted = figures.statuses.setdefault(process, Counter())
                     for twin in ("one", "two"):
-                        asking = _ask(relay, f"{name}-{twin}", session, counted)
-                        group.create_task(asking)
+                        url = f"{relay.url}/{name}-{twin}/api/thing"
+                        group.create_task(_send(url, process, session, figures))
         for name, figures in cases.items():
             figures.seconds = time.monotonic() - began
             figures.calls = figures.server.calls(name)
     return cases
 
 
-async def _ask(
-    relay: Keyrelay, name: str, session: aiohttp.ClientSession, counted: Counter[int]
-) -> None:
+async def _send(url: str, process: str, session: aiohttp.ClientSession, figures: Figures) -> None:
     end = time.monotonic() + SECONDS
-    asked = 0
+    sent = 0
     while time.monotonic() < end:
-        asked += 1
-        large = asked % 10 == 0
+        sent += 1
+        large = sent % 10 == 0
         method, data = ("POST", _LARGE) if large else ("GET", None)
-        async with session.request(method, f"{relay.url}/{name}/api/thing", data=data) as response:
-            counted[response.status] += 1
+        async with session.request(method, url, data=data) as response:
+            counted = figures.large if large else figures.repeatable
+            counted[process, response.status] += 1
             await response.read()
         await asyncio.sleep(_PAUSE)

@@ -116,7 +116,7 @@ def start() -> str:
     base = f"http://127.0.0.1:{port}/api"
     for _ in range(300):
         try:
-            _http.get(f"{base}/scope/", timeout=5)
+            _http.get(f"{base}/scope/", timeout=60)
         except requests.ConnectionError:
             time.sleep(0.1)
         else:
@@ -126,7 +126,7 @@ def start() -> str:
 
 def send(method: str, path: str, document: Any) -> None:
     """A call of the administration's API."""
-    answer = _http.request(method, f"{BASE}{path}", json=document, timeout=20)
+    answer = _http.request(method, f"{BASE}{path}", json=document, timeout=60)
     if answer.status_code != 200:
         raise SystemExit(f"glewlwyd: {method} {path}: {answer.status_code} {answer.text}")
 
@@ -145,7 +145,7 @@ def application(environ: dict[str, Any], begin: Start) -> Iterable[bytes]:
     headers = {"Content-Type": environ.get("CONTENT_TYPE", "")}
     if "HTTP_AUTHORIZATION" in environ:
         headers["Authorization"] = environ["HTTP_AUTHORIZATION"]
-    answer = requests.post(f"{BASE}/app{path}", data=body, headers=headers, timeout=20)
+    answer = requests.post(f"{BASE}/app{path}", data=body, headers=headers, timeout=60)
     if path == "/token" and answer.status_code == 200:
         _owners[answer.json()["access_token"]] = _caller(environ, body)
     begin(
@@ -176,7 +176,7 @@ def _active(token: str) -> bool:
         f"{BASE}/app/introspect",
         data={"token": token},
         auth=(owner, _secrets[owner]),
-        timeout=20,
+        timeout=60,
     )
     return answer.status_code == 200 and answer.json()["active"] is True
 
@@ -200,7 +200,7 @@ def client(id: str, secret: str = "", jwks: Any = None, method: str = "") -> Non
 
 
 def secret(id: str, secret: str) -> None:  # noqa: A002  the name in the JSON
-    document = _http.get(f"{BASE}/client/{id}", timeout=20).json()
+    document = _http.get(f"{BASE}/client/{id}", timeout=60).json()
     send("PUT", f"/client/{id}", {**document, "client_secret": secret})
     _secrets[id] = secret
 
@@ -208,13 +208,13 @@ def secret(id: str, secret: str) -> None:  # noqa: A002  the name in the JSON
 def grant(id: str) -> dict[str, Any]:  # noqa: A002  the name in the JSON
     form = {"grant_type": "password", "username": "user", "password": "dummy-password"}
     answer = requests.post(
-        f"{BASE}/app/token", data={**form, "scope": SCOPE}, auth=(id, _secrets[id]), timeout=20
+        f"{BASE}/app/token", data={**form, "scope": SCOPE}, auth=(id, _secrets[id]), timeout=60
     )
     return {"refresh_token": answer.json()["refresh_token"]}
 
 
 def forget() -> None:
-    with sqlite3.connect(FOLDER / "glewlwyd.db", timeout=20) as database:
+    with sqlite3.connect(FOLDER / "glewlwyd.db", timeout=60) as database:
         for table in ("gpo_refresh_token", "gpo_access_token", "gpg_refresh_token"):
             database.execute(f"UPDATE {table} SET {_ENABLED[table]} = 0")
 
@@ -227,7 +227,7 @@ _ENABLED = {
 
 if __name__ == "__main__":
     BASE = start()
-    _http.post(f"{BASE}/auth/", json={"username": "admin", "password": "password"}, timeout=20)
+    _http.post(f"{BASE}/auth/", json={"username": "admin", "password": "password"}, timeout=60)
     send("POST", "/scope/", {"name": SCOPE, "display_name": SCOPE, "password_required": True})
     send(
         "POST",
