@@ -96,7 +96,7 @@ endef
 
 define need_npm
 	@command -v npm >/dev/null || { \
-	  echo "The clients of npm need npm. On Debian: apt-get install npm" >&2; exit 1; }
+	  echo "These tests need npm. On Debian: apt-get install npm" >&2; exit 1; }
 endef
 
 .DEFAULT_GOAL := help
@@ -130,7 +130,7 @@ format: $(VENV)/.dev ## format the code and apply the safe fixes
 test-long: $(VENV)/.dev ## run the tests in which minutes of real time pass
 	@$(BIN)/python -m pytest -m long $(ARGS)
 
-test-browser: $(VENV)/.dev ## drive a real Chromium against the proxy
+test-browser: $(VENV)/.dev examples/browser/node_modules/.installed ## drive a real Chromium against the proxy
 	$(need_browser)
 	@$(BIN)/python -m pytest -m browser tests/browser $(ARGS)
 
@@ -273,6 +273,13 @@ $(NODE)/node_modules/.ci: $(NODE)/package-lock.json
 	$(need_npm)
 	@echo "Installing some clients of npm into $(NODE) (once)"
 	@$(NPM_CI) --omit=dev && touch $@
+
+# Vite, the development server of the example and of the browser tests. No script of a package is run.
+examples/browser/node_modules/.installed: examples/browser/package-lock.json
+	$(need_npm)
+	@echo "Installing Vite into examples/browser (once)"
+	@npm ci --prefix examples/browser --ignore-scripts --no-audit --no-fund --loglevel=error
+	@touch $@
 
 $(OAUTH)/.installed: requirements-oauth.txt $(SERVERS)/package-lock.json \
   $(SERVERS)/unpack_glewlwyd.sh $(OAUTH)/bin/python

@@ -16,8 +16,9 @@ import aiohttp
 REBOUND: Final = "evil.test"
 """A name that this browser resolves to 127.0.0.1, as a rebound one is."""
 
-_START_SECONDS = 30.0  # a cold start on a busy machine
-_SCRIPT_SECONDS = 30.0
+_START_SECONDS = 120.0  # a cold start on a busy machine
+_SCRIPT_SECONDS = 60.0
+_STARTS = 5
 
 _FLAGS = (
     "--headless",
@@ -78,7 +79,23 @@ async def chromium() -> AsyncIterator[Browser]:
     """
     binary, driver = _program("chromium"), _program("chromedriver")
     with tempfile.TemporaryDirectory(prefix="keyrelay-", ignore_cleanup_errors=True) as folder:
-        places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), folder)
+        async with (
+            _started(driver, folder) as port,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_START_SECONDS)) as http,
+        ):
+            base = f"http://127.0.0.1:{port}/session"
+            session = f"{base}/{await _begin(http, base, binary, folder)}"
+            try:
+                yield Browser(http, session)
+            finally:
+                await _ask(http, "DELETE", session)
+
+
+@asynccontextmanager
+async def _started(driver: str, folder: str) -> AsyncIterator[int]:
+    """The port of a ChromeDriver that runs."""
+    places = dict.fromkeys(("HOME", "TMPDIR", "XDG_CONFIG_HOME", "XDG_CACHE_HOME"), folder)
+    for attempt in range(_STARTS):
         process = await asyncio.create_subprocess_exec(
             driver,
             "--port=0",
@@ -88,15 +105,10 @@ async def chromium() -> AsyncIterator[Browser]:
             stderr=asyncio.subprocess.STDOUT,
         )
         try:
-            async with aiohttp.ClientSession(
-                timeout=aiohttp.ClientTimeout(total=_START_SECONDS)
-            ) as http:
-                base = f"http://127.0.0.1:{await _port(process)}/session"
-                session = f"{base}/{await _begin(http, base, binary, folder)}"
-                try:
-                    yield Browser(http, session)
-                finally:
-                    await _ask(http, "DELETE", session)
+            port = await _port(process, last=attempt == _STARTS - 1)
+            if port is not None:
+                yield port
+                return
         finally:
             if process.returncode is None:
                 process.terminate()
@@ -113,8 +125,8 @@ def _program(name: str) -> str:
     return program
 
 
-async def _port(process: asyncio.subprocess.Process) -> int:
-    """Where the driver listens, as it says itself."""
+async def _port(process: asyncio.subprocess.Process, *, last: bool) -> int | None:
+    """The port in the driver's output; None if it took one for IPv6 that is in use for IPv4."""
     assert process.stdout is not None
     said = b""
     async with asyncio.timeout(_START_SECONDS):
@@ -122,6 +134,8 @@ async def _port(process: asyncio.subprocess.Process) -> int:
             said += line
             if found := re.search(rb"successfully on port (\d+)", line):
                 return int(found[1])
+    if b"Address already in use" in said and not last:
+        return None
     raise BrowserError(f"chromedriver did not start: {said.decode(errors='replace')}")
 
 
