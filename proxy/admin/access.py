@@ -1,8 +1,9 @@
 """Access control of the admin listener: the checks of ``server.guard``, with other rules.
 
-The listener serves one page and the requests of that page. A foreign page fails the check of
-``Sec-Fetch-Site`` or ``Origin``, a rebound DNS name the check of ``Host``, another user or program
-of this machine the check of the token. No response ever allows another origin.
+The listener serves one page and the requests of that page. Any page may link to it, since it holds
+no data; every other request of a foreign page fails the check of ``Sec-Fetch-Site`` or ``Origin``,
+a rebound DNS name the check of ``Host``, another user or program of this machine the check of the
+token. No response ever allows another origin.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ class AdminGuard:
         data     whether it requests more than the page's own files, which hold no data
         """
         self._check_host(headers.get("host", ()))
-        self._check_page(headers)
+        if data or not _opens_a_tab(headers):
+            self._check_page(headers)
         if data and self._digest is not None:
             self._check_token(self._digest, headers.get("authorization", ()))
 
@@ -87,3 +89,16 @@ class AdminGuard:
                 "send the token as Authorization: Bearer.",
                 headers=(("WWW-Authenticate", "Bearer"),),
             )
+
+
+def _opens_a_tab(headers: Mapping[str, Sequence[str]]) -> bool:
+    """Whether a browser navigates a tab of its own, as after a click on a link of another page.
+
+    Excludes frames, objects and every request of a script (Fetch Metadata, sections 2.1 and 2.2).
+    A form that posts has an ``Origin``.
+    """
+    return (
+        not headers.get("origin")
+        and [*headers.get("sec-fetch-mode", ())] == ["navigate"]
+        and [*headers.get("sec-fetch-dest", ())] == ["document"]
+    )

@@ -20,13 +20,14 @@ from aiohttp import web
 from proxy.admin import runtime_file
 from proxy.admin.access import AdminGuard
 from proxy.admin.connections import AdmissionProtocol, IdleConnections, PeerRefusal
+from proxy.admin.event_stream import EventStream
 from proxy.app import status
 from proxy.errors import KeyrelayError, Refusal
 from proxy.http.address import parse_listen
 from proxy.http.problem import PROBLEM, problem_document
 from proxy.observability import metrics
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
-from proxy.observability.inspector import InspectorHub, Subscription, TooManySubscriptions
+from proxy.observability.inspector import InspectorHub, TooManySubscriptions
 from proxy.observability.library_logging import types_only
 from proxy.server.listener import AddressUnavailable, Listener, listen
 
@@ -48,15 +49,8 @@ _HEADERS: Final = {
 
 # Exchanges sent to a page at first: as many as it keeps.
 _SHOWN: Final = 2000
-# Interval of event batches (seconds), since the page draws them together.
-_TOGETHER_SECONDS: Final = 0.05
-_STATUS_SECONDS: Final = 1.0
-# A subscriber that reads nothing for this long (seconds) is disconnected.
-_STUCK_SECONDS: Final = 20.0
 _SHUTDOWN_SECONDS: Final = 1.0
 _COULD_NOT: Final = "the admin listener could not answer a request"
-# Fields of a status that change with time alone; the page advances them itself.
-_TICKING: Final = frozenset({"at", "age_seconds", "renews_in_seconds"})
 
 _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 ReloadConfig = Callable[[], Awaitable[status.Reload]]
@@ -199,6 +193,8 @@ class _Pages:
         self._reload_config = reload
         self._peer_refusal = peer_refusal
         self._reloading = asyncio.Lock()
+        # Distinguishes the numbers of this start from those of another one.
+        self._run = secrets.token_hex(8)
         self._files = {path.name: path for path in PAGE.iterdir() if path.suffix in _TYPES}
 
     def application(self) -> web.Application:
@@ -309,6 +305,7 @@ class _Pages:
         """Return the open and the latest ended exchanges, oldest first."""
         known = sorted(self._known(), key=lambda one: one.number)[-_SHOWN:]
         return {
+            "run": self._run,
             "total": self._app.exchange_log.total,
             "exchanges": [self._app.inspector_hub.describe(one) for one in known],
         }
@@ -330,7 +327,8 @@ class _Pages:
         response.enable_chunked_encoding()
         try:
             await response.prepare(request)
-            await self._stream(subscription, response)
+            stream = EventStream(subscription, response, self._app.exchange_log.open)
+            await stream.run(self._latest(), self._snapshot)
         except TimeoutError:
             # The client does not read, so a clean end of the stream would never arrive.
             if request.transport is not None:
@@ -338,39 +336,6 @@ class _Pages:
         finally:
             self._app.inspector_hub.unsubscribe(subscription)
         return response
-
-    async def _stream(self, subscription: Subscription, response: web.StreamResponse) -> None:
-        loop = asyncio.get_running_loop()
-        await _send(response, [("exchanges", self._latest())])
-        steady: Any = None
-        checked_at = -_STATUS_SECONDS
-        while not subscription.closed:
-            events = await subscription.take(_STATUS_SECONDS)
-            if loop.time() - checked_at >= _STATUS_SECONDS:
-                checked_at = loop.time()
-                snapshot = await self._snapshot()
-                if (now := _steady(snapshot)) != steady:
-                    steady = now
-                    events.append(("status", snapshot))
-            if events:
-                await _send(response, events)
-                await asyncio.sleep(_TOGETHER_SECONDS)
-
-
-async def _send(response: web.StreamResponse, events: Sequence[tuple[str, dict[str, Any]]]) -> None:
-    """Send events. Raises TimeoutError if the client does not read them."""
-    text = "".join(f"event: {name}\ndata: {json.dumps(data)}\n\n" for name, data in events)
-    async with asyncio.timeout(_STUCK_SECONDS):
-        await response.write(text.encode("ascii"))
-
-
-def _steady(value: Any) -> Any:
-    """Return a status without the fields that change with time alone."""
-    if isinstance(value, dict):
-        return {name: _steady(one) for name, one in value.items() if name not in _TICKING}
-    if isinstance(value, list):
-        return [_steady(one) for one in value]
-    return value
 
 
 async def _prepare(_request: web.Request, response: web.StreamResponse) -> None:

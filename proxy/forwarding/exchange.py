@@ -92,6 +92,9 @@ class ProxyExchange(RequestSide):
         self._replay_body = None
         self._record.response_started(head.code)
         self._record.received += len(body)
+        if head.length is None:
+            # Event streams have no Content-Length, so most responses cost no search.
+            self._record.event_stream = head.is_event_stream
         hub = self._context.inspector_hub
         if hub.active:
             assert self._injection is not None

@@ -61,6 +61,7 @@ def start_session(
         else opening.relay(client.transport, provider, context.loop, ended, tap)
     )
     context.relays.add(relay)
+    ended.record.session = relay
     relay.start(from_client=from_client, from_provider=early, client_ended=client.half_closed)
 
 
@@ -136,18 +137,19 @@ class SessionEnd:
     that a session may last.
     """
 
-    __slots__ = ("_context", "_leave", "_record")
+    __slots__ = ("_context", "_leave", "record")
 
     def __init__(
         self, context: ProxyContext, record: ExchangeRecord, leave: Callable[[], None] | None
     ) -> None:
         self._context = context
-        self._record = record
+        self.record = record
         self._leave = leave
 
     def __call__(self, relay: Relay, sent: int, received: int) -> None:
         self._context.relays.discard(relay)
-        self._record.sent, self._record.received = sent, received
+        self.record.session = None
+        self.record.sent, self.record.received = sent, received
         if self._leave is not None:
             self._leave()
-        self._context.exchange_log.finish(self._record)
+        self._context.exchange_log.finish(self.record)

@@ -61,6 +61,12 @@ class ResponseHead:
         pairs = (line.split(b":", 1) for line in self.fields[1:-2].split(b"\r\n") if line)
         return [value.strip(b" \t") for own, value in pairs if own.lower() == name]
 
+    @property
+    def is_event_stream(self) -> bool:
+        """Whether the body is a stream of server-sent events (HTML standard, section 9.2.5)."""
+        types = b", ".join(self.values(b"content-type"))
+        return types.partition(b";")[0].strip().lower() == b"text/event-stream"
+
 
 def parse_simple_head(data: bytes) -> tuple[ResponseHead, int] | None:
     """The head at the beginning of ``data`` and its size in bytes, if complete and simple.

@@ -14,12 +14,20 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
+from typing import Protocol
 
 # Ended exchanges that are kept, and the maximum delay of one before the observers get it (seconds).
 _KEPT = 1000
 _FLUSH_SECONDS = 0.1
 
 CLIENT_LEFT = "client-left"
+
+
+class Session(Protocol):
+    """An open WebSocket session. ``moved`` are its bytes from client to provider and back."""
+
+    @property
+    def moved(self) -> tuple[int, int]: ...
 
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
@@ -38,6 +46,8 @@ class ExchangeRecord:
     began         start on the clock of ``perf_counter``, the origin of the durations
     number        number of the exchange in this process, from 1; assigned by the log
     request_id    ID of the exchange in responses and in the log, "" if it has none
+    event_stream  whether the response is a stream of server-sent events
+    session       counts the bytes of a WebSocket session while it is open, None before and after
     """
 
     route: str
@@ -56,6 +66,18 @@ class ExchangeRecord:
     began: float = field(default_factory=time.perf_counter)
     number: int = 0
     request_id: str = ""
+    event_stream: bool = False
+    session: Session | None = None
+
+    @property
+    def kind(self) -> str:
+        """``http``, ``sse`` or ``websocket``."""
+        return "websocket" if self.websocket else "sse" if self.event_stream else "http"
+
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes from client to provider and back, so far."""
+        return (self.sent, self.received) if self.session is None else self.session.moved
 
     @property
     def failed(self) -> bool:

@@ -139,11 +139,11 @@ class InspectorHub:
         self, exchange: ExchangeRecord, head: ResponseHead, redactor: Redactor
     ) -> EventStreamCapture | None:
         """Return a capture of a response that starts now; None unless it is an event stream."""
-        kind = b", ".join(head.values(b"content-type")).partition(b";")[0].strip().lower()
-        if not self.active or kind != b"text/event-stream":
+        if not self.active or not head.is_event_stream:
             return None
-        conversation = self._conversations.begin(exchange.number, "sse")
+        exchange.event_stream = True
         coding = b", ".join(head.values(b"content-encoding")).decode("latin-1")
+        conversation = self._conversations.begin(exchange.number, "sse")
         capture = EventStreamCapture(
             self._on_message(conversation), self._on_end(conversation), coding, redactor
         )
@@ -185,25 +185,19 @@ class InspectorHub:
         self._captures.clear()
         self._conversations.clear()
 
-    def kind(self, exchange: ExchangeRecord) -> str:
-        """``http``, ``sse`` or ``websocket``."""
-        if exchange.websocket:
-            return "websocket"
-        conversation = self._conversations.find(exchange.number)
-        return "http" if conversation is None else conversation.kind
-
     def conversation(self, exchange: ExchangeRecord) -> Conversation | None:
         """Return the captured messages of an exchange; None if it was not captured."""
         return self._conversations.find(exchange.number)
 
     def describe(self, exchange: ExchangeRecord) -> dict[str, Any]:
         """Return an exchange as JSON for the page. Times in milliseconds; null until known."""
+        sent, received = exchange.moved
         return {
             "number": exchange.number,
             "route": exchange.route,
             "method": exchange.method,
             "path": self._redacted(exchange.route, exchange.path),
-            "kind": self.kind(exchange),
+            "kind": exchange.kind,
             "strategy": exchange.strategy,
             "status": exchange.status,
             "outcome": exchange.outcome,
@@ -212,8 +206,8 @@ class InspectorHub:
             "started": exchange.started,
             "first_byte_ms": None if exchange.first_byte < 0 else exchange.first_byte * 1000,
             "duration_ms": exchange.duration * 1000 if exchange.duration > 0 else None,
-            "sent": exchange.sent,
-            "received": exchange.received,
+            "sent": sent,
+            "received": received,
             "open": exchange.duration <= 0,
         }
 

@@ -79,6 +79,11 @@ class Relay:
         if client_ended and not self._client.eof_received():
             self._client.close()
 
+    @property
+    def moved(self) -> tuple[int, int]:
+        """Bytes received from the client and from the provider so far."""
+        return self._client.moved, self._provider.moved
+
     def close_gracefully(self, grace_seconds: float) -> None:
         """End the session within ``grace_seconds`` with Close frames to both sides (``closing``).
 
@@ -108,7 +113,7 @@ class Relay:
             self._timer.cancel()
         if self._tap is not None:
             self._tap.ended()
-        self._ended(self, self._client.moved, self._provider.moved)
+        self._ended(self, *self.moved)
 
     def end_soon(self) -> None:
         """Give the other side time to receive the remaining bytes and to end as well."""

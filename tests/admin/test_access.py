@@ -88,6 +88,35 @@ def test_foreign_pages(marks: dict[str, list[str]]) -> None:
         assert refused({**RIGHT, **marks}, data=data) == 403
 
 
+NAVIGATION = {"sec-fetch-site": ["cross-site"], "sec-fetch-mode": ["navigate"]}
+
+
+@pytest.mark.parametrize("site", ["cross-site", "same-site"])
+def test_a_link_on_another_page(site: str) -> None:
+    """It may open the page, which holds nothing, in a tab; it gets no data, not with the token."""
+    marks = {**NAVIGATION, "sec-fetch-dest": ["document"], "sec-fetch-site": [site]}
+    assert refused({**RIGHT, **marks}, data=False) == 0
+    assert refused({**RIGHT, **marks}, data=True) == 403
+    assert refused({**RIGHT, **marks, "host": ["evil.test:8081"]}, data=False) == 421
+
+
+@pytest.mark.parametrize(
+    "marks",
+    [
+        *({"sec-fetch-dest": [one]} for one in ("iframe", "frame", "object", "embed", "empty")),
+        {},
+        {"sec-fetch-dest": ["document"], "origin": ["https://evil.test"]},
+        {"sec-fetch-dest": ["document"], "origin": ["null"]},
+        {"sec-fetch-dest": ["document"], "sec-fetch-mode": ["no-cors"]},
+        {"sec-fetch-dest": ["document"], "sec-fetch-mode": ["navigate", "cors"]},
+        {"sec-fetch-dest": ["document", "iframe"]},
+    ],
+)
+def test_other_requests_of_another_page(marks: dict[str, list[str]]) -> None:
+    """Frames, scripts and forms that post get nothing, not even the page."""
+    assert refused({**RIGHT, **NAVIGATION, **marks}, data=False) == 403
+
+
 @pytest.mark.parametrize(
     "marks",
     [

@@ -6,144 +6,20 @@ Set KEYRELAY_SCREENSHOTS to a directory to look at what the last test sees.
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import AsyncIterator
-from pathlib import Path
-from typing import Any
 
 import pytest
 from websockets.asyncio.client import connect
 
 from proxy.app.status import Reload
 from tests.browser import pages
+from tests.browser.inspector_tab import SHOWN, Tab
 from tests.browser.webdriver import REBOUND, Browser
-from tests.support.inspection import MASKER, Inspected, event_stream, frame, inspected
-from tests.support.keyrelay import SECRET, client, static_route, until
+from tests.support.inspection import MASKER, Inspected, event_stream, frame
+from tests.support.keyrelay import SECRET, client, until
 
 pytestmark = pytest.mark.browser
 
 MASK = b"\x01\x02\x03\x04"
-ROUTES = {
-    "api": static_route("https://api.example.com"),
-    "voice": static_route("https://voice.example.com/v2"),
-    "later": static_route("https://later.example.com", secrets={"key": "env:LATER_API_KEY"}),
-    "demo": {"provider": "demo"},
-}
-KEYS = {"ArrowDown": 40, "ArrowUp": 38, "Enter": 13, "Escape": 27, "/": 191}
-
-
-# Whether the rows in sight, newest first, are those of these paths.
-SHOWN = """
-    JSON.stringify([...document.querySelectorAll(".row")]
-        .sort((a, b) => a.ariaRowIndex - b.ariaRowIndex)
-        .map((row) => row.querySelector(".path").textContent)) === JSON.stringify(arguments[0])
-"""
-
-
-class Tab:
-    """The browser's tab with the inspector in it."""
-
-    def __init__(self, browser: Browser) -> None:
-        self._browser = browser
-
-    async def open(self, url: str) -> None:
-        await self._browser.open(url)
-
-    async def run(self, script: str, *arguments: object) -> Any:
-        return await self._browser.run(script, *arguments)
-
-    async def tell(self, command: str, **parameters: Any) -> Any:
-        """A command of the DevTools protocol."""
-        content: dict[str, object] = {"cmd": command, "params": parameters}
-        return await self._browser._command("goog/cdp/execute", content)
-
-    async def until(self, script: str, *arguments: object) -> Any:
-        """Wait until an expression is truthy in the page; its value."""
-        return await self.run(
-            """
-            const [given, ...rest] = arguments;
-            const holds = Function(`return (${given.trim()});`);
-            return new Promise((resolve, reject) => {
-                const until = performance.now() + 25000;
-                const look = () => {
-                    const value = holds(...rest);
-                    if (value) resolve(value);
-                    else if (performance.now() > until) reject(new Error(`never: ${given}`));
-                    else setTimeout(look, 20);
-                };
-                look();
-            });
-            """,
-            script,
-            *arguments,
-        )
-
-    async def rows(self, count: int) -> list[list[str]]:
-        """The rows in sight, newest first, once there are so many."""
-        await self.until("document.querySelectorAll('.row').length === arguments[0]", count)
-        found: list[list[str]] = await self.run(
-            """
-            const rows = [...document.querySelectorAll(".row")];
-            rows.sort((a, b) => a.getAttribute("aria-rowindex") - b.getAttribute("aria-rowindex"));
-            return rows.map((row) => [...row.children].map((cell) => cell.textContent));
-            """
-        )
-        return found
-
-    async def press(self, key: str) -> None:
-        """A key that is really pressed."""
-        code = KEYS.get(key, ord(key[0].upper()))
-        given: dict[str, Any] = {"key": key, "windowsVirtualKeyCode": code}
-        if len(key) == 1:
-            given["text"] = key
-        if key == "Enter":
-            given["text"] = "\r"
-        await self.tell("Input.dispatchKeyEvent", type="keyDown", **given)
-        await self.tell("Input.dispatchKeyEvent", type="keyUp", **given)
-
-    async def type(self, text: str) -> None:
-        await self.tell("Input.insertText", text=text)
-
-    async def look(self, name: str) -> None:
-        """A screenshot, if KEYRELAY_SCREENSHOTS is set."""
-        if folder := os.environ.get("KEYRELAY_SCREENSHOTS"):
-            taken = await self.tell("Page.captureScreenshot", format="png")
-            picture = Path(folder, f"{name}.png")
-            picture.write_bytes(base64.b64decode(taken["data"]))  # noqa: ASYNC240  for a person
-
-    async def size(self, width: int, height: int = 800) -> None:
-        await self.tell(
-            "Emulation.setDeviceMetricsOverride",
-            width=width,
-            height=height,
-            deviceScaleFactor=1,
-            mobile=False,
-        )
-
-    async def theme(self, name: str) -> None:
-        await self.tell(
-            "Emulation.setEmulatedMedia",
-            features=[{"name": "prefers-color-scheme", "value": name}],
-        )
-
-
-@pytest.fixture
-async def running(
-    dummy_key: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> AsyncIterator[Inspected]:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    async with inspected(ROUTES) as running:
-        yield running
-
-
-@pytest.fixture
-async def tab(browser: Browser, running: Inspected) -> Tab:
-    """The inspector, live."""
-    tab = Tab(browser)
-    await tab.size(1360)
-    await tab.open(running.admin.page_url)
-    await tab.until("document.querySelector('#link').dataset.state === 'live'")
-    return tab
 
 
 async def test_the_token_leaves_the_address(tab: Tab, running: Inspected) -> None:

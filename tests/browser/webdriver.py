@@ -66,6 +66,14 @@ class Browser:
         assert isinstance(shown, str)
         return shown
 
+    async def ask(self, name: str) -> Any:
+        """What the driver knows of the session, such as ``window/handles``."""
+        return await _ask(self._http, "GET", f"{self._session}/{name}")
+
+    async def enter(self, window: str) -> None:
+        """Go on in another tab."""
+        await self._command("window", {"handle": window})
+
     async def _command(self, name: str, content: dict[str, object]) -> Any:
         return await _ask(self._http, "POST", f"{self._session}/{name}", content)
 

@@ -106,13 +106,15 @@ async def test_a_stream_of_events_is_heard() -> None:
     stream.feed(b"data: 1\n\n")
     [(_, said)] = await watcher.take(1)
     assert (said["conversation"], said["kind"], said["text"]) == ("sse", "event", "data: 1")
-    assert inspector_hub.kind(exchange) == inspector_hub.describe(exchange)["kind"] == "sse"
+    assert exchange.kind == inspector_hub.describe(exchange)["kind"] == "sse"
     stream.ended()
     other = event_stream()
     other.fields = b"\nContent-Type: application/json\r\n"
-    assert inspector_hub.stream(an_exchange(7), other, MASKER) is None
-    assert inspector_hub.kind(an_exchange(7)) == "http"
+    plain = an_exchange(7)
+    assert inspector_hub.stream(plain, other, MASKER) is None
+    assert plain.kind == "http"
     inspector_hub.stop()
+    assert inspector_hub.describe(exchange)["kind"] == "sse", "it stays what it was"
 
 
 async def test_a_slow_watcher_misses_what_it_does_not_fetch() -> None:

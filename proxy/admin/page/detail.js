@@ -1,18 +1,18 @@
-// One exchange: its fields, and its messages while it is open.
+// One exchange: an overview, and its messages if it has some.
 
 import { clock, duration, elapsed, element, method, size, statusText, tone } from "./format.js";
+import { Messages } from "./messages.js";
 
-// What the listener keeps of a conversation as well.
-const KEPT = 500;
-const ARROWS = { client: "↑", provider: "↓", keyrelay: "·" };
+const KINDS = { http: "HTTP", sse: "event stream", websocket: "WebSocket" };
 
 export class Detail {
   #box;
   #actions;
   #facts;
+  #aside;
+  #tabs;
   #messages = null;
-  #more = null;
-  #last = 0;
+  #chosen = false; // whether the user has chosen a view of this exchange
   number = null;
 
   constructor(box, actions) {
@@ -20,25 +20,28 @@ export class Detail {
     this.#actions = actions;
   }
 
-  // Shows the exchange at once; its messages follow with `showMessages`.
+  // Shows the exchange at once; the rest follows with `showDetail`, or `failed`.
   open(one) {
     this.number = one.number;
-    this.#messages = null;
-    this.#last = 0;
+    this.#chosen = false;
     this.#facts = element("dl", { className: "facts" });
-    this.#more = element("div", { className: "more" });
+    this.#aside = element("p", { className: "hint", hidden: true });
+    this.#messages = new Messages();
+    this.#messages.hold();
+    const overview = element("div", { className: "overview", tabIndex: 0 }, this.#facts, this.#aside);
+    this.#tabs = new Tabs({ Overview: overview, Messages: this.#messages.node }, () => { this.#chosen = true; });
     const copy = element("button", { id: "copy", textContent: "Copy as cURL", onclick: this.#actions.copy });
     const close = element("button", { id: "close", textContent: "Close", onclick: this.#actions.close });
     const title = element("h2", { textContent: `${method(one)} ${one.path}` });
     this.#box.replaceChildren(
-      element("div", { className: "detail-head" }, title, copy, close), this.#facts, this.#more);
+      element("div", { className: "detail-head" }, title, copy, close), this.#tabs.node, overview, this.#messages.node);
     this.#box.hidden = false;
-    this.#box.scrollTop = 0;
     this.update(one);
   }
 
   close() {
     this.number = null;
+    this.#messages = null;
     this.#box.hidden = true;
     this.#box.replaceChildren();
   }
@@ -48,15 +51,15 @@ export class Detail {
     const facts = [
       ["Status", status],
       ["Route", one.route],
-      ["Kind", { http: "HTTP", sse: "event stream", websocket: "WebSocket" }[one.kind] + (one.open ? ", open" : "")],
+      ["Kind", KINDS[one.kind] + (one.open ? ", open" : "")],
       ["Strategy", one.strategy],
       ["Outcome", one.outcome],
       ["Note", one.note],
       ["Started", clock(one.started, true)],
       ["First byte", duration(one.first_byte_ms)],
       ["Duration", duration(elapsed(one, Date.now()))],
-      ["Sent", one.open && one.kind === "websocket" ? "" : size(one.sent)],
-      ["Received", one.open && one.kind === "websocket" ? "" : size(one.received)],
+      ["Sent", size(one.sent)],
+      ["Received", size(one.received)],
       ["Request", one.request_id],
     ];
     const filled = facts.filter(([, value]) => value !== "");
@@ -64,56 +67,77 @@ export class Detail {
       element("dt", { textContent: name }),
       element("dd", {}, value),
     ]));
-    if (this.#messages === null && this.#more.childElementCount === 0 && one.kind === "http") {
-      this.#explain("Headers and bodies are never recorded.");
-    }
+    this.#tabs.offer(one.kind !== "http");
+    if (!this.#chosen) this.#tabs.show(one.kind === "http" ? "Overview" : "Messages");
+  }
+
+  // Messages are held back until `showDetail` or `failed`, as some that were before may be missing.
+  hold() {
+    this.#messages.hold();
   }
 
   // The messages captured so far; null if no inspector was open when it began.
-  showMessages(one, conversation) {
-    if (conversation) {
-      this.#begin(conversation.dropped);
-      for (const message of conversation.messages) this.append(message);
-    } else if (one.kind === "websocket" && one.status === 101) {
-      this.#explain("Opened while no inspector was: the boundaries of its messages are unknown, so only its bytes are counted.");
-    } else {
-      this.#explain("Headers and bodies are never recorded.");
-    }
+  showDetail(one, conversation) {
+    const unread = one.kind === "websocket" && one.status === 101 && !conversation;
+    this.#messages.settle(conversation, unread
+      ? "Opened while no inspector was: the boundaries of its messages are unknown, so only its bytes are counted." : "");
+    this.#explain(one.kind === "http" ? "Headers and bodies are never recorded." : "");
+  }
+
+  failed(reason) {
+    this.#messages.settle(null, `Earlier messages could not be fetched: ${reason}`);
+    this.#explain(reason);
   }
 
   append(message) {
-    if (message.place <= this.#last) return;
-    if (this.#messages === null) this.#begin(0);
-    this.#last = message.place;
-    const below = this.#box.scrollHeight - this.#box.scrollTop - this.#box.clientHeight < 60;
-    this.#messages.append(line(message));
-    while (this.#messages.childElementCount > KEPT) this.#messages.firstElementChild.remove();
-    const earlier = message.place - this.#messages.childElementCount;
-    this.#more.querySelector(".message-count").textContent =
-      `${message.place}${earlier > 0 ? `, the last ${this.#messages.childElementCount} of them here` : ""}`;
-    if (below) this.#box.scrollTop = this.#box.scrollHeight;
-  }
-
-  #begin() {
-    this.#messages = element("div", { className: "messages", role: "log", "aria-label": "Messages" });
-    const head = element("div", { className: "messages-head" },
-      element("h3", { textContent: "Messages" }), element("span", { className: "message-count quiet", textContent: "none yet" }));
-    this.#more.replaceChildren(head, this.#messages);
+    this.#messages.append(message);
   }
 
   #explain(text) {
-    this.#more.replaceChildren(element("p", { className: "aside", textContent: text }));
+    this.#aside.textContent = text;
+    this.#aside.hidden = !text;
   }
 }
 
-function line(message) {
-  const control = ["ping", "pong", "close"].includes(message.kind);
-  const meta = [clock(message.at, true)];
-  if (message.kind === "note") meta.length = 0;
-  else if (!control) meta.push(message.kind === "binary" ? `${size(message.size)} binary` : size(message.size));
-  const text = `${control ? `${message.kind} ` : ""}${message.text}${message.cut ? " …" : ""}`;
-  return element("div", { className: `message from-${message.sender}${control ? " control" : ""}` },
-    element("span", { className: "arrow", textContent: ARROWS[message.sender], title: `from the ${message.sender}` }),
-    element("pre", { textContent: text }),
-    element("span", { className: "meta", textContent: meta.join("  ") }));
+// Views of which one is visible (WAI-ARIA Authoring Practices, tabs).
+class Tabs {
+  #views;
+  #buttons = {};
+  node;
+
+  constructor(views, chosen) {
+    this.#views = views;
+    this.node = element("div", { className: "tabs views", role: "tablist", "aria-label": "Views of the exchange" });
+    for (const [name, view] of Object.entries(views)) {
+      const id = `view-${name.toLowerCase()}`;
+      view.id = id;
+      view.setAttribute("role", "tabpanel");
+      view.setAttribute("aria-labelledby", `tab-${id}`);
+      this.#buttons[name] = element("button", { id: `tab-${id}`, role: "tab", "aria-controls": id, textContent: name,
+        onclick: () => { chosen(); this.show(name); } });
+    }
+    this.node.append(...Object.values(this.#buttons));
+    this.node.addEventListener("keydown", (event) => {
+      const names = Object.keys(views);
+      const steps = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+      if (!steps || this.node.hidden) return;
+      event.stopPropagation();
+      const now = names.findIndex((name) => !views[name].hidden);
+      const next = names[(now + steps + names.length) % names.length];
+      this.#buttons[next].click();
+      this.#buttons[next].focus();
+    });
+  }
+
+  offer(several) {
+    this.node.hidden = !several;
+  }
+
+  show(name) {
+    for (const [one, view] of Object.entries(this.#views)) {
+      view.hidden = one !== name;
+      this.#buttons[one].ariaSelected = String(one === name);
+      this.#buttons[one].tabIndex = one === name ? 0 : -1;
+    }
+  }
 }

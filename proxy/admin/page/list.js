@@ -98,8 +98,8 @@ export class List {
       statusText(one),
       duration(one.first_byte_ms),
       duration(elapsed(one, now)),
-      one.sent ? size(one.sent) : "",
-      one.received ? size(one.received) : "",
+      one.sent || one.open ? size(one.sent) : "",
+      one.received || one.open ? size(one.received) : "",
     ];
     texts.forEach((text, index) => {
       if (row.texts[index] !== text) row.cells[index].textContent = row.texts[index] = text;

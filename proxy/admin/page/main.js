@@ -21,6 +21,7 @@ let matches = null;
 let status = null;
 let selected = null;
 let drawing = false;
+let run = null; // which start of keyrelay the numbers belong to
 
 const list = new List($("list"), $("space"), (number) => { select(number); openDetail(); });
 const detail = new Detail($("detail"), { copy: () => copy(), close: () => closeDetail() });
@@ -38,8 +39,6 @@ function take(one) {
   } else if (!before.open && one.open) {
     return;
   }
-  // Its messages reveal a server-sent event stream before the record of the exchange does.
-  if (before && before.kind === "sse" && one.kind === "http") one.kind = "sse";
   byNumber.set(one.number, one);
   if (order.length > KEPT * 1.1) forget(order.length - KEPT);
   if (one.number === detail.number) detail.update(one);
@@ -54,15 +53,40 @@ function newestFirst() {
 }
 
 function apply(name, data) {
-  if (name === "exchanges") data.exchanges.forEach(take);
+  if (name === "exchanges") resume(data);
   else if (name === "status") showStatus(data);
+  else if (name === "progress") data.moved.forEach(progress);
   else if (name === "message") addMessage(data);
   else if (name === "gap") resync(data.lost);
   else take(data);
   drawSoon();
 }
 
+// After another start of keyrelay its numbers begin anew, and those before mean something else.
+function takeAll(data) {
+  if (run !== null && run !== data.run) {
+    clear();
+    clearedTo = 0;
+  }
+  run = data.run;
+  data.exchanges.forEach(take);
+}
+
+// The stream begins, or begins again: events in between are not known.
+function resume(data) {
+  takeAll(data);
+  if (detail.number === null) return;
+  detail.hold();
+  fetchDetail(detail.number);
+}
+
+function progress([number, sent, received]) {
+  const one = byNumber.get(number);
+  if (one?.open) take({ ...one, sent, received });
+}
+
 function addMessage(message) {
+  // Its messages reveal a stream of server-sent events before the record of the exchange does.
   const one = byNumber.get(message.number);
   if (one && one.kind !== message.conversation) take({ ...one, kind: message.conversation });
   if (message.number === detail.number) detail.append(message);
@@ -70,11 +94,11 @@ function addMessage(message) {
 
 async function resync(lost) {
   toast(`${lost} events came too fast for this page and were left out.`);
+  if (detail.number !== null) detail.hold();
   try {
-    const { exchanges } = await (await request("/api/exchanges")).json();
-    exchanges.forEach(take);
+    takeAll(await (await request("/api/exchanges")).json());
   } catch (error) {
-    return toast(error.message);
+    toast(error.message);
   }
   if (detail.number !== null) await fetchDetail(detail.number);
   drawSoon();
@@ -175,9 +199,10 @@ async function fetchDetail(number) {
   try {
     const { exchange, conversation } = await (await request(`/api/exchanges/${number}`)).json();
     take(exchange);
-    if (detail.number === number) detail.showMessages(exchange, conversation);
+    if (detail.number === number) detail.showDetail(exchange, conversation);
   } catch (error) {
-    toast(error.message); // it ended too long ago, while this page kept it, or keyrelay ended
+    // It ended too long ago, while this page kept it, or keyrelay ended.
+    if (detail.number === number) detail.failed(error.message);
   }
 }
 
@@ -237,6 +262,8 @@ const KEYS = {
   Enter: () => openDetail(), c: () => copy(), "/": () => $("filter").focus(), Escape: () => closeDetail(),
 };
 
+const SCROLLING = new Set(["ArrowDown", "ArrowUp", "PageDown", "PageUp", "Home", "End"]);
+
 document.addEventListener("keydown", (event) => {
   if (event.ctrlKey || event.metaKey || event.altKey || $("traffic").hidden) return;
   const { target } = event;
@@ -245,8 +272,9 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === "ArrowDown") { $("list").focus(); move(0); }
     return;
   }
-  // Enter presses a button that has the focus.
+  // Enter presses a button that has the focus, and a pane with the focus scrolls.
   if (event.key === "Enter" && target.closest("button")) return;
+  if (SCROLLING.has(event.key) && target.closest("#detail")) return;
   const act = KEYS[event.key];
   if (!act) return;
   event.preventDefault();

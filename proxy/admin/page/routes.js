@@ -58,21 +58,22 @@ export class Routes {
 
   #card(name, route, tally) {
     const ready = !route.unready;
+    const { requests, failed } = counted(tally);
+    const state = !ready ? ["state off", "not ready"] : requests && failed === requests ? ["state failing", "every call failed"] : ["state", "ready"];
     const card = element("article", { className: "card" },
       element("header", {}, element("h3", { textContent: name }),
-        element("span", { className: ready ? "state" : "state off", textContent: ready ? "ready" : "not ready" })),
+        element("span", { className: state[0], textContent: state[1] })),
       element("p", { className: "where", textContent: `${route.prefix} → ${route.origin}` }));
     if (!ready) card.append(element("p", { className: "remedy", textContent: route.unready }));
-    const requests = Object.values(tally?.requests ?? {}).flatMap((codes) => Object.values(codes)).reduce((a, b) => a + b, 0);
     const { pool } = route;
     card.append(figures({
       requests,
+      failed,
       "in flight": route.in_flight,
       WebSockets: route.websockets,
-      connections: pool.open,
-      idle: pool.idle,
-      spare: pool.spares,
+      connections: `${pool.open}${pool.idle + pool.spares ? `, ${pool.idle + pool.spares} unused` : ""}`,
     }));
+    if (failed) card.append(element("p", { className: "tone-bad", textContent: reasons(tally) }));
     const taken = pool.reused + pool.spared + pool.dialled;
     if (taken) {
       const ahead = Math.round((100 * (pool.reused + pool.spared)) / taken);
@@ -100,6 +101,25 @@ export class Routes {
     }
     return line;
   }
+}
+
+// Requests that have ended, and those of them that failed. Those that a client gave up are neither.
+function counted(tally) {
+  const codes = Object.values(tally?.requests ?? {}).flatMap((one) => Object.entries(one));
+  const sum = (holds) => codes.reduce((all, [code, count]) => (holds(code) ? all + count : all), 0);
+  const broken = Object.entries(tally?.broken ?? {}).reduce((all, [why, count]) => (why === "client-left" ? all : all + count), 0);
+  return { requests: sum((code) => code !== "none"), failed: sum((code) => /^[45]/.test(code)) + broken };
+}
+
+// Why, the most frequent first: reasons of keyrelay's own, then what the provider responded.
+function reasons(tally) {
+  const own = Object.entries({ ...tally.refusals, ...tally.broken }).filter(([why]) => why !== "client-left");
+  const refused = Object.values(tally.refusals).reduce((all, count) => all + count, 0);
+  const codes = Object.values(tally.requests).flatMap((one) => Object.entries(one)).filter(([code]) => /^[45]/.test(code));
+  const provider = codes.reduce((all, [, count]) => all + count, 0) - refused;
+  const lines = own.sort((a, b) => b[1] - a[1]).map(([why, count]) => `${count} ${why}`);
+  if (provider > 0) lines.push(`${provider} by the provider ${refused ? "" : ` (${[...new Set(codes.map(([code]) => code))].join(", ")})`}`);
+  return lines.join(", ");
 }
 
 function secret({ name, reference, fingerprint, served, refused, last_refused: last }) {
