@@ -21,6 +21,7 @@ class FetchedToken:
     counts         calls that came to an end for it, and how many of them gave no token
     remarks        warnings for the operator, such as scopes that were not granted
     notes          remarks shown only where the token is examined
+    whole_seconds  the lifetime with which it was issued, of a token that is not new
     """
 
     value: bytes
@@ -31,6 +32,18 @@ class FetchedToken:
     counts: tuple[int, int] = (1, 0)
     remarks: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    whole_seconds: float | None = None
+
+
+# Renewal begins when this share of the lifetime is left, but no more than five minutes (seconds),
+# so that a day's token is not thrown away hours early.
+_RENEW_SHARE = 0.2
+_RENEW_MOST = 300.0
+
+
+def renewal_seconds(lifetime_seconds: float) -> float:
+    """How long before its end a token is due for renewal, without what is random about it."""
+    return min(lifetime_seconds * _RENEW_SHARE, _RENEW_MOST)
 
 
 class TokenError(KeyrelayError):

@@ -17,16 +17,20 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from proxy import backoff
-from proxy.auth.token import FetchedToken, Token, TokenError, TokenSource, TokenState
+from proxy.auth.token import (
+    FetchedToken,
+    Token,
+    TokenError,
+    TokenSource,
+    TokenState,
+    renewal_seconds,
+)
 from proxy.auth.token_rejection import TokenRejections
 from proxy.clock import Clock, format_span
 from proxy.errors import Refusal
 
-# Renewal begins when this share of the lifetime is left, but no more than five minutes (seconds),
-# so that a day's token is not thrown away hours early. Up to a fifth of that is random: many
-# processes that started together should not call together.
-_RENEW_SHARE = 0.2
-_RENEW_MOST = 300.0
+# Up to a fifth of the time left at a renewal is random: many processes that started together should
+# not call together.
 _JITTER = 0.2
 # Fetches in the background are at least this far apart (seconds), however short tokens live.
 _RENEW_LEAST = 1.0
@@ -141,12 +145,14 @@ class TokenCache:
             return False
         if token is not self._token:
             return True
-        served = self._rejections.note_rejected(token)
-        if not self._flying() and not self._rejections.may_replace(token, served=served):
-            return False
-        self._rejections.note_replaced()
+        # The end of a token explains its rejection, unless it had ended when it was fetched.
+        if token.usable(self._clock) or token.unusable_at <= token.obtained_at:
+            served = self._rejections.note_rejected(token)
+            if not self._flying() and not self._rejections.may_replace(token, served=served):
+                return False
+            self._rejections.note_replaced()
+            token.fetched.refused(served)
         self._token = None
-        token.fetched.refused(served)
         if self._renewal is not None:
             self._renewal.cancel()  # it waits for this token's time to come
             self._renewal = None
@@ -263,8 +269,9 @@ class TokenCache:
 
     def _take(self, fetched: FetchedToken) -> None:
         now, lifetime = self._clock.monotonic(), fetched.lifetime_seconds
-        margin = min(lifetime * _RENEW_SHARE, _RENEW_MOST) * (1 + _JITTER * self._jitter())
-        last = min(lifetime * _LAST_SHARE, _LAST_MOST)
+        whole = fetched.whole_seconds or lifetime
+        margin = renewal_seconds(whole) * (1 + _JITTER * self._jitter())
+        last = min(whole * _LAST_SHARE, _LAST_MOST)
         renew = lifetime - margin if fetched.renew_seconds is None else fetched.renew_seconds
         self._count(fetched.counts)
         if self._failure is not None and not self._failure.spaced:

@@ -30,10 +30,15 @@ _RESERVED = 64 * 1024
 
 @dataclass(frozen=True, slots=True, repr=False)
 class StoredToken:
-    """An access token and its end in seconds since the epoch. Holds secret bytes: never printed."""
+    """An access token. Holds secret bytes: never printed.
+
+    expires_at        seconds since the epoch
+    lifetime_seconds  with which it was issued; 0 if that is not known
+    """
 
     value: bytes
     expires_at: float
+    lifetime_seconds: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -171,7 +176,11 @@ class FileTokenStore:
             "began": self._began,
             "refresh_token": tokens.refresh_token.decode("ascii"),
             "access_tokens": {
-                identity: {"token": one.value.decode("ascii"), "expires_at": one.expires_at}
+                identity: {
+                    "token": one.value.decode("ascii"),
+                    "expires_at": one.expires_at,
+                    "lifetime_seconds": one.lifetime_seconds,
+                }
                 for identity, one in tokens.access_tokens.items()
             },
         }
@@ -194,7 +203,9 @@ def _access_tokens(document: Any) -> dict[str, StoredToken]:
             continue
         token, end = one.get("token"), one.get("expires_at")
         if isinstance(token, str) and token.isascii() and isinstance(end, int | float):
-            found[identity] = StoredToken(token.encode("ascii"), float(end))
+            lifetime = one.get("lifetime_seconds")
+            whole = float(lifetime) if isinstance(lifetime, int | float) else 0.0
+            found[identity] = StoredToken(token.encode("ascii"), float(end), whole)
     return found
 
 

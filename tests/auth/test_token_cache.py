@@ -693,6 +693,35 @@ async def test_short_lives_may_be_replaced_more_often() -> None:
             await one.clock.advance(2)
 
 
+async def test_a_token_that_ended_on_its_way_is_replaced_at_once() -> None:
+    """Time explains the refusal, of a token that never served as well, however often it happens."""
+    async with kept(ScriptedTokenSource(lifetime=0.9)) as one:
+        for number in range(1, 11):
+            token = await one.keeper.obtain()
+            assert one.mint.calls == number
+            await one.clock.advance(0.95)
+            assert one.mint.calls == number
+            assert one.keeper.reject(token)
+            await one.clock.settle()
+            assert one.mint.calls == number + 1
+
+
+async def test_the_margins_are_those_of_the_whole_life() -> None:
+    """A token of which a part of the life is over is renewed, and no longer used, as a new one."""
+    old = {"whole_seconds": 100.0}
+    async with kept(ScriptedTokenSource(lifetime=30.0, more=old), jitter=lambda: 0.0) as one:
+        await one.value()
+        one.mint.open.clear()
+        await one.clock.advance(9.9)
+        assert one.mint.calls == 1
+        await one.clock.advance(0.2)
+        assert one.mint.calls == 2
+        await one.clock.advance(14.8)
+        assert one.keeper.ready() is not None
+        await one.clock.advance(0.2)
+        assert one.keeper.ready() is None
+
+
 async def test_a_refusal_during_a_renewal_waits_for_its_outcome() -> None:
     """The server has revoked the old one already; however recent another refusal is."""
     async with kept() as one:

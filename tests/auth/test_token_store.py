@@ -34,7 +34,7 @@ async def test_what_is_written_is_read(tmp_path: Path) -> None:
     store = FileTokenStore(tmp_path / "store", FIRST)
     assert await store.read() == StoredTokens()
     for newest in (b"CANARY-2", b'CANARY "3" \\'):
-        kept = StoredTokens(newest, {"one": StoredToken(b"CANARY-access", 17.5)})
+        kept = StoredTokens(newest, {"one": StoredToken(b"CANARY-access", 17.5, 60.0)})
         await store.reserve()
         await store.write(kept)
         assert await store.read() == kept

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections import Counter
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -26,27 +25,35 @@ _PAUSE = 2.0
 _LARGE = b"x" * 100_000
 
 
+@dataclass(frozen=True)
+class Refused:
+    """A response that is not 200, and what it was a response to.
+
+    repeatable  whether keyrelay can send the request again
+    seconds     from sending the request to the response
+    """
+
+    process: str
+    status: int
+    repeatable: bool
+    seconds: float
+
+
 @dataclass
 class Figures:
     """Results of one case.
 
-    repeatable  responses by process and status, to requests that can be sent again
-    large       the same for requests whose body is too large for that
-    seconds     how long the case took
-    calls       calls of the token endpoint
+    requests  how many there were
+    seconds   how long the case took
+    calls     calls of the token endpoint
     """
 
     server: Server
     grant: str
-    repeatable: Counter[tuple[str, int]] = field(default_factory=Counter)
-    large: Counter[tuple[str, int]] = field(default_factory=Counter)
+    requests: int = 0
+    refused: list[Refused] = field(default_factory=list)
     seconds: float = 0.0
     calls: int = 0
-
-
-def refused(counted: Counter[tuple[str, int]]) -> dict[tuple[str, int], int]:
-    """The responses that are not 200."""
-    return {one: number for one, number in counted.items() if one[1] != 200}
 
 
 def name_of(kind: str, lifetime: int, grant: str) -> str:
@@ -93,13 +100,15 @@ async def side_by_side(servers: Iterable[Server], folder: Path) -> dict[str, Fig
 
 async def _send(url: str, process: str, session: aiohttp.ClientSession, figures: Figures) -> None:
     end = time.monotonic() + SECONDS
-    sent = 0
-    while time.monotonic() < end:
-        sent += 1
-        large = sent % 10 == 0
+    number = 0
+    while (began := time.monotonic()) < end:
+        number += 1
+        large = number % 10 == 0
         method, data = ("POST", _LARGE) if large else ("GET", None)
         async with session.request(method, url, data=data) as response:
-            counted = figures.large if large else figures.repeatable
-            counted[process, response.status] += 1
+            figures.requests += 1
+            if response.status != 200:
+                seconds = time.monotonic() - began
+                figures.refused.append(Refused(process, response.status, not large, seconds))
             await response.read()
         await asyncio.sleep(_PAUSE)

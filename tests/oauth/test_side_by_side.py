@@ -2,47 +2,49 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import pytest
 
 from .authorization_servers import KINDS
-from .side_by_side import Figures, name_of, refused
+from .side_by_side import Figures, name_of
 
 pytestmark = [pytest.mark.oauth, pytest.mark.timeout(600)]
 
 # Routes with the same refresh token share an access token, and so do processes with one store.
 # Elsewhere each of the two routes of each of the two processes has a token of its own.
 _TOKENS = {"refresh": 1, "credentials": 4}
+# The end of a token's life in which it is not used, for tokens of 4 s (seconds).
+_UNUSED = 0.2
 
 
 @pytest.mark.parametrize("grant", ["credentials", "refresh"])
-@pytest.mark.parametrize("lifetime", [4, 3600])
 @pytest.mark.parametrize("kind", KINDS, ids=str)
-def test_no_request_is_refused(
-    figures: dict[str, Figures], kind: object, lifetime: int, grant: str
+def test_no_request_is_refused(figures: dict[str, Figures], kind: object, grant: str) -> None:
+    """Two processes with two routes each: every request gets a 200, at every server."""
+    case = figures[name_of(str(kind), 3600, grant)]
+    assert case.refused == []
+    assert case.requests >= 20
+
+
+@pytest.mark.parametrize("grant", ["credentials", "refresh"])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_a_short_token_ends_on_its_way_at_worst(
+    figures: dict[str, Figures], kind: object, grant: str
 ) -> None:
-    """Two processes with two routes each: every request gets a 200, at every server.
+    """As with tokens of an hour, unless the machine is so busy that a token of 4 s ends meanwhile.
 
-    Large bodies with a token of 4 s are left to the next test: they cannot be sent again, and on a
-    machine with other load such a token can end on its way.
+    A large body cannot be sent again, so that this is seen. Any other request was sent twice.
     """
-    case = figures[name_of(str(kind), lifetime, grant)]
-    assert refused(case.repeatable) == {}
-    assert case.repeatable.total() >= 20
-    if lifetime == 3600:
-        assert refused(case.large) == {}
+    case = figures[name_of(str(kind), 4, grant)]
+    assert {one.status for one in case.refused} <= {401}
+    assert [one for one in case.refused if one.repeatable and one.seconds < _UNUSED] == []
+    assert case.requests >= 20
 
 
-def test_large_bodies_with_short_tokens(figures: dict[str, Figures]) -> None:
-    """Most of them get a 200, the others the server's 401: a token that ended on its way."""
-    all_of_them: Counter[int] = Counter()
-    for case in figures.values():
-        if case.server.lifetime == 4:
-            for (_, status), number in case.large.items():
-                all_of_them[status] += number
-    assert all_of_them.keys() <= {200, 401}
-    assert all_of_them[200] > all_of_them[401]
+def test_few_short_tokens_end_on_their_way(figures: dict[str, Figures]) -> None:
+    """Of all requests with tokens of 4 s, at most a tenth."""
+    short = [case for case in figures.values() if case.server.lifetime == 4]
+    refused = sum(len(case.refused) for case in short)
+    assert refused <= sum(case.requests for case in short) / 10
 
 
 @pytest.mark.parametrize("grant", ["credentials", "refresh"])

@@ -14,14 +14,15 @@ import re
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from proxy.auth.token import FetchedToken, TokenError
+from proxy.auth.token import FetchedToken, TokenError, renewal_seconds
 from proxy.auth.token_store import StoredToken, StoredTokens, TokenStore
 from proxy.auth.tokens.client import SendTokenRequest, TokenEndpointFailure, TokenRequest
 from proxy.auth.tokens.response import TokenFields, read_token
 
 # RFC 6749 appendix A.17.
 _REFRESH_TOKEN = re.compile(r"[\x20-\x7e]+")
-# An access token that another process left is taken if it is good for this long (seconds).
+# An access token that another process left is taken if it is good for this long (seconds), and not
+# due for renewal.
 _LEAST_SECONDS = 1.0
 # What servers call a refresh token that is spent or revoked: the standard's word, and those of
 # servers that have none for it.
@@ -83,9 +84,10 @@ class RefreshTokenSource:
         if stored is None or stored.value in {self._current, self._refused}:
             return None
         left = stored.expires_at - self._wall()
-        if left < _LEAST_SECONDS:
+        if left < max(_LEAST_SECONDS, renewal_seconds(stored.lifetime_seconds)):
             return None
-        return FetchedToken(stored.value, left, counts=(0, 0))
+        whole = max(stored.lifetime_seconds, left)
+        return FetchedToken(stored.value, left, counts=(0, 0), whole_seconds=whole)
 
     def _given(self, token: FetchedToken) -> FetchedToken:
         self._current = value = token.value
@@ -97,6 +99,7 @@ class RefreshTokenSource:
             counts=token.counts,
             remarks=token.remarks,
             notes=token.notes,
+            whole_seconds=token.whole_seconds,
         )
 
     def _note_refused(self, value: bytes) -> None:
@@ -155,7 +158,7 @@ class RefreshTokenSource:
         }
         if fetched is not None:
             end = now + fetched.lifetime_seconds
-            others[self._identity] = StoredToken(fetched.value, end)
+            others[self._identity] = StoredToken(fetched.value, end, fetched.lifetime_seconds)
         return StoredTokens(self._newest, others)
 
     def _warn_of_loss(self) -> None:

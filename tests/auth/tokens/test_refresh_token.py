@@ -402,6 +402,17 @@ async def test_a_token_that_has_ended_is_not_taken(tmp_path: Path) -> None:
     assert (await refreshing(family, tmp_path / "store").fetch()).value == b"access-2"
 
 
+async def test_a_token_that_is_due_for_renewal_is_not_taken(tmp_path: Path) -> None:
+    """In the last fifth of its life; before that with the life that it had when it was issued."""
+    family = Family()
+    await refreshing(family, tmp_path / "store").fetch()
+    family.now = 47.0
+    taken = await refreshing(family, tmp_path / "store").fetch()
+    assert (taken.value, taken.lifetime_seconds, taken.whole_seconds) == (b"access-1", 13, 60)
+    family.now = 49.0
+    assert (await refreshing(family, tmp_path / "store").fetch()).value == b"access-2"
+
+
 async def test_settings_that_differ_share_the_refresh_token_alone(tmp_path: Path) -> None:
     """A token of another scope is another token; the first one stays for its own settings."""
     family = Family()
