@@ -57,6 +57,17 @@ def _check_no_proxy(text: str) -> None:
         )
     if text.startswith("env:"):
         parse_reference(text)
+        return
+    if "/" in text and (url := re.fullmatch(r"[a-z]+://([^/@]+?)(:[0-9]+)?/?", text)):
+        raise ConfigValueError("an entry of no_proxy is a host", f"write {url[1]}")
+    if "*" in text and text != "*":
+        bare = text.replace("*", "").strip(".")
+        raise ConfigValueError(
+            "a wildcard in no_proxy matches nothing",
+            f"write {bare or 'internal.example'}, which covers its subdomains",
+        )
+    if port := re.fullmatch(r"([^:]+|\[[^\]]+\]):[0-9]+", text):
+        raise ConfigValueError("an entry of no_proxy has no port", f"write {port[1]}")
 
 
 def _long_form(value: Any) -> Any:

@@ -24,8 +24,16 @@ from proxy.upstream.name_lookup import NameLookup, connect
 _URL = re.compile(rf"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>{AUTHORITY})/?")
 _HEAD_LIMIT = 16 * 1024  # bytes of the proxy's header section
 _STATUS_LINE = re.compile(rb"HTTP/1\.[01] ([0-9]{3})(?: [^\r\n]*)?\r?\n")
+_CHALLENGES = re.compile(rb"\nproxy-authenticate:([^\r\n]*)", re.IGNORECASE)
+# A scheme begins a challenge or follows a comma; a parameter has = behind its name (RFC 9110
+# section 11.6.1).
+_CHALLENGE_SCHEME = re.compile(r"(?:^|,)\s*([A-Za-z][A-Za-z0-9-]{0,20})(?=\s*(?:,|$|\s[^\s=]))")
 _HEAD_END = re.compile(rb"\r?\n\r?\n")
 _CREDENTIALS = "Check username: and password: of egress_proxy."
+_OTHER_SCHEME = (
+    "Run a proxy of your own that signs in to this one, such as px or cntlm, and write its address "
+    "as egress_proxy."
+)
 _WRONG_PROXY = "Write the address of the HTTP proxy of your network as egress_proxy."
 
 
@@ -142,7 +150,7 @@ class EgressProxy:
         """
         sock = await self._connect(is_own)
         try:
-            status = await self._request(sock, destination)
+            status, schemes = await self._request(sock, destination)
         except OSError:
             sock.close()
             raise UpstreamFailure(
@@ -154,7 +162,7 @@ class EgressProxy:
         if 200 <= status < 300:
             return sock
         sock.close()
-        raise self.refused(status, destination)
+        raise self.refused(status, destination, schemes)
 
     async def _connect(self, is_own: Callable[[str, int], bool]) -> socket.socket:
         try:
@@ -187,8 +195,13 @@ class EgressProxy:
                 advice="Check egress_proxy, and that the proxy runs.",
             ) from None
 
-    async def _request(self, sock: socket.socket, destination: Origin) -> int:
-        """Send the CONNECT request; return the status. Raises OSError, UpstreamFailure."""
+    async def _request(
+        self, sock: socket.socket, destination: Origin
+    ) -> tuple[int, tuple[str, ...]]:
+        """Send the CONNECT request; return the status and the schemes of the proxy's challenges.
+
+        Raises OSError, UpstreamFailure.
+        """
         loop = asyncio.get_running_loop()
         place = _place(destination).encode("ascii")
         head = b"CONNECT %b HTTP/1.1\r\nHost: %b\r\n" % (place, place)
@@ -208,7 +221,7 @@ class EgressProxy:
         # In TLS and HTTP the client speaks first; bytes of a tunnel here are none of the provider.
         if 200 <= code < 300 and end.end() != len(received):
             raise self._no_proxy_response()
-        return code
+        return code, _schemes(bytes(received[: end.end()]))
 
     def _no_proxy_response(self) -> UpstreamFailure:
         return UpstreamFailure(
@@ -217,9 +230,21 @@ class EgressProxy:
             advice=_WRONG_PROXY,
         )
 
-    def refused(self, status: int, destination: Origin) -> UpstreamFailure:
-        """The failure for a response to CONNECT other than 2xx."""
+    def refused(
+        self, status: int, destination: Origin, schemes: tuple[str, ...] = ()
+    ) -> UpstreamFailure:
+        """The failure for a response to CONNECT other than 2xx.
+
+        ``schemes`` are those with which the proxy takes credentials, as far as it names any.
+        """
         place = _place(destination)
+        if schemes and "basic" not in map(str.lower, schemes):
+            return UpstreamFailure(
+                "proxy_configuration_error",
+                f"The egress proxy {self} wants authentication by {', '.join(schemes)} ({status}), "
+                "and keyrelay has Basic only.",
+                advice=_OTHER_SCHEME,
+            )
         # tinyproxy responds 401 to a wrong password.
         if status in {HTTPStatus.PROXY_AUTHENTICATION_REQUIRED, HTTPStatus.UNAUTHORIZED}:
             detail = (
@@ -244,6 +269,12 @@ class EgressProxy:
             advice="Check the host of the route's upstream, and the proxy's own log.",
             timed_out=status == HTTPStatus.GATEWAY_TIMEOUT,
         )
+
+
+def _schemes(head: bytes) -> tuple[str, ...]:
+    """Authentication schemes of Proxy-Authenticate in a header section."""
+    values = (field[1].decode("latin-1").strip() for field in _CHALLENGES.finditer(head))
+    return tuple(found[1] for value in values for found in _CHALLENGE_SCHEME.finditer(value))
 
 
 def _place(origin: Origin) -> str:

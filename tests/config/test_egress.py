@@ -88,6 +88,22 @@ def test_an_option_replaces_the_proxy_of_the_file() -> None:
         ({"url": "direct", "no_proxy": ["a"]}, "direct has no further settings", "remove"),
         ({"url": "http://proxy.example:1", "no_proxy": ["a,b"]}, "invalid host", "env:NO_PROXY"),
         (
+            {"url": "http://proxy.example:1", "no_proxy": ["*.a.example"]},
+            "a wildcard in no_proxy matches nothing",
+            "write a.example, which covers its subdomains",
+        ),
+        (
+            {"url": "http://proxy.example:1", "no_proxy": ["a.example:8443"]},
+            "an entry of no_proxy has no port",
+            "write a.example",
+        ),
+        (
+            {"url": "http://proxy.example:1", "no_proxy": ["http://a.example/"]},
+            "an entry of no_proxy is a host",
+            "write a.example",
+        ),
+        ({"url": "http://proxy.example:1", "no_proxy": "[::1]:80"}, "no port", "write [::1]"),
+        (
             {"url": "http://proxy.example:1", "pasword": "env:A"},
             'unknown key "pasword"',
             "password",

@@ -153,6 +153,42 @@ async def test_a_proxy_that_wants_a_password() -> None:
         assert "wants a user name and password (407)" in (await failure(dialer(proxy.url))).detail
 
 
+@pytest.mark.parametrize("credentials", ["", f"dummy:{PASSWORD}@"])
+@pytest.mark.parametrize(
+    ("fields", "names"),
+    [
+        (b"Proxy-Authenticate: NTLM\r\nProxy-Authenticate: Negotiate\r\n", "NTLM, Negotiate"),
+        (b"proxy-authenticate:negotiate, Kerberos\r\n", "negotiate, Kerberos"),
+        (b'Proxy-Authenticate: Digest realm="basic", nonce="a"\r\n', "Digest"),
+    ],
+)
+async def test_a_proxy_that_does_not_take_a_password(
+    credentials: str, fields: bytes, names: str
+) -> None:
+    """Without Basic among its challenges: a user name and password would not help."""
+    response = b"HTTP/1.1 407 No\r\n" + fields + b"Content-Length: 0\r\n\r\n"
+    async with connect_proxy({}, response=response) as proxy:
+        found = await failure(dialer(proxy.url.replace("://", f"://{credentials}")))
+    assert f"wants authentication by {names} (407), and keyrelay has Basic only" in found.detail
+    assert "signs in to this one" in found.advice
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        b'Proxy-Authenticate: Negotiate\r\nProxy-Authenticate: basic realm="x"\r\n',
+        b'Proxy-Authenticate: NTLM, Basic realm="x"\r\n',
+        b"Proxy-Authenticate:\r\n",
+        b"Proxy-Authenticate: <script>\r\n",
+    ],
+)
+async def test_a_proxy_that_takes_basic_too(fields: bytes) -> None:
+    """Basic among the challenges, or none that can be read."""
+    response = b"HTTP/1.1 407 No\r\n" + fields + b"Content-Length: 0\r\n\r\n"
+    async with connect_proxy({}, response=response) as proxy:
+        assert "wants a user name and password (407)" in (await failure(dialer(proxy.url))).detail
+
+
 @both_loops
 async def test_a_proxy_that_cannot_be_reached() -> None:
     """No listener and no such name are failures of the proxy, not of the provider."""
