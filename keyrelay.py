@@ -44,6 +44,9 @@ def main() -> None:
         _require_own_package()
     except ImportError as error:
         sys.exit(f"keyrelay: {error}")
+    from proxy.process import memory
+
+    memory.expect_start()
     from proxy.cli.main import main as command
 
     command(prog_name="keyrelay")

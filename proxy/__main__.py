@@ -1,6 +1,9 @@
 """``python -m proxy``: the command without an installed script."""
 
-from proxy.cli.main import main
-
 if __name__ == "__main__":
+    from proxy.process import memory
+
+    memory.expect_start()
+    from proxy.cli.main import main
+
     main(prog_name="keyrelay")

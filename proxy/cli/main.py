@@ -5,25 +5,66 @@ Exit codes: 0 done, 1 failed, 2 usage or configuration. An error is one line.
 
 from __future__ import annotations
 
+import importlib
 import io
 import os
 import sys
+from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import click
 
 from proxy import __version__
-from proxy.cli import (
-    admin,
-    completion,
-    config,
-    doctor,
-    exec,  # noqa: A004  named as the command
-    explain,
-    run,
-    seal,
-)
 from proxy.errors import ConfigError, KeyrelayError
+
+# The module below ``proxy.cli`` of each command, and the command's name there.
+_COMMANDS = {
+    "run": ("run", "run"),
+    "demo": ("run", "demo"),
+    "exec": ("exec", "execute"),
+    "check": ("config", "check"),
+    "explain": ("explain", "explain"),
+    "doctor": ("doctor", "doctor"),
+    "providers": ("config", "providers"),
+    "init": ("config", "init"),
+    "keygen": ("seal", "keygen"),
+    "seal": ("seal", "seal"),
+    "reseal": ("seal", "reseal"),
+    "status": ("admin", "status"),
+    "reload": ("admin", "reload"),
+    "health": ("admin", "health"),
+    "completion": ("completion", "completion"),
+}
+
+
+class _ImportedOnUse(MutableMapping[str, click.Command]):
+    """The commands by name. The module of each is imported when the command is first used."""
+
+    def __init__(self, places: dict[str, tuple[str, str]]) -> None:
+        self._places = places
+        self._imported: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._imported:
+            module, attribute = self._places[name]
+            self._imported[name] = getattr(
+                importlib.import_module(f"proxy.cli.{module}"), attribute
+            )
+        return self._imported[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._places[name] = ("", "")
+        self._imported[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._places[name]
+        self._imported.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 class Commands(click.Group):
@@ -66,6 +107,7 @@ def _refuse_key_log() -> None:
 
 @click.group(
     cls=Commands,
+    commands=_ImportedOnUse(_COMMANDS),
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="""\b
 Examples:
@@ -78,23 +120,3 @@ Examples:
 @click.version_option(__version__, prog_name="keyrelay")
 def main() -> None:
     """An authenticating reverse proxy: it holds the API keys, client code holds none."""
-
-
-for _command in (
-    run.run,
-    run.demo,
-    exec.execute,
-    config.check,
-    explain.explain,
-    doctor.doctor,
-    config.providers,
-    config.init,
-    seal.keygen,
-    seal.seal,
-    seal.reseal,
-    admin.status,
-    admin.reload,
-    admin.health,
-    completion.completion,
-):
-    main.add_command(_command)

@@ -34,7 +34,7 @@ _FRAMING = {
 class Node(BaseModel):
     """Base of all models: one mapping of the YAML. Frozen; unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, defer_build=True)
 
 
 def checked_by(check: Callable[[str], object]) -> AfterValidator:

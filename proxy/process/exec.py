@@ -22,7 +22,7 @@ from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
 from proxy.errors import ConfigError, Finding, KeyrelayError
-from proxy.process import hardening
+from proxy.process import hardening, memory
 from proxy.secrets.env import PRIVATE_VARIABLES, variables_of
 from proxy.server.peer_credentials import lookup_supported
 
@@ -247,6 +247,7 @@ async def _run(
     async with app:
         _check_ready(app, demanded, warn)
         environment = environment_of(settings, app.listeners, os.environ, hidden, needed)
+        memory.settle()
         with _Signals() as signals:
             try:
                 # Neither pipes nor a new session: as if the shell had started the command.

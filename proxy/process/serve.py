@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable
@@ -16,7 +15,7 @@ from proxy.admin import runtime_file
 from proxy.app.app import App
 from proxy.app.reload import Reloader
 from proxy.config.settings import Settings
-from proxy.process import hardening
+from proxy.process import hardening, memory
 from proxy.process.banner import banner, next_steps
 from proxy.process.output import StandardStreams
 from proxy.process.supervisor import Supervisor
@@ -131,9 +130,7 @@ async def _serve(
             warn(next_steps(app, stops=sys.stderr.isatty()))
         else:
             warn("\n" + greet(app.listeners[0].url))
-        # These objects are permanent: exclude them from every later garbage collection.
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         notify(READY, warn)
         jobs = {loop.create_task(job) for job in (reloader.watch(), keep_watch(warn))}
         while await signals.get() == signal.SIGHUP:

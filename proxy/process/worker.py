@@ -7,7 +7,6 @@ worker drains its requests in flight, and ends.
 from __future__ import annotations
 
 import asyncio
-import gc
 import os
 import resource
 import signal
@@ -21,6 +20,7 @@ from proxy.app.status import Reload, snapshot
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
+from proxy.process import memory
 from proxy.process.ipc import Channel, ChannelClosed, Message
 from proxy.process.output import StandardStreams
 from proxy.process.token_broker import SharedTokenSource, remote
@@ -156,9 +156,7 @@ class _Worker:
             ),
         )
         await app.__aenter__()
-        # These objects are permanent: exclude them from every later garbage collection.
-        gc.collect()
-        gc.freeze()
+        memory.settle()
         return app
 
     def _read(self, _settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
