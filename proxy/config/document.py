@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import yaml
+from yaml.composer import Composer
 from yaml.constructor import SafeConstructor
-from yaml.error import Mark, MarkedYAMLError
+from yaml.error import Mark, MarkedYAMLError, YAMLError
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 from yaml.reader import ReaderError
+from yaml.resolver import Resolver
 
 from proxy.config import yaml_mistakes
 from proxy.errors import Finding
+
+if yaml.__with_libyaml__:
+    from yaml._yaml import CParser
 
 NODE_LIMIT = 20_000
 """Maximum keys and values after alias expansion: some hundred times a real file."""
@@ -30,6 +36,12 @@ Path: TypeAlias = tuple[str | int, ...]
 Position: TypeAlias = tuple[int, int]
 
 _TAG = "tag:yaml.org,2002:"
+_COMMENT_LINE = re.compile(r"^ *#.*$", re.MULTILINE)
+# Where libyaml accepts what PyYAML refuses, or has another position for it.
+_PARSED_OTHERWISE = re.compile(
+    r"[^\n -~]|[!%|>]|---|:\s+[],}#]|\.\.\.|:\S*:(?:\s|$)|(?:^|\s)\?|\?(?:\s|$)"
+)
+_FLOW_CHARACTERS = frozenset("[]{}")
 # Keys that messages may quote. Without digits: API keys contain digits.
 _DISPLAYABLE = re.compile(r"[A-Za-z][A-Za-z_-]{0,31}")
 
@@ -75,6 +87,34 @@ class _Unreadable(Exception):
 
 def read_yaml(text: str, file: str) -> Document:
     """Read one YAML document. Never raises for any ``text``: see ``Document.findings``."""
+    if yaml.__with_libyaml__ and is_plain(text):
+        document = Document(file)
+        # Only a fault is worth the other parser, whose messages have an explanation.
+        with suppress(YAMLError, ValueError, OverflowError, _Unreadable):
+            node = _FastLoader(text, document).get_single_node()
+            if node is not None:
+                document.data = _Reader(document).read(node, ())
+                if not document.findings:
+                    return document
+    return read_slowly(text, file)
+
+
+def is_plain(text: str) -> bool:
+    """Whether both parsers read ``text`` alike: they differ in tabs, ?, block scalars and such."""
+    rest = _COMMENT_LINE.sub("", text)
+    if not text.replace("\n", "").isprintable() or _PARSED_OTHERWISE.search(rest):
+        return False
+    # A ? is an ordinary character outside brackets.
+    return "?" not in rest or not any(
+        line.count("[") != line.count("]")
+        or line.count("{") != line.count("}")
+        or ("?" in line and not _FLOW_CHARACTERS.isdisjoint(line))
+        for line in rest.splitlines()
+    )
+
+
+def read_slowly(text: str, file: str) -> Document:
+    """Read one YAML document with PyYAML's own parser."""
     document = Document(file)
     loader: _Loader | None = None
     try:
@@ -116,17 +156,15 @@ def _position(mark: Mark) -> Position:
     return mark.line + 1, mark.column + 1
 
 
-class _Loader(yaml.SafeLoader):
+class _Composer(Composer):
     """Composes nodes; refuses tags, excessive depth and size before construction."""
 
-    def __init__(self, text: str, document: Document) -> None:
-        super().__init__(text)
-        self._document = document
-        self._depth = 0
-        self._count = 0
+    _document: Document
+    _depth = 0
+    _count = 0
 
     def compose_node(self, parent: Node | None, index: Any) -> Node | None:
-        event = self.peek_event()  # type: ignore[no-untyped-call]
+        event = self.peek_event()  # type: ignore[attr-defined]
         position = _position(event.start_mark)
         if getattr(event, "tag", None) is not None:
             self._document.add(
@@ -152,6 +190,26 @@ class _Loader(yaml.SafeLoader):
             return super().compose_node(parent, index)
         finally:
             self._depth -= 1
+
+
+class _Loader(_Composer, yaml.SafeLoader):
+    """PyYAML's own parser, with the messages that ``yaml_mistakes`` explains."""
+
+    def __init__(self, text: str, document: Document) -> None:
+        yaml.SafeLoader.__init__(self, text)
+        self._document = document
+
+
+if yaml.__with_libyaml__:
+
+    class _FastLoader(_Composer, CParser, Resolver):
+        """The same with libyaml's parser, several times as fast."""
+
+        def __init__(self, text: str, document: Document) -> None:
+            CParser.__init__(self, text)
+            Composer.__init__(self)
+            Resolver.__init__(self)
+            self._document = document
 
 
 class _Reader:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.config import document as documents
 from proxy.config.document import NODE_LIMIT, display_key, read_yaml
 
 
@@ -100,3 +103,27 @@ def test_no_text_makes_reading_fail(text: str) -> None:
     for finding in document.findings:
         assert finding.line >= 1
         assert finding.column >= 1
+
+
+_PARTS = st.sampled_from(
+    [
+        *" \t\n:-?,[]{}#&*!|>'\"%@`~ab1.\\\x85\u2028\ufeffé=<",
+        *(": ", "- ", "\n  ", "\n- ", "a: ", "b: {", "c: [", "---\n", "<<: ", "? ", "|\n", "&a "),
+        *("*a", "!!str ", "{a: b:c}", "[a:: ]", "'a''b'", '"a\\\n b"', "GET /v1?a=1", "https://a"),
+        *("# note\n", "key: value\n", "list:\n  - one\n", "{env: NAME}\n", "a: 1\na: 2\n", "null"),
+    ]
+)
+
+
+@given(st.lists(_PARTS, max_size=14).map("".join))
+def test_both_parsers_read_the_same(text: str) -> None:
+    """Data, positions and findings do not depend on whether libyaml is there."""
+    assert read_yaml(text, "f") == documents.read_slowly(text, "f")
+
+
+@pytest.mark.parametrize("path", sorted(Path("proxy/providers").glob("*.yaml")), ids=str)
+def test_shipped_files_are_read_by_libyaml_and_alike(path: Path) -> None:
+    """A preset is read by the fast parser where it is there, with the same positions."""
+    text = path.read_text(encoding="utf-8")
+    assert documents.is_plain(text)
+    assert read_yaml(text, str(path)) == documents.read_slowly(text, str(path))
