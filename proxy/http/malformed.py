@@ -9,9 +9,8 @@ from __future__ import annotations
 import ast
 import re
 
-from aiohttp.http_exceptions import HttpProcessingError, LineTooLong
-
 from proxy.http.abnf import NAME_CHARS
+from proxy.http.aiohttp_parser import HttpProcessingError, LineTooLong
 
 # Beginnings of the texts of llhttp and of aiohttp around it. The first that the error's message
 # contains is taken; ``test_malformed`` shows that the installed version still has them.

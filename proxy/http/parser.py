@@ -14,12 +14,18 @@ import re
 from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
-from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, InvalidURLError, LineTooLong
-from aiohttp.http_parser import HttpRequestParser, HttpResponseParser
 from multidict import CIMultiDictProxy
 
 from proxy.errors import KeyrelayError, Refusal
 from proxy.http import malformed
+from proxy.http.aiohttp_parser import (
+    BadHttpMethod,
+    HttpProcessingError,
+    HttpRequestParser,
+    HttpResponseParser,
+    InvalidURLError,
+    LineTooLong,
+)
 from proxy.http.request import RawHeaders, Request
 from proxy.http.response import ResponseHead
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from aiohttp.http_exceptions import HttpProcessingError
+from proxy.http.aiohttp_parser import HttpProcessingError
 
 
 def types_only(name: str, sentence: str, warn: Callable[[str], object]) -> logging.Logger:
