@@ -292,6 +292,7 @@ class _Pages:
         return web.json_response(
             {
                 "exchange": inspector_hub.describe(exchange),
+                "detail": inspector_hub.detail(exchange),
                 "conversation": None if conversation is None else conversation.as_json(),
             }
         )

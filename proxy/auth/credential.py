@@ -115,6 +115,10 @@ class Credential(ABC):
     def reset(self) -> None:  # noqa: B027  a static credential has no alternatives
         """Retry rejected credentials, the first one first: the cause may have been repaired."""
 
+    def sources(self, injection: Injection) -> tuple[SecretState, ...]:
+        """Return the secrets from which an injection of this credential was made."""
+        return ()
+
     def active_injections(self) -> tuple[Injection, ...]:
         """Return every injection that may be in use, to redact it in responses."""
         return ()
@@ -147,10 +151,11 @@ class Credential(ABC):
 class StaticCredential(Credential):
     """Injections computed when the route is built; nothing is encoded per request."""
 
-    __slots__ = ("_http", "_websocket")
+    __slots__ = ("_http", "_sources", "_websocket")
 
-    def __init__(self, injections: Injections) -> None:
+    def __init__(self, injections: Injections, sources: tuple[SecretState, ...] = ()) -> None:
         self._http, self._websocket = injections
+        self._sources = sources
 
     def ready(self, *, websocket: bool) -> Injection | None:
         return self._websocket if websocket else self._http
@@ -159,6 +164,9 @@ class StaticCredential(Credential):
         injection = self.ready(websocket=websocket)
         assert injection is not None, "the strategy has no placement for the request"
         return injection
+
+    def sources(self, injection: Injection) -> tuple[SecretState, ...]:
+        return self._sources
 
     def active_injections(self) -> tuple[Injection, ...]:
         return tuple(one for one in (self._http, self._websocket) if one is not None)

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from proxy.auth.credential import Credential, StaticCredential
+from proxy.auth.credential import Credential, SecretState, StaticCredential
 from proxy.auth.injection import Placements
 from proxy.auth.secret_rotation import RotatingCredential, Variant
 from proxy.auth.strategy import AuthContext, Strategy
@@ -72,6 +72,7 @@ def _build_all(
                 _Parts(route, whole, settings, placements, names, recent, context),
                 sets[turn],
                 sets[:turn] + sets[turn + 1 :],
+                tuple(_source(given[min(turn, len(given) - 1)]) for given in used.values()),
             ),
             # Without the secrets that all variants share: no rejection is due to one of those.
             tuple(given[turn] for given in used.values() if turn < len(given) > 1),
@@ -88,6 +89,10 @@ def _build_all(
         )
     paths = PatternSet(settings.paths) if settings.paths else None
     return Strategy(name, paths, placements, credential)
+
+
+def _source(secret: Secret) -> SecretState:
+    return SecretState(secret.name, secret.reference, secret.fingerprint())
 
 
 def name_of(settings: StrategySettings, position: int) -> str:
@@ -113,17 +118,20 @@ class _Parts:
 
 
 def _build(
-    parts: _Parts, values: dict[str, bytes], others: Sequence[Mapping[str, bytes]]
+    parts: _Parts,
+    values: dict[str, bytes],
+    others: Sequence[Mapping[str, bytes]],
+    sources: tuple[SecretState, ...],
 ) -> Credential:
     """Return the credential for one set of values; ``others`` are those of its other variants."""
     settings = parts.settings
     try:
         if settings.token is not None and parts.context is not None:
-            return _build_token(parts, settings.token, parts.context, values, others)
+            return _build_token(parts, settings.token, parts.context, values, others, sources)
         if settings.token is not None:
             values = {**values, "token": b"<token>"}
             others = [{**one, "token": b"<token>"} for one in others]
-        return StaticCredential(parts.placements.inject(values, others))
+        return StaticCredential(parts.placements.inject(values, others), sources)
     except ValueError as error:
         raise SecretUnavailable(", ".join(sorted(values)), str(error)) from None
 
@@ -134,6 +142,7 @@ def _build_token(
     context: AuthContext,
     values: dict[str, bytes],
     others: Sequence[Mapping[str, bytes]],
+    sources: tuple[SecretState, ...],
 ) -> Credential:
     upstream = parts.whole.upstream
     assert upstream is not None
@@ -173,6 +182,7 @@ def _build_token(
             parts.placements,
             values=values,
             others=others,
+            sources=sources,
             recent=parts.recent,
             refused=frozenset(token.refused),
             vends=not (isinstance(token, Jwt) and token.discloses),

@@ -163,6 +163,11 @@ class RotatingCredential(Credential):
             use.warned_at = now
             self._warn(f"{reason}; {new} serves now")
 
+    def sources(self, injection: Injection) -> tuple[SecretState, ...]:
+        at = self._holder(injection)
+        # A replaced token is of no variant that is still known.
+        return () if at is None else self._variants[at].credential.sources(injection)
+
     def active_injections(self) -> tuple[Injection, ...]:
         return tuple(
             one for variant in self._variants for one in variant.credential.active_injections()

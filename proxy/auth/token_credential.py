@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 
-from proxy.auth.credential import Credential, CredentialState, IssuedToken
+from proxy.auth.credential import Credential, CredentialState, IssuedToken, SecretState
 from proxy.auth.injection import Injection, Injections, Placements, RequestProof
 from proxy.auth.token import Token
 from proxy.auth.token_cache import TokenCache
@@ -26,6 +26,7 @@ class TokenCredential(Credential):
     recent      the last tokens, shared with these variants; all of them are redacted, as a provider
                 that rejects one may quote it in the response to the next
     prove       creates the proof for a token, where tokens are bound to a key
+    sources     the secrets behind ``values``, for display
     vends       whether pages may get the token: not if it contains a secret
 
     Raises ValueError, without the value, if one of ``values`` does not fit its placement.
@@ -39,6 +40,7 @@ class TokenCredential(Credential):
         "_recent",
         "_refused",
         "_rendered",
+        "_sources",
         "_values",
         "_vends",
     )
@@ -54,6 +56,7 @@ class TokenCredential(Credential):
         recent: deque[bytes] | None = None,
         prove: Callable[[bytes], RequestProof] | None = None,
         vends: bool = True,
+        sources: tuple[SecretState, ...] = (),
     ) -> None:
         self._cache = cache
         self._placements = placements
@@ -62,6 +65,7 @@ class TokenCredential(Credential):
         self._others = tuple(others)
         self._prove = prove
         self._vends = vends
+        self._sources = sources
         self._recent: deque[bytes] = deque(maxlen=2) if recent is None else recent
         # The last token in its placements: nothing is encoded per request.
         self._rendered: tuple[Token, Injection | None, Injection | None] | None = None
@@ -123,6 +127,9 @@ class TokenCredential(Credential):
 
     def reset(self) -> None:
         self._cache.reset()
+
+    def sources(self, injection: Injection) -> tuple[SecretState, ...]:
+        return self._sources
 
     def active_injections(self) -> tuple[Injection, ...]:
         rendered = () if self._rendered is None else self._rendered[1:]

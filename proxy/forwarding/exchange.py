@@ -12,7 +12,13 @@ from proxy.errors import Refusal, UpstreamFailure
 from proxy.forwarding import exchange_failures
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import ResponseRewriter
-from proxy.forwarding.inspection import capture_events, capture_session
+from proxy.forwarding.inspection import (
+    capture_events,
+    capture_session,
+    note_replay,
+    note_response,
+    note_unread,
+)
 from proxy.forwarding.request_side import RequestSide
 from proxy.forwarding.upgrade import Opening, SessionEnd, start_session, switching_response
 from proxy.http.framing import UNTIL_CLOSE
@@ -62,7 +68,11 @@ class ProxyExchange(RequestSide):
 
     def on_response_start(self, head: ResponseHead, body: bytes, *, ended: bool) -> None:
         """Forward the head of the response and the part of the body that arrived with it."""
+        if self._record.detail is not None:
+            note_response(self._record.detail, head)
         if self._credential.renewable and self._report_and_check_replay(head):
+            if self._record.detail is not None:
+                note_replay(self._record.detail, head.code)
             if not ended:
                 self._drop_connection()
             self._replays += 1
@@ -231,6 +241,8 @@ class ProxyExchange(RequestSide):
         elif unread and self.repeatable:
             # The pooled connection was closed without reading the request, or is dead (RFC 9110
             # section 9.2.2), so the request is sent again on a new connection.
+            if self._record.detail is not None:
+                note_unread(self._record.detail)
             self._replay(fresh=True)
         else:
             self._fail(failure)
@@ -267,6 +279,9 @@ class ProxyExchange(RequestSide):
     def _refuse(self, refusal: Refusal) -> None:
         self._drop_connection()
         self._record.response_started(refusal.status)
+        self._record.problem = refusal.detail, refusal.advice
+        if self._record.detail is not None:
+            self._record.detail.responded()
         if refusal.log_detail:
             self._record.log_detail = refusal.log_detail
         self._end(refusal.kind if refusal.kind == "no-token" else refusal.proxy_error)

@@ -29,6 +29,7 @@ from proxy.forwarding.token_vending import Vending, vending_strategy
 from proxy.http.problem import plain, preflight
 from proxy.http.request import Request
 from proxy.http.request_id import request_id
+from proxy.observability.exchange_detail import ExchangeDetail
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.route_service import RouteService
 from proxy.routing.router import Router
@@ -102,6 +103,7 @@ class RequestHandler:
         )
         self._context.exchange_log.begin(record)
         if self._context.inspector_hub.active:
+            record.detail = ExchangeDetail()
             self._context.inspector_hub.begun(record)
         exchange.begin(body, ended=ended)
         return None if exchange.finished else exchange
@@ -167,6 +169,7 @@ class RequestHandler:
         record.response_started(refusal.status)
         record.outcome = refusal.kind
         record.log_detail = refusal.log_detail
+        record.problem = refusal.detail, refusal.advice
         self._context.exchange_log.finish(record)
         if self._context.notices is not None:
             self._context.notices.refused(refusal)

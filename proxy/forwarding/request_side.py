@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from abc import abstractmethod
 
 from proxy.auth.injection import Injection
@@ -11,6 +12,7 @@ from proxy.errors import Refusal, UpstreamFailure
 from proxy.forwarding import exchange_failures
 from proxy.forwarding.context import ProxyContext
 from proxy.forwarding.downstream_response import LAST_CHUNK, ResponseRewriter, chunk
+from proxy.forwarding.inspection import note_connection, note_request
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.request import Request
 from proxy.observability.exchange_log import ExchangeRecord
@@ -110,6 +112,8 @@ class RequestSide(ResponseListener):
             injection = None
         connection = self._route_service.pool.take() if injection is not None else None
         if injection is not None and connection is not None:
+            if self._record.detail is not None:
+                note_connection(self._record.detail, connection)
             self._send(connection, injection)
         else:
             self._prepare()
@@ -147,13 +151,21 @@ class RequestSide(ResponseListener):
 
     async def _connect(self, *, fresh: bool) -> None:
         """Wait for credential and connection, then send. ``fresh`` requires a new connection."""
+        detail = self._record.detail
         try:
+            began = time.perf_counter()
             injection = await self._credential.obtain(
                 websocket=self._request.websocket, certain=not self._request_ended
             )
+            if detail is not None:
+                detail.token_waited(time.perf_counter() - began)
             connection = None if fresh else self._route_service.pool.take()
+            if detail is not None:
+                note_connection(detail, connection)
             if connection is None:
-                connection = await self._route_service.pool.dial()
+                connection = await self._route_service.pool.dial(
+                    None if detail is None else detail.dial
+                )
         except UpstreamFailure as failure:
             self._fail(failure)
         except Refusal as refusal:
@@ -173,6 +185,15 @@ class RequestSide(ResponseListener):
         self._connection = connection
         self._injection = injection
         unsent, self._unsent = self._unsent, b""
+        if self._record.detail is not None:
+            note_request(
+                self._record,
+                self._request,
+                self._upstream_request,
+                self._match.route,
+                self._credential,
+                injection,
+            )
         connection.send(
             self,
             self._upstream_request.render(injection) + unsent,

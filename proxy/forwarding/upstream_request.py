@@ -68,6 +68,11 @@ class UpstreamRequest:
             fields += b"Sec-WebSocket-Protocol: %b\r\n" % b", ".join(offered)
         return fields
 
+    @property
+    def forwarded(self) -> tuple[bytes, bytes | None, bytes]:
+        """Path behind the upstream's base path, query and field lines, without the credential."""
+        return self._tail, self._query, self._fields
+
     def render(self, injection: Injection) -> bytes:
         """The head as sent, with the fields of the injection last."""
         path = self._path + injection.path + self._tail

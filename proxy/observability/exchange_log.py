@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from json.encoder import encode_basestring_ascii as _quoted
 from typing import Protocol
 
+from proxy.observability.exchange_detail import ExchangeDetail
+
 # Ended exchanges that are kept, and the maximum delay of one before the observers get it (seconds).
 _KEPT = 1000
 _FLUSH_SECONDS = 0.1
@@ -47,6 +49,8 @@ class ExchangeRecord:
     number        number of the exchange in this process, from 1; assigned by the log
     request_id    ID of the exchange in responses and in the log, "" if it has none
     event_stream  whether the response is a stream of server-sent events
+    problem       detail and advice of a response of keyrelay's own
+    detail        what keyrelay did, None without subscribers of the inspector
     session       counts the bytes of a WebSocket session while it is open, None before and after
     """
 
@@ -67,6 +71,8 @@ class ExchangeRecord:
     number: int = 0
     request_id: str = ""
     event_stream: bool = False
+    problem: tuple[str, str] = ("", "")
+    detail: ExchangeDetail | None = None
     session: Session | None = None
 
     @property

@@ -209,7 +209,30 @@ class InspectorHub:
             "sent": sent,
             "received": received,
             "open": exchange.duration <= 0,
+            "problem": {"detail": exchange.problem[0], "advice": exchange.problem[1]}
+            if exchange.problem[0]
+            else None,
         }
+
+    def detail(self, exchange: ExchangeRecord) -> dict[str, Any] | None:
+        """Return what keyrelay did for an exchange; None if it was not recorded."""
+        detail = exchange.detail
+        if detail is None:
+            return None
+        total = exchange.duration if exchange.duration > 0 else time.perf_counter() - exchange.began
+        found = detail.as_json(total, exchange.first_byte)
+        redacted: dict[str, Any] = self._redact_all(exchange.route, found)
+        return redacted
+
+    def _redact_all(self, route: str, value: Any) -> Any:
+        """Redact every text of a JSON value that something in a message has determined."""
+        if isinstance(value, str):
+            return self._redacted(route, value)
+        if isinstance(value, dict):
+            return {name: self._redact_all(route, one) for name, one in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._redact_all(route, one) for one in value]
+        return value
 
     def _redacted(self, route: str, text: str) -> str:
         if not text:

@@ -14,6 +14,7 @@ from proxy.errors import UpstreamFailure
 from proxy.http.address import Origin
 from proxy.upstream.address_policy import dialled_address, may_dial
 from proxy.upstream.egress_proxy import EgressProxy
+from proxy.upstream.interfaces import DialClock
 from proxy.upstream.name_lookup import NameLookup, connect
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -56,8 +57,8 @@ class Dialer:
         self._egress_proxy = egress_proxy if served else None
         self._lookup = NameLookup(origin.host, origin.port)
 
-    async def dial(self, protocol: Callable[[], P]) -> P:
-        """Open a connection with ``protocol``, TLS included.
+    async def dial(self, protocol: Callable[[], P], clock: DialClock | None = None) -> P:
+        """Open a connection with ``protocol``, TLS included. ``clock`` receives its parts.
 
         Raises UpstreamFailure. Cancellation closes the half-open connection.
         """
@@ -69,16 +70,18 @@ class Dialer:
                     if self._origin.literal and not self._may_dial(self._origin.host):
                         raise _prohibited()
                     sock = await self._egress_proxy.open(self._origin, self._is_own_listener)
-                    return await self._over(sock, protocol, loop)
+                    return await self._over(sock, protocol, loop, clock)
                 found = await self._resolve()
-                if len(found) == 1 and found[0][0] == socket.AF_INET:
+                if clock is not None:
+                    clock.resolved()
+                elif len(found) == 1 and found[0][0] == socket.AF_INET:
                     # Without a race the loop connects with less overhead and sets TCP_NODELAY.
                     host, port = found[0][4]
                     _, connection = await loop.create_connection(
                         protocol, host, port, ssl=self._tls, server_hostname=self._server_name
                     )
                     return connection
-                return await self._over(await connect(found), protocol, loop)
+                return await self._over(await connect(found), protocol, loop, clock)
         except TimeoutError:
             way = "" if self._egress_proxy is None else f" through the proxy {self._egress_proxy}"
             raise UpstreamFailure(
@@ -105,12 +108,20 @@ class Dialer:
             ) from None
 
     async def _over(
-        self, sock: socket.socket, protocol: Callable[[], P], loop: asyncio.AbstractEventLoop
+        self,
+        sock: socket.socket,
+        protocol: Callable[[], P],
+        loop: asyncio.AbstractEventLoop,
+        clock: DialClock | None,
     ) -> P:
         """The connection over an open socket, TLS with the provider included."""
+        if clock is not None:
+            clock.connected()
         _, connection = await loop.create_connection(
             protocol, sock=sock, ssl=self._tls, server_hostname=self._server_name
         )
+        if clock is not None and self._tls is not None:
+            clock.secured()
         return connection
 
     async def _resolve(self) -> list[AddrInfoType]:

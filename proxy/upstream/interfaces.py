@@ -36,6 +36,17 @@ class ResponseListener(Protocol):
     def on_upstream_drained(self) -> None: ...
 
 
+class DialClock(Protocol):
+    """Measures the parts of opening a connection; each call ends one."""
+
+    def resolved(self) -> None: ...
+    def connected(self) -> None:
+        """The TCP connection is open, through the egress proxy if there is one."""
+
+    def secured(self) -> None:
+        """The TLS handshake is complete."""
+
+
 class Owner(Protocol):
     """Keeps connections between requests."""
 

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from proxy.errors import UpstreamFailure
 from proxy.upstream.connection import CLOSED, UpstreamConnection
 from proxy.upstream.dialer import Dialer
+from proxy.upstream.interfaces import DialClock
 from proxy.upstream.prewarm import PoolStats, PrewarmedConnections, PrewarmPolicy
 
 _NEVER = float("inf")
@@ -76,16 +77,20 @@ class Pool:
             return connection
         return None if prewarmed is None else prewarmed.take()
 
-    async def dial(self) -> UpstreamConnection:
-        """Open a new connection, TLS included. Raises UpstreamFailure. Cancellation closes it."""
-        self.counts.dialled += 1
-        return await self._connect()
+    async def dial(self, clock: DialClock | None = None) -> UpstreamConnection:
+        """Open a new connection, TLS included. Raises UpstreamFailure. Cancellation closes it.
 
-    async def _connect(self) -> UpstreamConnection:
+        ``clock`` receives its parts.
+        """
+        self.counts.dialled += 1
+        return await self._connect(clock)
+
+    async def _connect(self, clock: DialClock | None = None) -> UpstreamConnection:
         connection = await self._dialer.dial(
             lambda: UpstreamConnection(
                 self, self._loop, self._silence_seconds, self._dead_peer_seconds()
-            )
+            ),
+            clock,
         )
         if connection.state is CLOSED:
             raise UpstreamFailure(

@@ -20,6 +20,7 @@ from tests.support.keyrelay import (
     answering,
     both_loops,
     client,
+    heads,
     keyrelay,
     proxied,
     read_head,
@@ -186,3 +187,147 @@ async def test_a_websocket_from_before() -> None:
                 found = await shown(web, exchange.number)
                 assert found["exchange"]["open"]
                 assert found["conversation"] is None
+
+
+@both_loops
+async def test_what_keyrelay_did() -> None:
+    """Target, credential, removals, connection, times and safe fields of a request; no value of a
+    query, of another field or of the credential, also if the client has put it everywhere."""
+    answer = (
+        b"HTTP/1.1 429 Too Many\r\nContent-Type: application/json\r\nRetry-After: 7\r\n"
+        b"X-RateLimit-Limit: 10\r\nSet-Cookie: session=dummy-session\r\nX-Echo: " + SECRET + b"\r\n"
+        b"Content-Length: 2\r\n\r\n{}"
+    )
+    async with (
+        proxied(answering(answer), route={"strip": {"headers": ["X-Gone"]}}) as (_, running),
+        inspecting(running) as (web, heard),
+        client() as session,
+    ):
+        fields = {"Authorization": f"Bearer {KEY}", "X-Gone": "dummy-gone", "X-Own": "dummy-own"}
+        url = f"{running.url}/api/v1/{KEY}?page=dummy-page&key={KEY}"
+        for _ in range(2):
+            async with session.post(url, data=b"{}", headers=fields) as response:
+                assert response.status == 429
+        every = []
+        for _ in range(2):
+            _, told = await heard.next("ended")
+            every.append(await shown(web, told["number"]))
+    text = json.dumps(every)
+    first, second = (one["detail"] for one in every)
+    assert first["target"].endswith(f"/v1/{'*' * len(KEY)}?page=…&key=…")
+    assert first["removed"] == ["Authorization", "X-Gone"]
+    assert first["placements"] == ["header X-Api-Key"]
+    [secret] = first["secrets"]
+    assert (secret["name"], secret["reference"]) == ("key", "env:DUMMY_KEY")
+    assert len(secret["fingerprint"]) == 8
+    sent = dict(first["request_fields"])
+    assert (sent["Content-Length"], sent["X-Own"]) == ("2", None)
+    assert dict(first["response_fields"]) == {
+        "Content-Type": "application/json",
+        "Retry-After": "7",
+        "X-RateLimit-Limit": "10",
+        "Set-Cookie": None,
+        "X-Echo": None,
+        "Content-Length": "2",
+    }
+    assert (first["connection"], second["connection"]) == ("new", "kept")
+    assert first["timings_ms"]["connect"] > 0 == second["timings_ms"]["connect"]
+    for one in every:
+        total = sum(one["detail"]["timings_ms"].values())
+        assert total == pytest.approx(one["exchange"]["duration_ms"], rel=0.1)
+    for hidden in (KEY, "dummy-page", "dummy-own", "dummy-gone", "dummy-session"):
+        assert hidden not in text
+
+
+async def test_a_query_credential_and_a_path_credential() -> None:
+    """They are named, and not shown; what the client had in their place is named as removed."""
+    for placement, named in (
+        ({"query": "api_key", "value": "{key}"}, "query api_key"),
+        ({"path": "/bot{key}"}, "path"),
+        ({"cookie": "session", "value": "{key}"}, "cookie session"),
+    ):
+        auth = [{"name": "key", "http": placement}]
+        async with (
+            proxied(answering(OK), route={"auth": auth}) as (_, running),
+            inspecting(running) as (web, heard),
+            client() as session,
+        ):
+            async with session.get(f"{running.url}/api/v1?api_key=dummy-unused&q=1") as response:
+                assert response.status == 200
+            _, told = await heard.next("ended")
+            found = (await shown(web, told["number"]))["detail"]
+            assert found["placements"] == [named]
+            assert "dummy-unused" not in json.dumps(found)
+            assert KEY not in json.dumps(found)
+            if named == "path":
+                assert "/(credential)/v1?" in found["target"]
+            if named == "query api_key":
+                assert found["removed"] == ["query api_key"]
+                assert found["target"].endswith("/v1?q=…")
+
+
+async def test_why_it_failed(unused_tcp_port: int) -> None:
+    """A refusal and a provider that cannot be reached have reason and advice, also if no inspector
+    was open then; the connection that was tried is known."""
+    routes = {"api": static_route(f"http://127.0.0.1:{unused_tcp_port}", deny=["/no/**"])}
+    async with keyrelay(routes) as running, client() as session:
+        async with session.get(f"{running.url}/api/no/x") as response:
+            refusal = await response.json()
+        running.app.exchange_log.flush()
+        async with inspecting(running) as (web, heard):
+            async with session.get(f"{running.url}/api/v1") as response:
+                failure = await response.json()
+            _, told = await heard.next("ended")
+            found = await shown(web, told["number"])
+            assert found["exchange"]["problem"] == {
+                "detail": failure["detail"],
+                "advice": failure["advice"],
+            }
+            assert found["detail"]["connection"] == "new"
+            before = await shown(web, told["number"] - 1)
+            assert before["exchange"]["problem"]["detail"] == refusal["detail"]
+            assert before["detail"] is None
+
+
+async def test_a_token_that_is_refused() -> None:
+    """The wait for a token is measured; its refusal and the repetition are told; no token is."""
+    tokens = [b"dummy-token-first", b"dummy-token-second"]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async for head in heads(reader):
+            status, text = b"200 OK", b"{}"
+            if b" /token " in head:
+                text = b'{"access_token": "%b", "expires_in": 3600}' % tokens[fetched.count(1)]
+                fetched.append(1)
+            elif b"first" in head:
+                status = b"401 Unauthorized"
+            writer.write(
+                b"HTTP/1.1 %b\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b"
+                % (status, len(text), text)
+            )
+
+    fetched: list[int] = []
+    token = {"type": "oauth2_client_credentials", "url": "/token"}
+    auth = [
+        {
+            "name": "token",
+            "token": {**token, "client_id": "dummy-id", "client_secret": "{key}"},
+            "http": {"header": "Authorization", "value": "Bearer {token}"},
+        }
+    ]
+    async with (
+        proxied(serve, route={"auth": auth}) as (_, running),
+        inspecting(running) as (web, heard),
+        client() as session,
+    ):
+        async with session.get(f"{running.url}/api/v1") as response:
+            assert response.status == 200
+        _, told = await heard.next("ended")
+        found = (await shown(web, told["number"]))["detail"]
+        [step] = found["steps"]
+        assert "401" in step
+        assert found["token"] == "0 s old"
+        assert found["timings_ms"]["token"] > 0
+        assert found["placements"] == ["header Authorization"]
+        assert [one["reference"] for one in found["secrets"]] == ["env:DUMMY_KEY"]
+        assert "dummy-token" not in json.dumps(found)

@@ -44,7 +44,7 @@ async def test_an_exchange_while_it_happens(tab: Tab, running: Inspected) -> Non
     watched.end(exchange)
     await tab.until("document.querySelector('.row:not(.live)')")
     [row] = await tab.rows(1)
-    assert row[8] == "1.2 kB"
+    assert row[9] == "1.2 kB"
     assert await tab.run("return document.querySelector('.row .status').className") == (
         "status tone-warn"
     )
@@ -355,8 +355,8 @@ async def test_ten_thousand_exchanges(tab: Tab, running: Inspected) -> None:
         "return [window.changes, document.querySelectorAll('.row').length]"
     )
     assert rows < 80
-    # Nine cells, and as many attributes at most.
-    assert rows < changes <= len(jumps) * 20 * rows
+    # Ten cells, and as many attributes at most.
+    assert rows < changes <= len(jumps) * 22 * rows
     await tab.run("document.querySelector('#list').scrollTop = 0")
     await tab.press("j")
     await tab.until("document.querySelector('.row[aria-selected=true]')")

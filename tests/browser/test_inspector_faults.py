@@ -211,7 +211,7 @@ async def test_the_bytes_of_an_open_socket(tab: Tab, running: Inspected) -> None
     exchange = watched.begin("/v1/chat", websocket=True)
     watched.answer(exchange, 101)
     session = exchange.session = Session()
-    cells = "[...document.querySelector('.row').children].slice(7).map((one) => one.textContent)"
+    cells = "[...document.querySelector('.row').children].slice(8).map((one) => one.textContent)"
     await tab.until(f"document.querySelector('.row') && {cells}.join() === '0 B,0 B'")
     await tab.run("document.querySelector('.row').click()")
     session.moved = (1500, 2_500_000)

@@ -1,5 +1,6 @@
 // One exchange: an overview, and its messages if it has some.
 
+import { account, explanation } from "./account.js";
 import { clock, duration, elapsed, element, method, size, statusText, tone } from "./format.js";
 import { Messages } from "./messages.js";
 
@@ -10,6 +11,8 @@ export class Detail {
   #actions;
   #facts;
   #aside;
+  #done; // what keyrelay did
+  #reason;
   #tabs;
   #messages = null;
   #chosen = false; // whether the user has chosen a view of this exchange
@@ -26,9 +29,11 @@ export class Detail {
     this.#chosen = false;
     this.#facts = element("dl", { className: "facts" });
     this.#aside = element("p", { className: "hint", hidden: true });
+    this.#reason = element("section", { className: "reason", "aria-label": "Why it failed", hidden: true });
+    this.#done = element("div", { className: "done" });
     this.#messages = new Messages();
     this.#messages.hold();
-    const overview = element("div", { className: "overview", tabIndex: 0 }, this.#facts, this.#aside);
+    const overview = element("div", { className: "overview", tabIndex: 0 }, this.#reason, this.#facts, this.#done, this.#aside);
     this.#tabs = new Tabs({ Overview: overview, Messages: this.#messages.node }, () => { this.#chosen = true; });
     const copy = element("button", { id: "copy", textContent: "Copy as cURL", onclick: this.#actions.copy });
     const close = element("button", { id: "close", textContent: "Close", onclick: this.#actions.close });
@@ -67,6 +72,11 @@ export class Detail {
       element("dt", { textContent: name }),
       element("dd", {}, value),
     ]));
+    const why = explanation(one);
+    this.#reason.hidden = !why;
+    this.#reason.className = `reason tone-${tone(one)}`;
+    this.#reason.replaceChildren(...(why ?? []).filter(Boolean).map((text, place) =>
+      element("p", { className: place ? "advice" : "what", textContent: text })));
     this.#tabs.offer(one.kind !== "http");
     if (!this.#chosen) this.#tabs.show(one.kind === "http" ? "Overview" : "Messages");
   }
@@ -77,11 +87,13 @@ export class Detail {
   }
 
   // The messages captured so far; null if no inspector was open when it began.
-  showDetail(one, conversation) {
+  showDetail(one, conversation, detail) {
+    this.#done.replaceChildren(...(detail ? account(one, detail) : []));
     const unread = one.kind === "websocket" && one.status === 101 && !conversation;
     this.#messages.settle(conversation, unread
       ? "Opened while no inspector was: the boundaries of its messages are unknown, so only its bytes are counted." : "");
-    this.#explain(one.kind === "http" ? "Headers and bodies are never recorded." : "");
+    this.#explain(detail ? "Values of other fields, queries and bodies are not recorded."
+      : "What keyrelay did was not recorded: no inspector was open when it began, or it was refused before a route was found.");
   }
 
   failed(reason) {

@@ -1,9 +1,12 @@
 // Parses the text of the filter into a predicate on one exchange.
 
+import { reason } from "./format.js";
+
 const COLUMNS = {
   route: (one, text) => one.route.toLowerCase().includes(text),
   method: (one, text) => (one.kind === "websocket" ? "ws" : one.method.toLowerCase()) === text,
   kind: (one, text) => one.kind.startsWith(text),
+  reason: (one, text) => reason(one).toLowerCase().includes(text),
   strategy: (one, text) => one.strategy.toLowerCase().includes(text),
   status: (one, text) => {
     if (text === "open") return one.open;

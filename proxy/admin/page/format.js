@@ -54,6 +54,9 @@ export function tone({ status, outcome, open }) {
 
 export const statusText = ({ status, open }) => (status ? String(status) : open ? "…" : "none");
 
+// Why it failed, in a word: keyrelay's own reason, or that the status is the provider's.
+export const reason = ({ status, outcome }) => outcome || (status >= 400 ? "provider" : "");
+
 export function elapsed(one, now) {
   return one.open ? Math.max(0, now - one.started * 1000) : one.duration_ms;
 }

@@ -1,8 +1,8 @@
 // The list of exchanges. However many there are, only the rows in sight are in the document.
 
-import { clock, duration, elapsed, element, method, size, statusText, tone } from "./format.js";
+import { clock, duration, elapsed, element, method, reason, size, statusText, tone } from "./format.js";
 
-const CELLS = ["time", "method", "route", "path", "status", "first", "duration", "sent", "received"];
+const CELLS = ["time", "method", "route", "path", "status", "reason", "first", "duration", "sent", "received"];
 const AHEAD = 6;
 const small = matchMedia("(max-width: 719px)");
 
@@ -82,7 +82,7 @@ export class List {
 
   #make() {
     const cells = CELLS.map((name) => element("span", { className: name, role: "gridcell" }));
-    for (const cell of cells.slice(5)) cell.classList.add("number");
+    for (const cell of cells.slice(6)) cell.classList.add("number");
     const node = element("div", { role: "row" }, ...cells);
     this.#space.append(node);
     return { node, cells, texts: new Array(CELLS.length).fill("") };
@@ -96,6 +96,7 @@ export class List {
       one.route,
       one.path,
       statusText(one),
+      reason(one),
       duration(one.first_byte_ms),
       duration(elapsed(one, now)),
       one.sent || one.open ? size(one.sent) : "",

@@ -58,8 +58,16 @@ function apply(name, data) {
   else if (name === "progress") data.moved.forEach(progress);
   else if (name === "message") addMessage(data);
   else if (name === "gap") resync(data.lost);
-  else take(data);
+  else changed(data);
   drawSoon();
+}
+
+// An exchange has begun, has a response, or has ended: what keyrelay did has become more.
+function changed(one) {
+  take(one);
+  if (one.number !== detail.number) return;
+  detail.hold();
+  fetchDetail(one.number);
 }
 
 // After another start of keyrelay its numbers begin anew, and those before mean something else.
@@ -197,9 +205,9 @@ function openDetail() {
 
 async function fetchDetail(number) {
   try {
-    const { exchange, conversation } = await (await request(`/api/exchanges/${number}`)).json();
-    take(exchange);
-    if (detail.number === number) detail.showDetail(exchange, conversation);
+    const found = await (await request(`/api/exchanges/${number}`)).json();
+    take(found.exchange);
+    if (detail.number === number) detail.showDetail(found.exchange, found.conversation, found.detail);
   } catch (error) {
     // It ended too long ago, while this page kept it, or keyrelay ended.
     if (detail.number === number) detail.failed(error.message);
