@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
-from proxy import demo
 from proxy.app.listeners import ListenerSet, check_addresses
 from proxy.app.route_services import RouteServices, keep_last
 from proxy.app.shutdown import Connections
@@ -272,6 +271,8 @@ class App:
         """Start the built-in provider if a route has it as its upstream."""
         upstreams = [route.upstream for route in settings.routes.values()]
         if self._demo_address is None and DEMO_UPSTREAM in upstreams:
+            from proxy.demo import provider as demo
+
             provider = await demo.start(resolver.DEMO_KEY, self._warn)
             self._stack.push_async_callback(provider.close)
             self._demo_address = provider.address

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-from proxy import __version__, demo
+from proxy import __version__
 from proxy.auth.egress import CA_FILE, PROXY
 from proxy.auth.factory import name_of
 from proxy.auth.injection import Injection
@@ -209,6 +209,8 @@ class _RouteCheck:
     async def _dialer(self, route: Route, stack: AsyncExitStack) -> Dialer:
         address = None
         if route.origin.builtin:
+            from proxy.demo import provider as demo
+
             provider = await demo.start(resolver.DEMO_KEY)
             stack.push_async_callback(provider.close)
             address = provider.address

@@ -34,7 +34,7 @@ def check_handshake(request: Request) -> None:
 
 
 # RFC 6455 section 1.3.
-_ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+ACCEPT_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
 
 def accepts(request: Request, head: ResponseHead, *, extensible: bool = True) -> bool:
@@ -43,7 +43,7 @@ def accepts(request: Request, head: ResponseHead, *, extensible: bool = True) ->
     ``extensible``: the client's offer of extensions was forwarded, so the response may select some.
     """
     key = request.headers["Sec-WebSocket-Key"].encode("ascii")
-    digest = hashlib.sha1(key + _ACCEPT_GUID, usedforsecurity=False).digest()
+    digest = hashlib.sha1(key + ACCEPT_GUID, usedforsecurity=False).digest()
     connection = b",".join(head.values(b"connection")).lower().split(b",")
     return (
         [value.lower() for value in head.values(b"upgrade")] == [b"websocket"]

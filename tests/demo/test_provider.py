@@ -15,7 +15,7 @@ import pytest
 from multidict import CIMultiDict
 from yarl import URL
 
-from proxy import demo
+from proxy.demo import provider as demo
 
 KEY = b"dummy-demo-key"
 KEY_TEXT = KEY.decode()
@@ -290,3 +290,42 @@ async def test_a_stream_ends_when_its_client_leaves() -> None:
     _, still_there = await asyncio.wait(serving, timeout=2)
     assert not still_there
     await provider.close()
+
+
+async def test_a_socket_answers_pings_and_refuses_bytes_that_are_no_frames(base: str) -> None:
+    """A ping gets its pong; a frame without a mask ends the session with 1002."""
+    host, _, port = base.removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(
+        f"GET /ws?demo_key={KEY_TEXT} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\n"
+        "Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n"
+        "Sec-WebSocket-Key: MDEyMzQ1Njc4OWFiY2RlZg==\r\n\r\n".encode()
+    )
+    assert b"101" in await reader.readuntil(b"\r\n\r\n")
+    head = await reader.readexactly(2)
+    size = int.from_bytes(await reader.readexactly(2)) if head[1] == 126 else head[1]
+    await reader.readexactly(size)
+    writer.write(b"\x89\x82\x00\x00\x00\x00hi")
+    assert await reader.readexactly(4) == b"\x8a\x02hi"
+    writer.write(b"\x81\x02hi")
+    assert await reader.read() == b"\x88\x02\x03\xea"
+    writer.close()
+
+
+async def test_a_head_request_gets_the_fields_alone(base: str) -> None:
+    """HEAD gets the length that GET would have, and no content; the connection stays open."""
+    async with aiohttp.ClientSession() as client:
+        for _ in range(2):
+            async with client.head(f"{base}/slow?seconds=0", headers=GOOD) as answer:
+                assert answer.status == 200
+                assert int(answer.headers["Content-Length"]) > 0
+                assert await answer.read() == b""
+
+
+async def test_a_refused_request_with_a_body_ends_its_connection(
+    base: str, client: aiohttp.ClientSession
+) -> None:
+    """A body that nobody reads is not taken for the next request."""
+    async with client.post(f"{base}/nowhere", headers=GOOD, data=bytes(200_000)) as answer:
+        assert answer.status == 404
+        assert (await answer.json())["error"]
