@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from proxy.demo.endpoints import Delayed, Echo, Mask, Outcome, Response, Stream, WebSocket, outcome
-from proxy.demo.responses import Problem
+from proxy.demo.endpoints import Echo, Mask, Outcome, WebSocket, outcome
+from proxy.demo.responses import Delayed, Problem, Response, Stream
 from proxy.http.request import Request
 
 MASK = Mask(b"dummy-demo-key")
