@@ -30,6 +30,32 @@ SHOWN = """
 """
 
 
+# Texts that stand out too little from what is behind them (WCAG 2.2, 1.4.3).
+CONTRAST = """
+    const channel = (value) =>
+        (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
+    const parsed = (text) => text.match(/[\\d.]+/g).map(Number);
+    const luminance = ([r, g, b]) =>
+        0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
+    const behind = (node) => {
+        for (let one = node; one; one = one.parentElement) {
+            const colour = parsed(getComputedStyle(one).backgroundColor);
+            if (colour.length === 3 || colour[3] === 1) return colour;
+        }
+        return parsed(getComputedStyle(document.body).backgroundColor);
+    };
+    const poor = [];
+    for (const node of document.querySelectorAll("body *")) {
+        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
+        if (!own || !node.checkVisibility() || node.disabled) continue;
+        const [a, b] = [parsed(getComputedStyle(node).color), behind(node)].map(luminance);
+        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+        if (ratio < 4.5) poor.push(`${node.className || node.tagName} ${ratio.toFixed(2)}`);
+    }
+    return poor;
+"""
+
+
 class Tab:
     """The browser's tab with the inspector in it."""
 

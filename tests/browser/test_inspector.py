@@ -12,7 +12,7 @@ from websockets.asyncio.client import connect
 
 from proxy.app.status import Reload
 from tests.browser import pages
-from tests.browser.inspector_tab import SHOWN, Tab
+from tests.browser.inspector_tab import CONTRAST, SHOWN, Tab
 from tests.browser.webdriver import REBOUND, Browser
 from tests.support.inspection import MASKER, Inspected, event_stream, frame
 from tests.support.keyrelay import SECRET, client, until
@@ -72,7 +72,7 @@ async def test_a_conversation_while_it_happens(tab: Tab, running: Inspected) -> 
     stars = "*" * len(SECRET)
     assert said[0] == '{"say": "before"}'
     assert said[1].startswith(f"<b>{stars}</b>***")
-    assert said[2:] == ["00 ff", "close 4321 enough"]
+    assert said[2:] == ["00 ff  ··", "close 4321 enough"]
     sides = "return [...document.querySelectorAll('.message .arrow')].map((one) => one.title)"
     assert await tab.run(sides) == [f"from the {one}" for one in ("client", "provider") * 2]
     assert await tab.run("return document.querySelector('.messages b')") is None
@@ -380,31 +380,6 @@ async def test_a_reader_is_not_disturbed(tab: Tab, running: Inspected) -> None:
     await tab.until("document.querySelector('#count').value === '230'")
     await tab.until("document.querySelector('#list').scrollTop === 2400")
     assert await tab.run(at) == before
-
-
-CONTRAST = """
-    const channel = (value) =>
-        (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-    const parsed = (text) => text.match(/[\\d.]+/g).map(Number);
-    const luminance = ([r, g, b]) =>
-        0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    const behind = (node) => {
-        for (let one = node; one; one = one.parentElement) {
-            const colour = parsed(getComputedStyle(one).backgroundColor);
-            if (colour.length === 3 || colour[3] === 1) return colour;
-        }
-        return parsed(getComputedStyle(document.body).backgroundColor);
-    };
-    const poor = [];
-    for (const node of document.querySelectorAll("body *")) {
-        const own = [...node.childNodes].some((child) => child.nodeType === 3 && child.data.trim());
-        if (!own || !node.checkVisibility() || node.disabled) continue;
-        const [a, b] = [parsed(getComputedStyle(node).color), behind(node)].map(luminance);
-        const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-        if (ratio < 4.5) poor.push(`${node.className || node.tagName} ${ratio.toFixed(2)}`);
-    }
-    return poor;
-"""
 
 
 @pytest.mark.parametrize("theme", ["light", "dark"])

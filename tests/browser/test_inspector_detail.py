@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from tests.browser.inspector_tab import Tab
+from tests.browser.inspector_tab import CONTRAST, Tab
 from tests.support.inspection import Inspected
 from tests.support.keyrelay import client
 
 pytestmark = pytest.mark.browser
 
+WIDTHS = """
+    return [...document.querySelectorAll(".timing .phase")]
+        .map((one) => one.getBoundingClientRect().width);
+"""
 OVERVIEW = "document.querySelector('.overview').innerText"
 
 
@@ -37,15 +41,18 @@ async def test_what_keyrelay_did(tab: Tab, running: Inspected) -> None:
     ):
         assert part in text, part
     assert "dummy-" not in text
-    shares = await tab.run(
-        """
-        return [...document.querySelectorAll(".timing .phase")]
-            .map((one) => one.getBoundingClientRect().width);
-        """
-    )
     legend = await tab.run("return document.querySelectorAll('.legend li').length")
-    assert len(shares) == legend > 0
+    for theme in ("light", "dark"):
+        await tab.theme(theme)
+        for size in (400, 1280):
+            await tab.size(size)
+            await tab.until("innerWidth === arguments[0]", size)
+            await tab.look(f"overview-{theme}-{size}")
+            assert await tab.run(CONTRAST) == []
+            assert await tab.run("return document.documentElement.scrollWidth") <= size
+    shares = await tab.run(WIDTHS)
     width = await tab.run("return document.querySelector('.timing').getBoundingClientRect().width")
+    assert len(shares) == legend > 0
     assert width * 0.9 < sum(shares) <= width
 
 

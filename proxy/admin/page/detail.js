@@ -31,7 +31,7 @@ export class Detail {
     this.#aside = element("p", { className: "hint", hidden: true });
     this.#reason = element("section", { className: "reason", "aria-label": "Why it failed", hidden: true });
     this.#done = element("div", { className: "done" });
-    this.#messages = new Messages();
+    this.#messages = new Messages(this.#actions.copyText);
     this.#messages.hold();
     const overview = element("div", { className: "overview", tabIndex: 0 }, this.#reason, this.#facts, this.#done, this.#aside);
     this.#tabs = new Tabs({ Overview: overview, Messages: this.#messages.node }, () => { this.#chosen = true; });

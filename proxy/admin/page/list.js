@@ -42,7 +42,7 @@ export class List {
     this.#box.setAttribute("aria-rowcount", exchanges.length);
     const top = Math.floor(this.#box.scrollTop / this.#height);
     if (top > 0 && before[top]) {
-      const now = exchanges.findIndex((one) => one.number <= before[top].number);
+      const now = exchanges.findIndex((one) => one.number === before[top].number);
       if (now >= 0 && now !== top) this.#box.scrollTop += (now - top) * this.#height;
     }
     this.draw();

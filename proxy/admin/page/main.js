@@ -2,7 +2,7 @@
 
 import { Detail } from "./detail.js";
 import { parse } from "./filter.js";
-import { curl } from "./format.js";
+import { curl, elapsed } from "./format.js";
 import { List } from "./list.js";
 import { Routes } from "./routes.js";
 import { listen, Refused, request, takeToken } from "./stream.js";
@@ -18,13 +18,14 @@ let clearedTo = 0;
 let frozen = null; // what is shown while paused
 let arrivedMeanwhile = 0;
 let matches = null;
+let sorting = null; // a comparison of two exchanges; null for the newest first
 let status = null;
 let selected = null;
 let drawing = false;
 let run = null; // which start of keyrelay the numbers belong to
 
 const list = new List($("list"), $("space"), (number) => { select(number); openDetail(); });
-const detail = new Detail($("detail"), { copy: () => copy(), close: () => closeDetail() });
+const detail = new Detail($("detail"), { copy: () => copy(), copyText: (text) => toClipboard(text, "Copied."), close: () => closeDetail() });
 const routes = new Routes($("routes"), () => reload());
 
 // -- exchanges ------------------------------------------------------------------------------------
@@ -122,7 +123,8 @@ function drawSoon() {
 
 function draw() {
   const all = frozen ?? newestFirst();
-  const shown = matches ? all.filter(matches) : all;
+  const found = matches ? all.filter(matches) : all;
+  const shown = sorting ? found.toSorted(sorting) : found;
   list.show(shown, selected);
   const waiting = frozen && arrivedMeanwhile ? `, ${arrivedMeanwhile} more since` : "";
   $("count").value = (matches ? `${shown.length} of ${all.length}` : `${all.length}`) + waiting;
@@ -224,13 +226,17 @@ async function copy() {
   const one = byNumber.get(selected) ?? list.shown.find(({ number }) => number === selected);
   const text = one && curl(one, status);
   if (!text) return toast("There is no route to copy a call of.");
+  const without = ["query", "headers", ...(one.sent && one.kind !== "websocket" ? ["body"] : [])];
+  await toClipboard(text, `Copied. Not in it, as not recorded: ${without.join(", ")}.`);
+}
+
+async function toClipboard(text, done) {
   try {
     await navigator.clipboard.writeText(text);
   } catch {
     return toast(text); // the browser does not let this page copy, so it is there to be selected
   }
-  const without = ["query", "headers", ...(one.sent && one.kind !== "websocket" ? ["body"] : [])];
-  toast(`Copied. Not in it, as not recorded: ${without.join(", ")}.`);
+  toast(done);
 }
 
 async function reload() {
@@ -263,6 +269,15 @@ function clear() {
   drawSoon();
 }
 
+// Comparisons of two exchanges; the newer of equal ones first.
+const by = (value) => (a, b) => value(b) - value(a) || b.number - a.number;
+const SORTS = {
+  slowest: by((one) => elapsed(one, Date.now())),
+  waited: by((one) => one.first_byte_ms ?? 0),
+  largest: by((one) => one.received + one.sent),
+  status: by((one) => one.status),
+};
+
 const KEYS = {
   j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
   PageDown: () => move(list.page), PageUp: () => move(-list.page),
@@ -280,6 +295,11 @@ document.addEventListener("keydown", (event) => {
     if (event.key === "Enter" || event.key === "ArrowDown") { $("list").focus(); move(0); }
     return;
   }
+  // A field of text or of choices has its own keys.
+  if (target.closest("input, select")) {
+    if (event.key === "Escape") $("list").focus();
+    return;
+  }
   // Enter presses a button that has the focus, and a pane with the focus scrolls.
   if (event.key === "Enter" && target.closest("button")) return;
   if (SCROLLING.has(event.key) && target.closest("#detail")) return;
@@ -290,6 +310,7 @@ document.addEventListener("keydown", (event) => {
 });
 
 $("filter").addEventListener("input", () => { matches = parse($("filter").value); drawSoon(); });
+$("sort").addEventListener("change", () => { sorting = SORTS[$("sort").value] ?? null; drawSoon(); });
 $("pause").addEventListener("click", pause);
 $("clear").addEventListener("click", clear);
 for (const one of ["traffic", "routes"]) $(`tab-${one}`).addEventListener("click", () => view(one));

@@ -1,5 +1,6 @@
 // The messages of one exchange: those captured so far, then each as it arrives.
 
+import { content } from "./content.js";
 import { clock, element, size } from "./format.js";
 
 // What the listener keeps of a conversation as well.
@@ -9,23 +10,32 @@ const ARROWS = { client: "↑", provider: "↓", keyrelay: "·" };
 const NEAR = 40;
 
 export class Messages {
-  #count = element("span", { className: "message-count quiet", textContent: "none yet" });
+  #count = element("span", { className: "message-count quiet", role: "status", textContent: "none yet" });
+  #search = element("input", { className: "message-search", type: "search", placeholder: "Search messages", "aria-label": "Search messages" });
+  #side = element("select", { className: "message-side", "aria-label": "Direction" },
+    element("option", { value: "", textContent: "Both ways" }),
+    element("option", { value: "client", textContent: "↑ From the client" }),
+    element("option", { value: "provider", textContent: "↓ From the provider" }));
   #newest = element("button", { className: "newest", textContent: "↓ Newest", hidden: true });
   #list = element("div", { className: "messages", role: "log", "aria-label": "Messages" });
   #note = element("p", { className: "aside" });
   #scroll;
+  #rows = []; // [message, node, text to search]
   #last = 0;
   #held = null; // arrive before those captured so far have
   #following = true;
+  #copy;
   node;
 
-  constructor() {
+  constructor(copy) {
+    this.#copy = copy;
     this.#scroll = element("div", { className: "messages-scroll", tabIndex: 0, role: "region", "aria-label": "Messages, oldest first" },
       this.#note, this.#list);
     this.node = element("div", { className: "messages-pane" },
-      element("div", { className: "messages-head" }, element("h3", { textContent: "Messages" }), this.#count, this.#newest),
-      this.#scroll);
+      element("div", { className: "messages-head" }, element("h3", { textContent: "Messages" }), this.#count, this.#search, this.#side),
+      this.#scroll, this.#newest);
     this.#newest.onclick = () => this.#follow(true);
+    this.#search.oninput = this.#side.onchange = () => this.#filter();
     this.#scroll.addEventListener("scroll", () => {
       const { scrollHeight, scrollTop, clientHeight } = this.#scroll;
       this.#follow(scrollHeight - scrollTop - clientHeight < NEAR);
@@ -57,10 +67,32 @@ export class Messages {
     }
     if (message.place <= this.#last) return;
     this.#last = message.place;
-    this.#list.append(line(message));
-    while (this.#list.childElementCount > KEPT) this.#list.firstElementChild.remove();
-    const shown = this.#list.childElementCount;
-    this.#count.textContent = `${message.place}${message.place > shown ? `, the last ${shown} of them here` : ""}`;
+    const found = content(message);
+    const node = this.#line(message, found);
+    const row = [message, node, `${found.label} ${found.whole}`.toLowerCase()];
+    this.#rows.push(row);
+    this.#list.append(node);
+    node.hidden = !this.#matches(row);
+    while (this.#rows.length > KEPT) this.#rows.shift()[1].remove();
+    this.#report();
+  }
+
+  #matches([message, , text]) {
+    const side = this.#side.value;
+    return (!side || message.sender === side) && text.includes(this.#search.value.toLowerCase());
+  }
+
+  #filter() {
+    for (const row of this.#rows) row[1].hidden = !this.#matches(row);
+    this.#report();
+    this.#follow(this.#following);
+  }
+
+  #report() {
+    const kept = this.#rows.length;
+    const shown = this.#rows.filter(([, node]) => !node.hidden).length;
+    const last = this.#last > kept ? `, the last ${kept} of them here` : "";
+    this.#count.textContent = shown === kept ? `${this.#last}${last}` : `${shown} of ${kept}`;
   }
 
   #follow(following) {
@@ -68,16 +100,27 @@ export class Messages {
     this.#newest.hidden = following;
     if (following) this.#scroll.scrollTop = this.#scroll.scrollHeight;
   }
-}
 
-function line(message) {
-  const control = ["ping", "pong", "close"].includes(message.kind);
-  const meta = [clock(message.at, true)];
-  if (message.kind === "note") meta.length = 0;
-  else if (!control) meta.push(message.kind === "binary" ? `${size(message.size)} binary` : size(message.size));
-  const text = `${control ? `${message.kind} ` : ""}${message.text}${message.cut ? " …" : ""}`;
-  return element("div", { className: `message from-${message.sender}${control ? " control" : ""}` },
-    element("span", { className: "arrow", textContent: ARROWS[message.sender], title: `from the ${message.sender}` }),
-    element("pre", { textContent: text }),
-    element("span", { className: "meta", textContent: meta.join("  ") }));
+  #line(message, { label, text, whole }) {
+    const control = ["ping", "pong", "close"].includes(message.kind);
+    const meta = message.kind === "note" ? [] : [clock(message.at, true), ...(control ? [] : [size(message.size)])];
+    const pre = element("pre", { textContent: text });
+    const body = element("div", { className: "body" },
+      label && element("span", { className: "label", textContent: label }), pre);
+    if (whole !== text) {
+      const unfold = element("button", { className: "small", textContent: "Unfold", "aria-expanded": "false" });
+      unfold.onclick = () => {
+        const folded = pre.textContent === text;
+        pre.textContent = folded ? whole : text;
+        unfold.textContent = folded ? "Fold" : "Unfold";
+        unfold.ariaExpanded = String(folded);
+      };
+      body.append(unfold);
+    }
+    const copy = message.kind === "note" ? null : element("button", { className: "small copy-message", textContent: "Copy",
+      "aria-label": `Copy message ${message.place}`, onclick: () => this.#copy(message.text) });
+    return element("div", { className: `message from-${message.sender}${control ? " control" : ""}` },
+      element("span", { className: "arrow", role: "img", "aria-label": `from the ${message.sender}`, textContent: ARROWS[message.sender], title: `from the ${message.sender}` }),
+      body, element("div", { className: "meta" }, meta.join("  "), copy));
+  }
 }
