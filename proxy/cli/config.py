@@ -17,10 +17,14 @@ from proxy.cli.options import (
     choose,
     complete_providers,
     complete_routes,
-    named_on_command_line,
+    is_file,
+    routes_file,
+    split_file,
 )
-from proxy.config import scaffold
+from proxy.config import loader, scaffold
 from proxy.config.clients import snippets
+from proxy.config.document import display_key
+from proxy.config.found_file import NAMES
 from proxy.config.presets import presets
 from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
@@ -38,7 +42,8 @@ def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
     """Check a routes file: exit 0, or 2 and every finding.
 
     FILE is the same as --config FILE; a file with the name of a preset is written as ./NAME. Names
-    of routes restrict the check of secrets to these; without a file, presets can be named as well.
+    of routes restrict the check of secrets to these; unless a file is named, presets can be as
+    well.
 
     Secrets are read as at a start; a fault of one is reported, never its value. A machine
     that only checks need not have them: without --strict that is no failure.
@@ -48,15 +53,13 @@ def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
     from proxy.routing.route_secrets import read_secrets
     from proxy.routing.secret_remarks import secret_remarks
 
-    if any(map(_is_file, names)):
-        if len(names) > 1:
-            raise click.UsageError("Name one file, or routes; not both.")
-        if named_on_command_line(config):
-            raise click.UsageError("Name one file, with -c or without.")
-        config, names = Path(names[0]), ()
-    settings = choose(config, names)
+    if len(names) == 1 and _is_other_file(names[0]):
+        names = (f"./{names[0]}",)
+    config, names = split_file(names, config)
+    file = routes_file(config)
+    settings = choose(file.path, names, found=file.found)
     count = len(settings.routes)
-    name = config or ", ".join(names) or "the shipped routes"
+    name = config or ", ".join(names) or file.path or "the shipped routes"
     click.echo(f"{name}: no findings, {count} route{'s' if count != 1 else ''}")
     lacking = False
     for route, found in read_secrets(settings).items():
@@ -72,15 +75,9 @@ def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
         sys.exit(1)
 
 
-def _is_file(text: str) -> bool:
-    """Whether an argument names a file rather than a route or a preset."""
-    path = Path(text)
-    return (
-        len(path.parts) > 1
-        or text.startswith("./")
-        or path.suffix in {".yaml", ".yml", ".json"}
-        or (path.is_file() and text not in presets())
-    )
+def _is_other_file(text: str) -> bool:
+    """Whether a word without the form of a file's name is a file here, and no preset."""
+    return not is_file(text) and text not in presets() and Path(text).is_file()
 
 
 @click.command()
@@ -130,17 +127,34 @@ def _comment(text: str) -> str:
     return "\n".join(f"#   {line}".rstrip() for line in text.splitlines())
 
 
-@click.command(short_help="Write a routes file to begin with.")
+@click.command(
+    short_help="Write a routes file to begin with.",
+    epilog="""\b
+Examples:
+  keyrelay init                     for the variables that are set
+  keyrelay init hume openai         for these providers
+  keyrelay init dev.yaml hume
+""",
+)
 @click.argument(
-    "file", type=click.Path(path_type=Path, dir_okay=False), default=Path("routes.yaml")
+    "names", metavar="[FILE] [PROVIDER]...", nargs=-1, shell_complete=complete_providers
 )
 @click.option("--force", is_flag=True, help="Overwrite an existing file.")
-def init(file: Path, force: bool) -> None:
-    """Write a commented routes file for the providers whose variables are set.
+def init(names: tuple[str, ...], force: bool) -> None:
+    """Write a commented routes file for the named providers.
 
-    FILE is routes.yaml if not given.
+    Without names: for those whose variables are set. FILE is routes.yaml if not given; a name
+    without .yaml and without / is a provider. The first line lets editors check the file as it is
+    written (yaml-language-server).
     """
-    text, found = scaffold.routes_file(os.environ)
+    named, providers = split_file(names, None)
+    for name in providers:
+        if name not in presets():
+            raise click.UsageError(
+                f"There is no provider {display_key(name)}; {suggest(name, presets())}"
+            )
+    file = named or Path("routes.yaml")
+    text, found = scaffold.routes_file(os.environ, providers)
     try:
         with file.open("w" if force else "x", encoding="utf-8") as opened:
             opened.write(text)
@@ -149,4 +163,18 @@ def init(file: Path, force: bool) -> None:
     except OSError as error:
         raise KeyrelayError(f"cannot write {file}: {error.strerror}") from None
     click.echo(f"Wrote {file} with {', '.join(found)}.")
-    click.echo(f"Next: keyrelay run -c {file}")
+    waiting = [name for name in providers if name not in found]
+    if waiting:
+        click.echo(f"To be completed in the file, with upstream: {', '.join(waiting)}.")
+    # Found by its name in this directory.
+    click.echo("Next: keyrelay run" if str(file) in NAMES else f"Next: keyrelay run {file}")
+
+
+@click.command()
+def schema() -> None:
+    """Print the JSON Schema of routes files, for editors and other programs.
+
+    An editor with yaml-language-server uses it if the file begins with
+    `# yaml-language-server: $schema=PATH`, as those that init writes do.
+    """
+    click.echo(json.dumps(loader.schema(), indent=2, ensure_ascii=False))

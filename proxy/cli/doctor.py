@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, DEBUGGABLE, EGRESS_PROXY, ENV_FILE, choose, complete_routes
+from proxy.cli.options import (
+    CONFIG,
+    DEBUGGABLE,
+    EGRESS_PROXY,
+    ENV_FILE,
+    choose,
+    complete_routes,
+    routes_file,
+    split_file,
+)
 from proxy.config import loader
 from proxy.config.egress import EgressProxySettings
 
@@ -27,10 +36,10 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_blac
 Examples:
   keyrelay doctor
   keyrelay doctor hume inworld
-  keyrelay doctor -c routes.yaml
+  keyrelay doctor routes.yaml
 """,
 )
-@click.argument("routes", nargs=-1, metavar="[ROUTE]...", shell_complete=complete_routes)
+@click.argument("routes", nargs=-1, metavar="[FILE] [ROUTE]...", shell_complete=complete_routes)
 @CONFIG
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, once all checks have run.")
 @ENV_FILE
@@ -58,7 +67,10 @@ def doctor(
     from proxy.process import hardening
 
     hardening.harden(debuggable=debuggable)
-    settings = choose(config, routes, loader.Overrides(egress_proxy=egress_proxy))
+    config, routes = split_file(routes, config)
+    file = routes_file(config)
+    overrides = loader.Overrides(egress_proxy=egress_proxy)
+    settings = choose(file.path, routes, overrides, found=file.found)
     results: list[Result] = []
 
     def report(result: Result) -> None:
@@ -67,7 +79,7 @@ def doctor(
         if not as_json:
             click.echo(_shown(result, new=new))
 
-    demanded = bool(routes) or config is not None
+    demanded = bool(routes) or file.path is not None
     missing: Mark = "fail" if demanded else "skip"
     asyncio.run(run_checks(settings, report, missing=missing, running=running_routes))
     failed = any(one.mark == "fail" for one in results)

@@ -17,6 +17,8 @@ from proxy.cli.options import (
     choose,
     complete_routes,
     load,
+    routes_file,
+    split_file,
 )
 from proxy.config import loader
 from proxy.config.egress import EgressProxySettings
@@ -51,14 +53,14 @@ class _BeforeDashes(click.Command):
     epilog="""\b
 Examples:
   keyrelay exec hume -- python app.py
-  keyrelay exec -c routes.yaml -- npm run dev
+  keyrelay exec routes.yaml -- npm run dev
   keyrelay exec hume --dry-run
 """,
 )
 @click.argument(
     "providers",
     nargs=-1,
-    metavar="[PROVIDER]... -- COMMAND [ARGUMENT]...",
+    metavar="[FILE] [PROVIDER]... -- COMMAND [ARGUMENT]...",
     shell_complete=complete_routes,
 )
 @CONFIG
@@ -98,10 +100,13 @@ def execute(
     from proxy.process.exec import key_variables, needed_variables, planned_changes, run
 
     overrides = loader.Overrides(egress_proxy=egress_proxy)
-    chosen, known = choose(config, providers, overrides), load(config)
+    config, providers = split_file(providers, config)
+    file = routes_file(config)
+    chosen = choose(file.path, providers, overrides, found=file.found)
+    known = load(file.path, found=file.found)
     # A key stays one if its route was not named now, or has its key from elsewhere.
-    hidden = key_variables(known, _presets(config, known))
-    needed = needed_variables([*chosen.routes.values(), *_presets(config, chosen)])
+    hidden = key_variables(known, _presets(file.path, known))
+    needed = needed_variables([*chosen.routes.values(), *_presets(file.path, chosen)])
     if dry_run:
         added, removed = planned_changes(chosen, os.environ, hidden, needed)
         click.echo("Variables that would be set:")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, ENV_FILE, choose, load
+from proxy.cli.options import CONFIG, ENV_FILE, choose, load, routes_file
 from proxy.config.presets import presets
 from proxy.errors import Refusal
 from proxy.http.abnf import AUTHORITY
@@ -73,14 +73,15 @@ def explain(
 
 
 def _settings(config: Path | None, path: str) -> Settings:
-    """As ``load``; without a file, a path that begins with a preset's name gets its route.
+    """As ``load``; unless a file is named, a path that begins with a preset's name gets its route.
 
     Raises ConfigError.
     """
-    settings = load(config)
+    file = routes_file(config)
+    settings = load(file.path, found=file.found)
     name = path[1:].partition("/")[0].partition("?")[0]
     if config is None and name not in settings.routes and name in presets():
-        return choose(None, (name,))
+        return choose(file.path, (name,), found=file.found)
     return settings
 
 

@@ -27,6 +27,7 @@ _COMMANDS = {
     "doctor": ("doctor", "doctor"),
     "providers": ("config", "providers"),
     "init": ("config", "init"),
+    "schema": ("config", "schema"),
     "keygen": ("seal", "keygen"),
     "seal": ("seal", "seal"),
     "reseal": ("seal", "reseal"),
@@ -34,6 +35,7 @@ _COMMANDS = {
     "reload": ("admin", "reload"),
     "health": ("admin", "health"),
     "completion": ("completion", "completion"),
+    "help": ("help", "show_help"),
 }
 
 
@@ -113,7 +115,7 @@ def _refuse_key_log() -> None:
 Examples:
   keyrelay demo                     try it without any key
   HUME_API_KEY=… keyrelay run hume  one provider, no configuration
-  keyrelay init && keyrelay run -c routes.yaml
+  keyrelay init hume && keyrelay run
   keyrelay explain GET /hume/v0/evi/configs
 """,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -14,6 +15,7 @@ from proxy.config import loader, scaffold
 from proxy.config.document import display_key
 from proxy.config.egress import EgressProxySettings
 from proxy.config.fields import Node
+from proxy.config.found_file import check_found, find_routes_file
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
@@ -22,6 +24,7 @@ from proxy.errors import KeyrelayError
 from proxy.secrets.env import use_variables
 
 _ENV_FILES = "keyrelay.env_files"
+_FILE_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
 _N = TypeVar("_N", bound=Node)
 
 CONFIG = click.option(
@@ -31,7 +34,8 @@ CONFIG = click.option(
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     envvar="KEYRELAY_CONFIG",
-    help="Routes file. Without it: $KEYRELAY_CONFIG, else the routes that ship with keyrelay.",
+    help="Routes file. Without it: $KEYRELAY_CONFIG, else ./routes.yaml or ./keyrelay.yaml, else "
+    "the routes that ship with keyrelay.",
 )
 ENV_FILE = click.option(
     "--env-file",
@@ -116,29 +120,84 @@ def one_line(message: str) -> str:
     return ": ".join(message.splitlines())
 
 
-def load(config: Path | None, overrides: loader.Overrides = loader.NO_OVERRIDES) -> Settings:
-    """Load the settings of ``--config``, or of the shipped routes. Raises ConfigError."""
+@dataclass(frozen=True, slots=True)
+class RoutesFile:
+    """The routes file of a command.
+
+    path   None for the routes that ship
+    found  whether it was found in the working directory, and no option or variable names it
+    """
+
+    path: Path | None
+    found: bool = False
+
+
+def routes_file(config: Path | None) -> RoutesFile:
+    """The file of ``--config``, or that of the working directory. Raises ConfigError."""
+    if config is not None:
+        return RoutesFile(config)
+    path = find_routes_file(Path())
+    return RoutesFile(path, found=path is not None)
+
+
+def split_file(names: tuple[str, ...], config: Path | None) -> tuple[Path | None, tuple[str, ...]]:
+    """The file to use and the names, where the first of the names may be a file.
+
+    Raises UsageError if a file is named twice, or behind another name.
+    """
+    if not any(map(is_file, names)):
+        return config, names
+    first, *others = names
+    if not is_file(first) or any(map(is_file, others)):
+        raise click.UsageError("Name one file, before the routes.")
+    if named_on_command_line(config):
+        raise click.UsageError("Name one file, with -c or without.")
+    return Path(first), tuple(others)
+
+
+def is_file(text: str) -> bool:
+    """Whether an argument names a file: neither a route nor a preset has such a name."""
+    path = Path(text)
+    return len(path.parts) > 1 or text.startswith("./") or path.suffix in _FILE_SUFFIXES
+
+
+def load(
+    config: Path | None,
+    overrides: loader.Overrides = loader.NO_OVERRIDES,
+    *,
+    found: bool = False,
+) -> Settings:
+    """Load the settings of ``--config``, or of the shipped routes. Raises ConfigError.
+
+    found  as in ``RoutesFile``
+    """
     if config is None:
         return loader.load(scaffold.shipped_routes(), ours=True, overrides=overrides)
-    return loader.load(config, overrides=overrides)
+    settings = loader.load(config, overrides=overrides)
+    if found:
+        # Options are the user's own: only what the file has is judged.
+        check_found(config, settings if overrides == loader.NO_OVERRIDES else loader.load(config))
+    return settings
 
 
 def choose(
     config: Path | None,
     names: tuple[str, ...],
     overrides: loader.Overrides = loader.NO_OVERRIDES,
+    *,
+    found: bool = False,
 ) -> Settings:
     """As ``load``, but with the routes of these names alone; all of them if none is named.
 
-    Without a file a provider without a shipped route may be named as well. Raises ConfigError, or
+    Unless a file is named, a provider without a route may be named as well. Raises ConfigError, or
     UsageError for a name that is neither.
     """
-    settings = load(config, overrides)
+    settings = load(config, overrides, found=found)
     if not names:
         return settings
     known = settings.routes
     others = [name for name in names if name not in known]
-    if others and config is not None:
+    if others and config is not None and not found:
         advice = suggest(others[0], known)
         raise click.UsageError(f"There is no route {others[0]} in {config}; {advice}")
     for name in others:
@@ -164,12 +223,13 @@ def complete_routes(
 
     None if the file cannot be used: completion has no place for an error.
     """
-    config = ctx.params.get("config")
     try:
-        routes = load(config).routes
+        file = routes_file(ctx.params.get("config"))
+        routes = load(file.path, found=file.found).routes
     except KeyrelayError:
         return []
-    return _completed(routes if config is not None else {**presets(), **routes}, incomplete)
+    named = file.path is not None and not file.found
+    return _completed(routes if named else {**presets(), **routes}, incomplete)
 
 
 def _completed(known: Mapping[str, RouteSettings], incomplete: str) -> list[CompletionItem]:

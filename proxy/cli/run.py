@@ -15,12 +15,16 @@ from proxy.cli.options import (
     DEBUGGABLE,
     EGRESS_PROXY,
     ENV_FILE,
+    RoutesFile,
     checked,
     complete_providers,
     env_files,
+    is_file,
     load,
     named_on_command_line,
     option_settings,
+    routes_file,
+    split_file,
     use_env_files,
 )
 from proxy.config import loader, scaffold
@@ -42,7 +46,9 @@ def _admin(
 
 
 @click.command()
-@click.argument("providers", nargs=-1, metavar="[PROVIDER]...", shell_complete=complete_providers)
+@click.argument(
+    "providers", nargs=-1, metavar="[FILE] [PROVIDER]...", shell_complete=complete_providers
+)
 @CONFIG
 @click.option(
     "--listen",
@@ -92,19 +98,24 @@ def run(
 ) -> None:
     """Run the proxy.
 
-    With names of providers and no file, their presets and the environment are all it needs. A
-    route whose secret is missing does not stop the others: it responds 503 and names the variable.
+    FILE is the same as --config FILE. With names of providers and no file, their presets and the
+    environment are all it needs. With neither, ./routes.yaml or ./keyrelay.yaml is used, else the
+    routes that ship. A route whose secret is missing does not stop the others: it responds 503 and
+    names the variable.
     """
     from proxy.process.serve import Source, serve, serve_as_worker
 
     if worker is not None:
         serve_as_worker(worker, debuggable=debuggable)
         return
-    if providers and named_on_command_line(config):
+    if any(map(is_file, providers)):
+        config, providers = split_file(providers, config)
+        both = bool(providers)
+    else:
+        both = bool(providers) and named_on_command_line(config)
+    if both:
         raise click.UsageError("Name providers or give a file, not both.")
-    if providers:
-        config = None
-
+    file = RoutesFile(None) if providers else routes_file(config)
     overrides = loader.Overrides(listen, origin, admin, workers, egress_proxy)
 
     variables = env_files()
@@ -113,13 +124,13 @@ def run(
         use_env_files(variables)
         if providers:
             return loader.from_providers(providers, overrides)
-        return load(config, overrides)
+        return load(file.path, overrides, found=file.found)
 
     def files(settings: Settings) -> Iterator[Path]:
         yield from variables
-        yield from loader.files(config, settings)
+        yield from loader.files(file.path, settings)
 
-    source = Source(read(), read, files, config)
+    source = Source(read(), read, files, file.path)
     serve(source, strict=strict, debuggable=debuggable)
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from proxy.cli.options import CONFIG, choose, load, one_line
+from proxy.cli.options import CONFIG, choose, load, one_line, routes_file
 from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
 from proxy.secrets.envelope import seal_binding
@@ -93,7 +93,8 @@ def seal(route: str, secret: str, config: Path | None, to: str | None) -> None:
     """
     from proxy.secrets.sealing import PublicKey
 
-    settings = choose(config, (route,))
+    file = routes_file(config)
+    settings = choose(file.path, (route,), found=file.found)
     upstream, secrets = settings.routes[route].upstream, settings.routes[route].secrets
     assert upstream is not None, "the loader lets no route without upstream pass"
     if secret not in secrets:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 
 _HEAD = """\
+# yaml-language-server: $schema={schema}
+#
 # Routes of keyrelay. Each is served at http://127.0.0.1:8080/<name>/… and adds the credential.
-# Check with: keyrelay check -c FILE. Run with: keyrelay run -c FILE.
+# Check with: keyrelay check FILE. Run with: keyrelay run FILE.
 # Never write secrets here, only their sources: env:NAME or file:/absolute/path.
 
 listen: 127.0.0.1:8080
@@ -43,19 +45,25 @@ def shipped_routes() -> Path:
     return package / "config" / "routes.yaml"
 
 
-def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
-    """Return a commented routes file for the providers whose variables are set, and their names.
+def routes_file(
+    environment: Mapping[str, str], providers: Sequence[str] = ()
+) -> tuple[str, list[str]]:
+    """Return a commented routes file, and the names of its routes.
 
-    A provider without a default upstream gets its route as a comment, with upstream to fill in.
+    It is for ``providers``, or if none is given for those whose variables are set. A provider
+    without a default upstream gets its route as a comment, with upstream to fill in.
     """
     used = ["demo"]
-    text = _HEAD
+    schema = Path(__file__).with_name("routes.schema.json")
+    text = _HEAD.replace("{schema}", schema.as_uri())
     for name, preset in sorted(presets().items()):
-        variables = _variables(preset)
-        if not any(environment.get(name) for name in variables):
+        chosen = name in providers if providers else _is_set(preset, environment)
+        if not chosen or name == "demo":
             continue
         text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
-        lines = [f"{name}:", f"  provider: {name}   # reads {_alternatives(preset)}"]
+        variables = _alternatives(preset)
+        reads = f"   # reads {variables}" if variables else ""
+        lines = [f"{name}:", f"  provider: {name}{reads}"]
         if preset.upstream is not None:
             used.append(name)
             text += "".join(f"  {line}\n" for line in lines)
@@ -63,6 +71,10 @@ def routes_file(environment: Mapping[str, str]) -> tuple[str, list[str]]:
             lines.append("  upstream: https://…   # yours")
             text += "".join(f"  # {line}\n" for line in lines)
     return text + _TAIL, used
+
+
+def _is_set(preset: RouteSettings, environment: Mapping[str, str]) -> bool:
+    return any(environment.get(name) for name in _variables(preset))
 
 
 def _alternatives(preset: RouteSettings) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from proxy import __version__
@@ -12,10 +14,18 @@ from proxy.routing.route import Route
 from proxy.server.listener import Listener
 
 
-def banner(routes: tuple[Route, ...], listeners: tuple[Listener, ...]) -> str:
-    """Return the text with the listeners and the state of each route, for the operator."""
+def banner(
+    routes: tuple[Route, ...], listeners: tuple[Listener, ...], file: Path | None = None
+) -> str:
+    """Return the text with the listeners and the state of each route, for the operator.
+
+    file  the routes file, None for the routes that ship or named presets
+    """
     shared = [one.url for one in listeners if one.route is None]
-    lines = [f"keyrelay {__version__} on {', '.join(shared)}", ""]
+    lines = [f"keyrelay {__version__} on {', '.join(shared)}"]
+    if file is not None:
+        lines.append(f"routes from {file.absolute()}")
+    lines.append("")
     width = max(len(route.name) for route in routes)
     for route in routes:
         own = [one.url for one in listeners if one.route == route.name]

@@ -121,7 +121,7 @@ async def _serve(
     async with _started(app, signals), record:
         opened = await _open_admin(app, reloader, warn)
         await app.settle(_SETTLE_SECONDS)
-        warn(banner(app.routes, app.listeners))
+        warn(banner(app.routes, app.listeners, source.config))
         if opened is not None:
             # Without a terminal standard error usually goes to a log, which must not get the token.
             shown = opened.invitation(private=sys.stderr.isatty())

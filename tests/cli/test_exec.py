@@ -41,6 +41,6 @@ def test_help_shows_where_the_dashes_go() -> None:
     done = keyrelay("exec", "--help")
     assert done.code == 0
     assert done.out.startswith(
-        "Usage: keyrelay exec [OPTIONS] [PROVIDER]... -- COMMAND [ARGUMENT]...\n"
+        "Usage: keyrelay exec [OPTIONS] [FILE] [PROVIDER]... -- COMMAND [ARGUMENT]...\n"
     )
     assert "  keyrelay exec hume -- python app.py\n" in done.out

@@ -13,7 +13,7 @@ from tests.support.command import COMMAND, PREFIXES, environment, keyrelay, keys
 
 COMMANDS = (
     *("run", "demo", "exec", "check", "explain", "doctor", "providers", "init", "health"),
-    *("keygen", "seal", "reseal", "completion", "status", "reload"),
+    *("keygen", "seal", "reseal", "completion", "status", "reload", "schema", "help"),
 )
 
 
@@ -92,7 +92,7 @@ def test_the_version_is_the_package_s() -> None:
         (("check", "-c", "x" * 300), "the file cannot be read: File name too long"),
         (("run", "--origin", "*"), "list the exact origin of your page"),
         (("run", "--origin", "http://localhost:5173/"), "write it without path and slash"),
-        (("check", "routes.yaml", "surplus"), "Name one file, or routes; not both."),
+        (("check", "surplus", "routes.yaml"), "Name one file, before the routes."),
         (("check", "routes.yaml", "-c", "routes.yaml"), "Name one file, with -c or without."),
         (("check", "no-such.yaml"), "no-such.yaml: no such file name another file"),
         (("run", "--admin", "hume"), "put --admin last, or write --admin=ADDRESS"),

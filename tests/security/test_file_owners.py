@@ -1,9 +1,10 @@
-"""Rows T50 and T34: other users, as owners of files and of connections."""
+"""Rows T50, T34 and T85: other users as owners of files and connections, and files unnamed."""
 
 from __future__ import annotations
 
 import datetime
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -17,6 +18,7 @@ from proxy.secrets.file_permissions import is_unmapped
 from proxy.secrets.keyfile import read_keys, write_key
 from proxy.secrets.sealing import SealingKey, UnsealError
 from proxy.secrets.source import SourceError
+from tests.support.command import CANARY, keyrelay
 
 ROUTES = "routes: {api: {provider: demo}}\n"
 OTHER = 54321
@@ -128,3 +130,23 @@ def test_t34_the_overflow_user_in_a_user_namespace() -> None:
         [*unshare, sys.executable, "-c", script], capture_output=True, text=True, check=True
     )
     assert done.stdout == "True False [0]\n"
+
+
+def test_t85_a_file_of_the_directory_sends_no_known_key_elsewhere(tmp_path: Path) -> None:
+    """Started in a directory with a hostile file of the user's: no connection, no program."""
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        other.setblocking(False)
+        url = f"http://127.0.0.1:{other.getsockname()[1]}"
+        (tmp_path / "routes.yaml").write_text(
+            f"listen: 127.0.0.1:0\nroutes:\n  hume: {{provider: hume, upstream: {url}}}\n"
+            f"  it: {{provider: demo, secrets: {{key: 'exec:/usr/bin/touch {tmp_path}/ran'}}}}\n",
+            encoding="utf-8",
+        )
+        for command in (("run",), ("doctor",), ("check",), ("exec", "--", "true")):
+            done = keyrelay(*command, cwd=tmp_path, variables={"HUME_API_KEY": CANARY})
+            assert (done.code, done.out) == (2, "")
+            assert "routes.yaml:3:" in done.err
+            assert "HUME_API_KEY would be sent to another provider" in done.err
+        with pytest.raises(BlockingIOError):
+            other.accept()
+    assert not (tmp_path / "ran").exists()
