@@ -169,11 +169,11 @@ def _owner(settings: Settings, routes: list[Route], request: Request) -> Route |
 
 
 def _rules(route: Route, request: Request, rest: bytes) -> str:
-    """The deciding patterns, which a response to a client does not name."""
+    """The deciding patterns, and where they are written."""
     path = rest.decode("ascii") or "/"
     served = f"{request.method} is served"
     if (denied := route.deny.find_catch(request.method, path)) is not None:
-        return f"{served}, denied by {denied}"
+        return f"{served}, denied by {denied} of {route.place_of(denied)}"
     if route.allow is None:
         return f"{served}, not denied, no allow list"
     allowed = route.allow.find_match(request.method, path) or "nothing of the allow list"

@@ -14,6 +14,7 @@ from proxy.config.placement import (
     Placement,
     QueryPlacement,
 )
+from proxy.config.presets import presets
 from proxy.config.route import RouteSettings
 from proxy.config.template import parse_template
 from proxy.errors import SecretUnavailable
@@ -97,6 +98,23 @@ def compile_route(
         unready="; ".join(missing),
         vends=settings.vend,
         remarks=secret_remarks(settings, found),
+        preset=settings.provider or "",
+        preset_rules=_preset_rules(settings),
+    )
+
+
+def _preset_rules(settings: RouteSettings) -> frozenset[str] | None:
+    """The route's patterns that a shipped preset brings: messages name the place of a pattern.
+
+    None for another preset: the merged settings do not show what it brought.
+    """
+    if settings.provider is None:
+        return frozenset()
+    preset = presets().get(settings.provider)
+    if preset is None:
+        return None
+    return frozenset(preset.deny + (preset.allow or ())) & frozenset(
+        settings.deny + (settings.allow or ())
     )
 
 

@@ -17,6 +17,9 @@ from proxy.http.request import Request
 from proxy.routing.secret_remarks import SecretRemark
 from proxy.websocket.json_edit import Pointer
 
+# How many patterns of an allow list a refusal names.
+_SHOWN_PATTERNS = 5
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Route:
@@ -32,6 +35,9 @@ class Route:
     unready           the correction before the route can serve, "" if it can
     vends             whether pages may get the provider's tokens
     remarks           what is odd about the values of its secrets, for the operator
+    preset            name of its preset, "" without one
+    preset_rules      patterns of ``allow`` and ``deny`` that the preset brings; None if the preset
+                      is not a shipped one, so that it is not known which these are
     """
 
     name: str
@@ -46,6 +52,8 @@ class Route:
     unready: str = ""
     vends: bool = False
     remarks: tuple[SecretRemark, ...] = ()
+    preset: str = ""
+    preset_rules: frozenset[str] | None = frozenset()
     # Value of Allow in responses to other methods.
     allowed_methods: str = field(init=False)
 
@@ -67,10 +75,10 @@ class Route:
                 headers=(("Allow", self.allowed_methods),),
             )
         path = rest.decode("ascii") or "/"
-        if self.deny.catches(method, path):
-            raise self._forbidden("are denied by", "deny")
+        if (denied := self.deny.find_catch(method, path)) is not None:
+            raise self._denied(denied)
         if self.allow is not None and not self.allow.matches(method, path):
-            raise self._forbidden("are not allowed by", "allow")
+            raise self._not_allowed(self.allow.texts)
         if self.unready:
             raise Refusal(
                 503,
@@ -92,12 +100,39 @@ class Route:
             proxy_error="proxy_configuration_error",
         )
 
-    def _forbidden(self, how: str, rule: str) -> Refusal:
+    def place_of(self, pattern: str) -> str:
+        """Where a pattern of ``allow`` or ``deny`` is written, in words."""
+        if self.preset_rules is None:
+            return f"the route {self.name} or its preset {self.preset}"
+        if pattern in self.preset_rules:
+            return f"the preset {self.preset}"
+        return f"the route {self.name}"
+
+    def _denied(self, pattern: str) -> Refusal:
+        remedy = f"Remove it from deny of the route {self.name} to serve this request."
+        if self.preset_rules is not None and pattern in self.preset_rules:
+            remedy = (
+                "Presets deny calls that return or mint credentials. deny: [] in the route removes "
+                "the preset's patterns."
+            )
         return Refusal(
             403,
             "path-not-allowed",
-            f"This method and path {how} the rules of the route {self.name}.",
-            f"See {rule} in the route and in its provider's preset.",
+            f"The request matches deny {pattern} of {self.place_of(pattern)}.",
+            remedy,
+            log_detail=f"deny {pattern}",
+        )
+
+    def _not_allowed(self, patterns: tuple[str, ...]) -> Refusal:
+        shown = ", ".join(patterns[:_SHOWN_PATTERNS])
+        more = len(patterns) - _SHOWN_PATTERNS
+        return Refusal(
+            403,
+            "path-not-allowed",
+            f"The request matches nothing of allow of {self.place_of(patterns[0])}: {shown}"
+            f"{f' and {more} more' if more > 0 else ''}.",
+            f"Add its method and path to allow of the route {self.name} to serve it.",
+            log_detail="not in allow",
         )
 
 

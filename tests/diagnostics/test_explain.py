@@ -324,7 +324,7 @@ def settings() -> Settings:
 @pytest.mark.parametrize(
     ("target", "rules"),
     [
-        ("/acme/v1/ADMIN/x", "GET is served, denied by /v1/admin/**"),
+        ("/acme/v1/ADMIN/x", "GET is served, denied by /v1/admin/** of the route acme"),
         ("/acme/v2", "GET is served, not denied, allowed by nothing of the allow list"),
     ],
 )

@@ -9,13 +9,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.config.presets import merge, presets
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
 from proxy.errors import Refusal, SecretUnavailable, UpstreamFailure
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import find_secrets
+from proxy.routing.route_secrets import ResolvedSecrets, find_secrets
 from proxy.routing.router import Router
 from proxy.routing.url_rewriter import UrlRewriter
 from proxy.secrets.secret import Secret
@@ -197,6 +198,33 @@ def test_what_is_denied_passes_in_no_spelling(path: str) -> None:
     refusal = refused(route(deny=["/oauth2/**"], allow=["/**"]), "POST", path)
     assert (refusal.status, refusal.kind) == (403, "path-not-allowed")
     assert "deny" in refusal.advice
+
+
+def test_a_refusal_names_the_pattern_and_its_place() -> None:
+    """Of ``deny`` the one that matches, of ``allow`` what would be served, at most five of them."""
+    one = route(deny=["/oauth2/**", "POST /keys"], allow=[f"GET /v{n}/**" for n in range(1, 8)])
+    assert refused(one, "POST", "/KEYS/").detail == (
+        "The request matches deny POST /keys of the route acme."
+    )
+    assert refused(one, "POST", "/v1/x").detail == (
+        "The request matches nothing of allow of the route acme: GET /v1/**, GET /v2/**, "
+        "GET /v3/**, GET /v4/**, GET /v5/** and 2 more."
+    )
+
+
+def test_the_place_of_a_pattern_is_its_preset_or_the_route() -> None:
+    """A shipped preset's patterns are known; of another preset it stays open where it is."""
+    own = "/mine/**"
+    hume = merge(presets()["hume"], RouteSettings(provider="hume", deny=(own,)), "voice")
+    built = compile_route("voice", hume, ResolvedSecrets({}, dict.fromkeys(hume.secrets, "x")))
+    [preset] = presets()["hume"].deny
+    assert built.place_of(preset) == "the preset hume"
+    assert refused(built, "GET", "/mine/x").detail == (
+        "The request matches deny /mine/** of the route voice."
+    )
+    settings = RouteSettings(provider="acme", deny=(own,), upstream="https://api.acme.example")
+    built = compile_route("a", settings, ResolvedSecrets({}, {}))
+    assert built.place_of(own) == "the route a or its preset acme"
 
 
 def test_a_route_without_a_credential_reports_what_is_missing() -> None:
