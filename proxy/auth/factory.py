@@ -15,10 +15,6 @@ from proxy.auth.injection import Placements
 from proxy.auth.secret_rotation import RotatingCredential, Variant
 from proxy.auth.strategy import AuthContext, Strategy
 from proxy.auth.token_cache import TokenCache
-from proxy.auth.token_credential import TokenCredential
-from proxy.auth.tokens.factory import make_source
-from proxy.auth.tokens.inputs import SourceInputs, identity_of
-from proxy.auth.tokens.oauth2_factory import make_prover
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.token import Jwt, TokenSettings
 from proxy.errors import SecretUnavailable
@@ -144,6 +140,12 @@ def _build_token(
     others: Sequence[Mapping[str, bytes]],
     sources: tuple[SecretState, ...],
 ) -> Credential:
+    # Here, because most configurations have no token, and its sources are a dozen modules.
+    from proxy.auth.token_credential import TokenCredential
+    from proxy.auth.tokens.factory import make_source
+    from proxy.auth.tokens.inputs import SourceInputs, identity_of
+    from proxy.auth.tokens.oauth2_factory import make_prover
+
     upstream = parts.whole.upstream
     assert upstream is not None
     base = upstream.rstrip("/")

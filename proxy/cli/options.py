@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
-from click.shell_completion import CompletionItem
 from pydantic import ValidationError
 
 from proxy.config import loader, scaffold
@@ -22,6 +21,9 @@ from proxy.config.settings import Settings
 from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
 from proxy.secrets.env import use_variables
+
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
 
 _ENV_FILES = "keyrelay.env_files"
 _FILE_SUFFIXES = frozenset({".yaml", ".yml", ".json"})
@@ -233,6 +235,8 @@ def complete_routes(
 
 
 def _completed(known: Mapping[str, RouteSettings], incomplete: str) -> list[CompletionItem]:
+    from click.shell_completion import CompletionItem
+
     return [
         CompletionItem(name, help=one.title)
         for name, one in sorted(known.items())

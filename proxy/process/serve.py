@@ -18,13 +18,12 @@ from proxy.config.settings import Settings
 from proxy.process import hardening, memory
 from proxy.process.banner import banner, next_steps
 from proxy.process.output import StandardStreams
-from proxy.process.supervisor import Supervisor
 from proxy.process.systemd import READY, keep_watch, notify, reloading, stopping
-from proxy.process.worker import work
 from proxy.server.listener import AddressUnavailable
 
 if TYPE_CHECKING:
     from proxy.admin.server import Admin
+    from proxy.process.supervisor import Supervisor
 
 # How long the banner waits for first tokens (seconds), to show their state. Requests are served
 # meanwhile.
@@ -101,8 +100,11 @@ async def _serve(
     signals: asyncio.Queue[int] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     app: App
+    supervisor: Supervisor | None = None
     if source.settings.workers > 1:
-        app = Supervisor(
+        from proxy.process.supervisor import Supervisor
+
+        app = supervisor = Supervisor(
             source.settings,
             command=_worker_command(debuggable=debuggable),
             warn=warn,
@@ -118,7 +120,7 @@ async def _serve(
     # Before anything is read, so that no later change is missed.
     record = _ServingRecord(app, warn)
     reloader = Reloader(app, source.load, source.files, warn, taken=record.update)
-    async with _started(app, signals), record:
+    async with _started(app, supervisor, signals), record:
         opened = await _open_admin(app, reloader, warn)
         await app.settle(_SETTLE_SECONDS)
         warn(banner(app.routes, app.listeners, source.config))
@@ -149,8 +151,8 @@ async def _serve(
             drain.cancel()
             await asyncio.wait({drain})
             await app.close(drain_seconds=0)
-    if isinstance(app, Supervisor) and app.failure is not None:
-        raise app.failure
+    if supervisor is not None and supervisor.failure is not None:
+        raise supervisor.failure
 
 
 class _StoppedAtStart(Exception):
@@ -158,7 +160,9 @@ class _StoppedAtStart(Exception):
 
 
 @asynccontextmanager
-async def _started(app: App, signals: asyncio.Queue[int]) -> AsyncIterator[None]:
+async def _started(
+    app: App, supervisor: Supervisor | None, signals: asyncio.Queue[int]
+) -> AsyncIterator[None]:
     """The app, running. Signals are heeded before: the program of a secret may hang.
 
     Raises KeyrelayError if it cannot start, _StoppedAtStart after SIGTERM or SIGINT. A SIGHUP
@@ -177,8 +181,8 @@ async def _started(app: App, signals: asyncio.Queue[int]) -> AsyncIterator[None]
         if not start.done() and set(arrived) - {signal.SIGHUP}:
             start.cancel()
             await asyncio.wait({start})
-            if isinstance(app, Supervisor) and app.failure is not None:
-                raise app.failure
+            if supervisor is not None and supervisor.failure is not None:
+                raise supervisor.failure
             if start.cancelled() or start.exception() is not None:
                 raise _StoppedAtStart
     for one in arrived:
@@ -222,6 +226,8 @@ def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
 
     Raises KeyrelayError if it is no such channel.
     """
+    from proxy.process.worker import work
+
     hardening.harden(debuggable=debuggable)
     streams = StandardStreams()
     with (

@@ -19,8 +19,6 @@ from proxy.secrets.command import Programs, read_command
 from proxy.secrets.env import PRIVATE_VARIABLES, environment_without, read_variable, variables_of
 from proxy.secrets.envelope import SealBinding
 from proxy.secrets.file import credential_path, read_credential, read_file, watched
-from proxy.secrets.keyring import read_keyring
-from proxy.secrets.plugin import read_plugin
 from proxy.secrets.reference import display_reference
 from proxy.secrets.sealed import read_sealed
 from proxy.secrets.secret import Secret
@@ -181,6 +179,8 @@ def _read(
         case "credential":
             return read_credential(rest)
         case "keyring":
+            from proxy.secrets.keyring import read_keyring
+
             return read_keyring(rest, settings.timeout_seconds)
         case "exec":
             return read_command(rest, settings.timeout_seconds, hidden)
@@ -189,4 +189,6 @@ def _read(
         case "builtin":
             return DEMO_KEY
         case _:
+            from proxy.secrets.plugin import read_plugin
+
             return read_plugin(source, rest, settings.timeout_seconds)
