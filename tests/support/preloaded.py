@@ -205,8 +205,10 @@ def _become(order: _Order) -> None:
 
 
 if __name__ == "__main__":
-    import proxy.cli.main  # noqa: F401  what all commands import
+    from proxy.cli.main import main
 
+    # Each is imported when it is first used; a fork would have to do that anew.
+    assert all(main.commands.values())
     # No fork writes to the pages of what all have in common.
     gc.collect()
     gc.freeze()
