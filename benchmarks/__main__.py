@@ -17,7 +17,7 @@ from pathlib import Path
 
 import uvloop
 
-from benchmarks import command_line, machine, report
+from benchmarks import command_line, machine, report, revisions
 from benchmarks.calling import LoadError
 from benchmarks.figures import FIGURES, Figure
 from benchmarks.measures import QUICK, Scale, Turn, warm_up
@@ -30,7 +30,7 @@ HELP = """\
 Starts stub providers on loopback and, in front of them, keyrelay as users run it (guard, routes,
 credential, header rules and journal on) and its peers. Each does the same job with one worker:
 prefix stripped, one key header added, connections kept on both sides, nothing buffered. An access
-log is written by keyrelay, nginx, haproxy and caddy; the other peers are spared it.
+log is written by keyrelay, nginx, haproxy, caddy and envoy; the other peers are spared it.
 
 They take turns within every round, so that whatever else the machine does hits all alike. What
 counts is the CPU time that the kernel accounts to a proxy's processes; wall time says little on a
@@ -59,6 +59,8 @@ examples:
   python -m benchmarks --peers nginx,keyrelay --figures get,post    a change of the data path
   python -m benchmarks --peers keyrelay --figures get,post,bodies --against ../before
                                      another checkout (with its .venv) in the same rounds
+  python -m benchmarks --peers keyrelay,envoy --figures get --against main
+                                     a revision, which is cloned and installed below .bench/
   python -m benchmarks --json run.json --markdown run.md            to keep
 
 With make: make bench ARGS="--quick". `make bench-peers` installs the peers.
@@ -131,7 +133,9 @@ def arguments() -> argparse.ArgumentParser:
     parser.add_argument("--peers", metavar="NAMES", help="see below; all by default")
     parser.add_argument("--figures", metavar="NAMES", help="see below; all by default")
     parser.add_argument(
-        "--against", type=Path, metavar="DIRECTORY", help="also measure the keyrelay of a checkout"
+        "--against",
+        metavar="REVISION",
+        help="also measure the keyrelay of a revision, or of a checkout's directory",
     )
     parser.add_argument("--rounds", type=int, metavar="N", help="5 by default, 2 if quick")
     parser.add_argument("--quick", action="store_true", help="smaller and shorter")
@@ -151,7 +155,10 @@ def main() -> None:
     if not given.peers:
         names = [name for name in names if not PEERS[name].asked]
     if given.against:
-        PEERS[CHECKOUT] = checkout(given.against.resolve())
+        try:
+            PEERS[CHECKOUT] = checkout(revisions.directory(given.against))
+        except revisions.NotInstalled as error:
+            parser.error(str(error))
         if PEERS[CHECKOUT].version() is None:
             parser.error(
                 f"{given.against} is no checkout of keyrelay with a .venv (make .venv/.run)"

@@ -6,10 +6,12 @@ connections kept on both sides, one worker, each exchange logged, nothing buffer
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 KEY = "dummy-key"
 KEY_HEADER = "X-Api-Key"
@@ -194,6 +196,97 @@ def caddy(job: Job) -> str:
 	}}
 {handlers}}}
 """
+
+
+def envoy(job: Job) -> str:
+    """Envoy's configuration, as JSON."""
+    ports = {"api": job.api, "live": job.live, "tls": job.tls}
+    routes = [
+        {
+            "match": {"prefix": f"/{name}/"},
+            "route": {
+                "cluster": name,
+                "prefix_rewrite": "/",
+                "host_rewrite_literal": origin.partition("://")[2],
+                "timeout": "0s",
+                "idle_timeout": "3600s",
+            },
+        }
+        for name, origin in job.origins.items()
+    ]
+    manager = {
+        "@type": _ENVOY + "filters.network.http_connection_manager.v3.HttpConnectionManager",
+        "stat_prefix": "bench",
+        "codec_type": "HTTP1",
+        "upgrade_configs": [{"upgrade_type": "websocket"}],
+        "stream_idle_timeout": "0s",
+        "access_log": [
+            {
+                "name": "file",
+                "typed_config": {
+                    "@type": _ENVOY + "access_loggers.file.v3.FileAccessLog",
+                    "path": f"{job.folder}/access.log",
+                },
+            }
+        ],
+        "http_filters": [
+            {
+                "name": "router",
+                "typed_config": {"@type": _ENVOY + "filters.http.router.v3.Router"},
+            }
+        ],
+        "route_config": {
+            "request_headers_to_add": [
+                {
+                    "header": {"key": KEY_HEADER, "value": KEY},
+                    "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+                }
+            ],
+            "virtual_hosts": [{"name": "all", "domains": ["*"], "routes": routes}],
+        },
+    }
+    listener = {
+        "address": _envoy_address(job.port),
+        "tcp_backlog_size": 4096,
+        "filter_chains": [{"filters": [{"name": "http", "typed_config": manager}]}],
+    }
+    clusters = [_envoy_cluster(name, port, job.authority) for name, port in ports.items()]
+    return json.dumps({"static_resources": {"listeners": [listener], "clusters": clusters}})
+
+
+_ENVOY = "type.googleapis.com/envoy.extensions."
+
+
+def _envoy_address(port: int) -> dict[str, Any]:
+    return {"socket_address": {"address": "127.0.0.1", "port_value": port}}
+
+
+def _envoy_cluster(name: str, port: int, authority: Path) -> dict[str, Any]:
+    most = {"max_connections": 100_000, "max_pending_requests": 100_000, "max_requests": 100_000}
+    endpoint = {"endpoint": {"address": _envoy_address(port)}}
+    cluster: dict[str, Any] = {
+        "name": name,
+        "type": "STATIC",
+        "connect_timeout": "10s",
+        "circuit_breakers": {"thresholds": [most]},
+        "load_assignment": {"cluster_name": name, "endpoints": [{"lb_endpoints": [endpoint]}]},
+    }
+    if name == "tls":
+        names = [{"san_type": "DNS", "matcher": {"exact": "localhost"}}]
+        cluster["transport_socket"] = {
+            "name": "tls",
+            "typed_config": {
+                "@type": _ENVOY + "transport_sockets.tls.v3.UpstreamTlsContext",
+                "sni": "localhost",
+                "common_tls_context": {
+                    "validation_context": {
+                        "trusted_ca": {"filename": str(authority)},
+                        "match_typed_subject_alt_names": names,
+                    }
+                },
+            },
+        }
+    return cluster
 
 
 def keyrelay(job: Job) -> str:

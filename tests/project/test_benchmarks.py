@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from benchmarks import accounting, configs, measures, provider, report, sending
+from benchmarks import accounting, configs, measures, provider, report, revisions, sending
 from benchmarks.__main__ import arguments, chosen
 from benchmarks.calling import AnswerReader, FrameReader, LoadError
 from benchmarks.configs import Job
@@ -156,7 +158,9 @@ def test_names_are_chosen_in_our_order(capsys: pytest.CaptureFixture[str]) -> No
     assert "'ngnix'; there are nginx, keyrelay, caddy" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("write", [configs.nginx, configs.haproxy, configs.caddy, configs.keyrelay])
+@pytest.mark.parametrize(
+    "write", [configs.nginx, configs.haproxy, configs.caddy, configs.envoy, configs.keyrelay]
+)
 def test_every_proxy_gets_the_same_job(write: object) -> None:
     """Its port, all three providers, the key, and the authority where it is told in the file."""
     assert callable(write)
@@ -170,6 +174,50 @@ def test_every_proxy_gets_the_same_job(write: object) -> None:
         assert configs.KEY in text
         assert "/nowhere/authority.pem" in text
         assert text.count("{") == text.count("}")
+
+
+def test_envoys_configuration_is_json() -> None:
+    """A route and a cluster for each provider, of which one is verified against the authority."""
+    static = json.loads(configs.envoy(JOB))["static_resources"]
+    assert [one["name"] for one in static["clusters"]] == list(JOB.origins)
+    assert [one["name"] for one in static["clusters"] if "transport_socket" in one] == ["tls"]
+
+
+def test_a_revision_is_cloned_and_installed_once(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A revision gets a clone at that commit with an environment of its own; a directory is taken
+    as it is, and anything else is refused.
+    """
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=Test", "-c", "user.email=test@localhost")
+    subprocess.run([*git, "init", "--quiet", "."], check=True)
+    (tmp_path / "requirements.txt").write_text("# none\n")
+    subprocess.run([*git, "add", "requirements.txt"], check=True)
+    subprocess.run([*git, "commit", "--quiet", "-m", "one"], check=True)
+    subprocess.run([*git, "tag", "before"], check=True)
+    (tmp_path / "requirements.txt").unlink()
+    subprocess.run([*git, "commit", "--quiet", "-a", "-m", "two"], check=True)
+
+    found = revisions.directory("before", tmp_path)
+    assert found.parent == tmp_path / ".bench"
+    assert (found / "requirements.txt").is_file()
+    assert (found / ".venv" / "bin" / "python").exists()
+    assert "installing" in capfd.readouterr().err
+    assert revisions.directory("before", tmp_path) == found
+    assert capfd.readouterr().err == ""
+    assert revisions.directory(str(found), tmp_path) == found
+    with pytest.raises(revisions.NotInstalled, match="neither a directory nor a revision"):
+        revisions.directory("unknown", tmp_path)
+
+
+def test_a_revision_that_cannot_be_installed_leaves_nothing(tmp_path: Path) -> None:
+    """Without requirements the installation fails, and its clone is removed."""
+    git = ("git", "-C", str(tmp_path), "-c", "user.name=Test", "-c", "user.email=test@localhost")
+    subprocess.run([*git, "init", "--quiet", "."], check=True)
+    subprocess.run([*git, "commit", "--quiet", "--allow-empty", "-m", "one"], check=True)
+    with pytest.raises(revisions.NotInstalled, match="could not be installed"):
+        revisions.directory("HEAD", tmp_path)
+    assert list((tmp_path / ".bench").iterdir()) == []
 
 
 def test_keyrelays_routes_are_valid() -> None:
