@@ -10,21 +10,22 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
 from proxy.app.listeners import ListenerSet, check_addresses
 from proxy.app.route_services import RouteServices, keep_last
+from proxy.app.server_tls import ServerTls
 from proxy.app.shutdown import Connections
 from proxy.app.status import Reloads, snapshot
-from proxy.auth.strategy import AuthContext, Share
+from proxy.app.supply import Supply, Timeouts
+from proxy.auth.strategy import AuthContext
 from proxy.auth.token_cache import TokenCaches
 from proxy.clock import Clock, SuspensionDetector, SystemClock
 from proxy.config.settings import Settings
-from proxy.errors import Refusal
+from proxy.errors import KeyrelayError, Refusal
 from proxy.forwarding.context import ProxyContext
-from proxy.forwarding.handler import ActiveConfig, RequestHandler
+from proxy.forwarding.handler import RequestHandler
 from proxy.http import parser as http_parser
 from proxy.http import response as http_response
 from proxy.http.address import DEMO_UPSTREAM, ListenAddress
@@ -35,9 +36,7 @@ from proxy.observability.inspector import InspectorHub
 from proxy.observability.notices import Notices
 from proxy.observability.tracing import Tracer
 from proxy.routing.route import Route
-from proxy.routing.route_secrets import ResolvedSecrets, read_secrets
 from proxy.secrets import resolver
-from proxy.secrets.secret import Secret
 from proxy.server.connection import ClientConnection
 from proxy.server.connection_limit import ConnectionLimit
 from proxy.server.inbound_token import InboundToken
@@ -49,41 +48,6 @@ from proxy.upstream.tls import tls_context
 # Interval at which deadlines are checked (seconds). One timer for all connections costs less than
 # one for each, and no deadline here needs to be more exact.
 _TICK = 1.0
-
-
-def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
-    """Resolve every secret that the settings name. Blocking. Raises SecretUnavailable."""
-    found = read_secrets(settings)
-    if settings.inbound_token is None:
-        return found, None
-    return found, resolver.resolve("inbound_token", settings.inbound_token)
-
-
-@dataclass(slots=True)
-class Timeouts:
-    """The timeouts of client connections, in seconds."""
-
-    head_seconds: float = 0.0
-    keepalive_seconds: float = 0.0
-    dead_peer_seconds: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Supply:
-    """Sources of secrets, tokens and sockets, replaced in each of several processes.
-
-    read    returns the secrets of every route, by its name, and the inbound token, None without
-            one: blocking, raises KeyrelayError
-    share   as of ``AuthContext``
-    places  makes the ``ListenerSet``
-    """
-
-    read: Callable[[Settings], tuple[Mapping[str, ResolvedSecrets], Secret | None]] = read_all
-    share: Share | None = None
-    places: Callable[
-        [Callable[[ActiveConfig], RequestHandler], Callable[[RequestHandler], ClientConnection]],
-        ListenerSet,
-    ] = ListenerSet
 
 
 class App:
@@ -139,6 +103,14 @@ class App:
             self._warn,
             self._supply.share,
             caches=TokenCaches(),
+        )
+        self._tls = ServerTls(
+            self._supply.key_pair,
+            self._limit,
+            self._clients,
+            self._times,
+            self._auth_context.clock,
+            self._warn,
         )
         self.counters = Counters()
         self.reloads = Reloads()
@@ -200,7 +172,7 @@ class App:
         )
         self._stack.callback(self._services.close)
         self._places = self._supply.places(
-            lambda now: RequestHandler(now, self._context), self._accept
+            lambda now: RequestHandler(now, self._context), self._accept, self._tls.serve
         )
         self._stack.callback(self._places.close)
         self._stack.push_async_callback(self._end_tasks)
@@ -233,6 +205,7 @@ class App:
         # An unchanged policy keeps its object, which warns once per user.
         peers = self._peers if settings.peer_uid == self._peer_uid else self._make_peers(settings)
         await self._start_demo(settings)
+        tls = await self._tls.prepare(settings)
         route_services = self._services.prepare(settings, found, self._demo_address)
         try:
             self._services.check_ready(route_services, strict=self._strict)
@@ -254,6 +227,7 @@ class App:
         self._limit.max_connections = settings.max_connections
         if settings.peer_uid != self._peer_uid:
             self._take_peers(settings.peer_uid, peers)
+        self._tls.put_in_force(tls)
         self._places.put_in_force(places, settings, route_services, token)
         self._services.put_in_force(route_services)
         self._warn_of_remarks()
@@ -355,6 +329,18 @@ class App:
             for client in [*self._clients, *self._limit.refused]:
                 client.expire(now)
             self._services.expire(now, self.exchange_log.open)
+            if self._tls.due:
+                self._tls.postpone()
+                self._spawn(self.renew_certificate())
+
+    async def renew_certificate(self) -> None:
+        """Replace the certificate of the TLS listeners. What fails is a warning."""
+        try:
+            renewed = await self._tls.prepare(self._settings)
+        except KeyrelayError as error:
+            self._warn(f"the certificate of the TLS listener cannot be renewed: {error}")
+            return
+        self._tls.put_in_force(renewed)
 
     async def _end_tasks(self) -> None:
         tasks = list(self._tasks)
@@ -371,6 +357,7 @@ class App:
         if drain_seconds is None:
             drain_seconds = self._settings.drain_seconds
         self._places.stop()
+        self._tls.stop()
         self._services.retire()
         connections = Connections(self._clients, self._limit.refused, self._context.relays)
         await connections.drain(drain_seconds)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,10 +17,9 @@ from proxy.routing.router import Router
 from proxy.server.connection import ClientConnection
 from proxy.server.guard import Guard
 from proxy.server.inbound_token import InboundToken
-from proxy.server.listener import Listener, listen
+from proxy.server.listener import Accept, Listener, ServeSocket, listen
 from proxy.server.socket_activation import check_all_served
 
-Accept = Callable[[], asyncio.Protocol]
 Key = tuple[str, str | None, int]
 """An address as configured, the route it belongs to, and its number among equal ones.
 
@@ -36,19 +35,32 @@ class ListenerEntry:
     handler: RequestHandler
 
 
+ServeTls = Callable[[RequestHandler, socket.socket], None]
+"""Serves a connection that a TLS listener has accepted, and owns its socket."""
+
+
+def without_tls(_handler: RequestHandler, connection: socket.socket) -> None:
+    """For a ``ListenerSet`` of listeners without TLS."""
+    connection.close()
+
+
 class ListenerSet:
     """The listeners of the configuration in force.
 
-    ``make_handler`` makes the handler of a new listener, ``accept`` its connections' protocol.
+    make_handler  makes the handler of a new listener
+    accept        makes the protocol of its connections
+    serve_tls     serves a connection of a TLS listener
     """
 
     def __init__(
         self,
         make_handler: Callable[[ActiveConfig], RequestHandler],
         accept: Callable[[RequestHandler], ClientConnection],
+        serve_tls: ServeTls = without_tls,
     ) -> None:
         self._make_handler = make_handler
         self._accept = accept
+        self._serve_tls = serve_tls
         self._in_force: Mapping[Key, ListenerEntry] = {}
 
     @property
@@ -80,9 +92,10 @@ class ListenerSet:
 
     async def _open(self, text: str, owner: str | None) -> ListenerEntry:
         handler = self._make_handler(_nothing_in_force())
-        return ListenerEntry(
-            await self._listen(text, lambda: self._accept(handler), owner), handler
-        )
+        accept: Accept = lambda: self._accept(handler)  # noqa: E731
+        if parse_listen(text).tls:
+            accept = ServeSocket(lambda connection: self._serve_tls(handler, connection))
+        return ListenerEntry(await self._listen(text, accept, owner), handler)
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
         """Open a listener at the address. Raises KeyrelayError."""

@@ -60,7 +60,10 @@ class Connections:
         """
         for client in list(self.clients):
             client.finish_soon()
-            if not client.idle or client.transport.is_closing():
+            if not client.idle:
+                continue
+            if client.transport.is_closing():
+                client.end_closing()
                 continue
             # A request, or the end, may have arrived that the event loop has not read yet.
             if not (expecting and (client.expects_request or has_unread(client.transport))):

@@ -7,6 +7,7 @@ import http.client
 import json
 import shutil
 import socket
+import ssl
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -30,6 +31,7 @@ _NO_TERMINAL = (500, 24)
 
 # A kind of error that includes others stands behind them.
 _REASONS: dict[type[Exception], str] = {
+    ssl.SSLCertVerificationError: "its certificate is not trusted; ask a listener without TLS",
     socket.gaierror: "no host of that name is known",
     ConnectionRefusedError: "nothing listens there",
     FileNotFoundError: "there is no such socket",
@@ -54,12 +56,12 @@ _JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def health(url: str | None) -> None:
     """Ask a running keyrelay whether it serves: exit 0 if so, 1 if not.
 
-    URL is where it listens: http://127.0.0.1:8080 or unix:/path. Without it every keyrelay of yours
-    that runs is asked, at the address it has recorded below $XDG_RUNTIME_DIR; if there is no such
-    record, http://127.0.0.1:8080.
+    URL is where it listens: http://127.0.0.1:8080, https://… or unix:/path. Without it every
+    keyrelay of yours that runs is asked, at the address it has recorded below $XDG_RUNTIME_DIR; if
+    there is no such record, http://127.0.0.1:8080.
     """
     for one in [url] if url is not None else _serving_urls():
-        if "://" in one and not one.startswith("http://"):
+        if "://" in one and not one.startswith(("http://", "https://")):
             raise KeyrelayError(f"{one}: health speaks http; write http://HOST:PORT or unix:/path")
         status, _ = _ask(one, "GET", "/-/health", seconds=_HEALTH_SECONDS)
         if status != 200:
@@ -219,10 +221,23 @@ def _said(error: Exception) -> str:
     return type(error).__name__
 
 
+def _own_tls() -> ssl.SSLContext:
+    """A context that trusts the local authority beside the system's. Raises OSError."""
+    from proxy.secrets import local_authority
+
+    context = ssl.create_default_context()
+    if local_authority.exists():
+        context.load_verify_locations(local_authority.certificate_file())
+    return context
+
+
 def _connection(url: str, seconds: float) -> http.client.HTTPConnection:
     """Not yet connected, unless to a unix socket. Raises OSError, ValueError, HTTPException."""
     if not url.startswith("unix:"):
-        place = url.removeprefix("http://").partition("/")[0]
+        scheme, _, rest = url.rpartition("://")
+        place = rest.partition("/")[0]
+        if scheme == "https":
+            return http.client.HTTPSConnection(place, timeout=seconds, context=_own_tls())
         return http.client.HTTPConnection(place, timeout=seconds)
     connection = http.client.HTTPConnection("localhost")
     connection.sock = socket.socket(socket.AF_UNIX)

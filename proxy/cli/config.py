@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,6 +49,7 @@ def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
     Secrets are read as at a start; a fault of one is reported, never its value. A machine
     that only checks need not have them: without --strict that is no failure.
     """
+    from proxy.config.server_certificate import has_tls, read_key_pair
     from proxy.config.validation import unshared_refresh_tokens
     from proxy.routing.builder import needs
     from proxy.routing.route_secrets import read_secrets
@@ -69,6 +71,12 @@ def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
                 click.echo(f"{route}: not ready: {remedy}", err=True)
         for remark in secret_remarks(settings.routes[route], found):
             click.echo(f"{route}: {remark}", err=True)
+    if has_tls(settings):
+        try:
+            read_key_pair(settings, time.time())
+        except KeyrelayError as error:
+            lacking = True
+            click.echo(f"tls: {error}", err=True)
     for line in unshared_refresh_tokens(settings.routes):
         click.echo(line, err=True)
     if strict and lacking:

@@ -28,6 +28,7 @@ _COMMANDS = {
     "providers": ("config", "providers"),
     "init": ("config", "init"),
     "schema": ("config", "schema"),
+    "ca": ("ca", "ca"),
     "keygen": ("seal", "keygen"),
     "seal": ("seal", "seal"),
     "reseal": ("seal", "reseal"),

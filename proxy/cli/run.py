@@ -55,7 +55,8 @@ def _admin(
     multiple=True,
     metavar="ADDR",
     callback=checked(parse_listen),
-    help="Listen here instead: 127.0.0.1:8080, [::1]:8080 or unix:/path. Can be repeated.",
+    help="Listen here instead: 127.0.0.1:8080, [::1]:8080, https://127.0.0.1:8443 or unix:/path. "
+    "Can be repeated.",
 )
 @click.option(
     "--origin",
@@ -148,6 +149,8 @@ def demo(listen: str, debuggable: bool) -> None:
     """Run with the built-in provider alone, to try everything without a key."""
     from proxy.process.serve import Source, serve
 
+    if parse_listen(listen).tls:
+        raise click.UsageError("The demo's commands are for a listener without TLS.")
     admin = AdminSettings(listen=_free_admin_address(listen))
     settings = loader.from_providers(("demo",), loader.Overrides(listen=(listen,), admin=admin))
     source = Source(settings, lambda: settings, partial(loader.files, None))

@@ -146,6 +146,6 @@ AnyEgressProxy = Annotated[EgressProxySettings, BeforeValidator(_long_form)]
 
 
 def check_ca_file(text: str) -> None:
-    """Check the path of a file with certificate authorities; the file is read by the loader."""
+    """Check the path of a file in PEM; the file is read by the loader."""
     if not text or not text.isprintable():
         raise ConfigValueError("invalid path of a file", "write /etc/ssl/certs/company.pem")

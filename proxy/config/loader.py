@@ -96,6 +96,8 @@ def files(path: Path | None, settings: Settings) -> Iterator[Path]:
         return
     yield path
     yield from {Path(one.ca_file) for one in settings.routes.values() if one.ca_file is not None}
+    if settings.tls is not None:
+        yield from map(Path, (settings.tls.certificate, settings.tls.key))
     for name in settings.providers:
         directory = path.parent / name
         yield directory
@@ -174,7 +176,10 @@ def _with_egress(
                 )
                 document.add(document.position(place), error.message, error.hint)
         routes[name] = route.model_copy(update=update) if update else route
-    return settings.model_copy(update={"routes": routes})
+    changed: dict[str, Any] = {"routes": routes}
+    if settings.tls is not None and folder is not None:
+        changed["tls"] = settings.tls.below(folder)
+    return settings.model_copy(update=changed)
 
 
 def _valid_listeners(value: Any) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ be a misplaced secret.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -34,7 +35,10 @@ class Browsers(Node):
 
 
 def _check_admin_listen(text: str) -> None:
-    if parse_listen(text).exposed:
+    address = parse_listen(text)
+    if address.tls:
+        raise ConfigValueError("the admin listener has no TLS", "write it without https://")
+    if address.exposed:
         raise ConfigValueError(
             "the admin listener is for loopback only, also with a token",
             "listen on 127.0.0.1, [::1] or unix:/path, and tunnel to it from elsewhere",
@@ -49,6 +53,26 @@ class AdminSettings(Node):
         description="One address on loopback, or `unix:/abs/path`; 127.0.0.1:8081 by default. "
         "Loopback only, also with a token: use a tunnel for access from elsewhere.",
     )
+
+
+class TlsSettings(Node):
+    """The certificate of the listeners with ``https://``."""
+
+    certificate: Annotated[str, checked_by(check_ca_file)] = Field(
+        description="PEM file with the certificate, and those between it and its authority, "
+        "relative to this file.",
+    )
+    key: Annotated[str, checked_by(check_ca_file)] = Field(
+        description="PEM file with its private key, not encrypted, relative to this file. Other "
+        "users must not be able to read it.",
+    )
+
+    def below(self, folder: Path) -> TlsSettings:
+        """Return the settings with absolute paths; relative ones are below ``folder``."""
+        paths = {
+            name: str((folder / getattr(self, name)).absolute()) for name in ("certificate", "key")
+        }
+        return self.model_copy(update=paths)
 
 
 class Settings(Node):
@@ -99,8 +123,14 @@ class Settings(Node):
         default=("127.0.0.1:8080",),
         min_length=1,
         description="Address or list of addresses: `127.0.0.1:8080`, `'[::1]:8080'` (in quotes) or "
-        "`unix:/abs/path`. Port 0 takes a free one. Loopback only, as every client that connects "
-        "uses your keys; with `inbound_token` also others, such as `0.0.0.0:8080`.",
+        "`unix:/abs/path`. Port 0 takes a free one. `https://127.0.0.1:8443` listens with TLS. "
+        "Loopback only, as every client that connects uses your keys; with `inbound_token` also "
+        "others, such as `0.0.0.0:8080`.",
+    )
+    tls: TlsSettings | None = Field(
+        default=None,
+        description="Certificate and key of the listeners with `https://`. By default keyrelay "
+        "issues a certificate for localhost by the authority that `keyrelay ca` makes.",
     )
     browsers: Browsers = Field(
         default=Browsers(), description="Pages that may use the routes. None by default."

@@ -90,14 +90,23 @@ def check_exposure(settings: Settings, source: Source = _NO_FILE) -> list[Findin
     """
     findings: list[Finding] = []
     for place, text in _addresses(settings):
+        address = parse_listen(text)
         if settings.inbound_token is None:
             findings += _run(source, place, check_guarded, text)
-        elif settings.peer_uid == "enforce" and parse_listen(text).exposed:
+        elif settings.peer_uid == "enforce" and address.exposed:
             findings.append(
                 source.finding(
                     place,
                     "peer_uid: enforce refuses every connection from another machine",
                     "listen on loopback, or set peer_uid: warn",
+                )
+            )
+        if address.tls and address.exposed and settings.tls is None:
+            findings.append(
+                source.finding(
+                    place,
+                    "the local authority certifies loopback only",
+                    "write tls: {certificate: FILE, key: FILE}, or listen on loopback",
                 )
             )
     for index, name in enumerate(settings.hosts):

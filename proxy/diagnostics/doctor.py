@@ -26,11 +26,12 @@ from proxy.clock import SystemClock
 from proxy.config.oauth2 import RefreshToken
 from proxy.config.route import RouteSettings
 from proxy.config.secret import SecretSettings
+from proxy.config.server_certificate import certified_hosts, has_tls, read_key_pair
 from proxy.config.settings import Settings
 from proxy.diagnostics import diagnosis
 from proxy.diagnostics.diagnosis import Mark
 from proxy.diagnostics.probe import ask, connect
-from proxy.errors import Refusal, SecretUnavailable, UpstreamFailure
+from proxy.errors import KeyrelayError, Refusal, SecretUnavailable, UpstreamFailure
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import as_refusal
 from proxy.http.request import Request
@@ -40,6 +41,7 @@ from proxy.routing.route_secrets import ResolvedSecrets, hidden_from, secrets_of
 from proxy.routing.route_service import dialer_for
 from proxy.secrets import resolver
 from proxy.secrets.secret import Secret
+from proxy.server.tls import server_context
 from proxy.upstream.connection import UpstreamConnection
 from proxy.upstream.dialer import Dialer
 from proxy.upstream.egress_proxy import EgressProxy
@@ -56,8 +58,8 @@ class Result:
     """How one step ended.
 
     route    its name, "" for what belongs to none
-    what     the step: ``secret api_key``, ``dns``, ``connection``, ``tls``, ``clock``, ``token``,
-             ``verify``
+    what     the step: ``secret api_key``, ``tls listener``, ``dns``, ``connection``, ``tls``,
+             ``clock``, ``token``, ``verify``
     finding  what was found, in a sentence; never a value
     advice   what to do about it, "" if there is nothing to do
     """
@@ -101,6 +103,8 @@ async def run_checks(
     try:
         if settings.inbound_token is not None:
             report(await _inbound_token(settings.inbound_token))
+        if has_tls(settings):
+            report(await asyncio.to_thread(_listeners_certificate, settings, clock.wall()))
         async with asyncio.TaskGroup() as group:
             for patient in patients:
                 group.create_task(patient.run_checks())
@@ -119,6 +123,21 @@ async def _inbound_token(settings: SecretSettings) -> Result:
     except SecretUnavailable as error:
         return Result("", "secret inbound_token", "fail", error.remedy)
     return Result("", "secret inbound_token", "ok", _there(secret))
+
+
+def _listeners_certificate(settings: Settings, now: float) -> Result:
+    """Whether the TLS listeners have a certificate. Blocking."""
+    what = "tls listener"
+    try:
+        pair = read_key_pair(settings, now)
+        assert pair is not None
+        server_context(pair.certificate, pair.key)
+    except (KeyrelayError, ValueError) as error:
+        return Result("", what, "fail", str(error))
+    if settings.tls is None:
+        names = ", ".join(certified_hosts(settings))
+        return Result("", what, "ok", f"certified by the local authority: {names}")
+    return Result("", what, "ok", f"certificate {settings.tls.certificate}")
 
 
 def _there(secret: Secret) -> str:

@@ -75,6 +75,7 @@ def _is_keyrelay(address: ListenAddress) -> bool:
             connection.sock = socket.create_connection(
                 (address.host, address.port), timeout=_PROBE_SECONDS
             )
+            # A TLS listener of keyrelay responds to this as well, with its own refusal.
         connection.request("GET", "/-/", headers={"User-Agent": "keyrelay"})
         response = connection.getresponse()
         problem = json.loads(response.read(4096))
@@ -82,4 +83,5 @@ def _is_keyrelay(address: ListenAddress) -> bool:
         return False
     finally:
         connection.close()
-    return isinstance(problem, dict) and str(problem.get("type", "")).endswith("no-such-page")
+    kind = str(problem.get("type", "")) if isinstance(problem, dict) else ""
+    return kind.startswith("urn:keyrelay:") and kind.endswith(("no-such-page", "wrong-protocol"))

@@ -182,7 +182,7 @@ class ProxyExchange(RequestSide):
                 self._request,
                 page=self._page,
                 rewrite_url=self._match.url_rewriter(
-                    self._request, head.code, self._context.own_ports
+                    self._request, head.code, self._context.own_ports, tls=self._client.secure
                 ),
                 url_fields=self._match.route.rules.url_fields,
                 redactor=self._injection.redactor,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import idna
 
@@ -41,12 +41,14 @@ _EVERY_NETWORK = "this would listen on every network of the machine"
 class ListenAddress:
     """Address of a listener: ``host``, an IP address, and ``port``; or ``unix_path``.
 
-    ``port`` 0 requests a free port from the system.
+    ``port`` 0 requests a free port from the system. ``tls``: clients connect with TLS, the URL has
+    the scheme https; an address is the same with it and without.
     """
 
     host: str | None
     port: int
     unix_path: str | None
+    tls: bool = field(default=False, compare=False)
 
     @property
     def exposed(self) -> bool:
@@ -119,12 +121,27 @@ def bracketed(host: str) -> str:
 def parse_listen(text: str) -> ListenAddress:
     """Parse a listen address: ``127.0.0.1:8080``, ``[::1]:8080`` or ``unix:/abs/path``.
 
+    With ``https://`` before an IP address clients connect with TLS.
+
     The wildcard address is accepted as ``0.0.0.0`` or ``[::]`` only, in none of the other spellings
     that a system may accept. ``check_guarded`` decides whether an inbound token is required.
     Raises ValueError.
     """
+    if text.startswith("https://"):
+        address = parse_listen(text.removeprefix("https://"))
+        if address.unix_path is not None:
+            raise ConfigValueError("TLS is for IP addresses", "write it without https://")
+        return replace(address, tls=True)
+    if text.startswith("http://"):
+        raise ConfigValueError(
+            "a listener without TLS is written without a scheme", "write 127.0.0.1:8080"
+        )
     if text.startswith("unix:"):
         return ListenAddress(None, 0, _unix_path(text.removeprefix("unix:")))
+    return _parse_ip_listen(text)
+
+
+def _parse_ip_listen(text: str) -> ListenAddress:
     host, colon, digits = text.rpartition(":")
     if not colon or (":" in host and not host.startswith("[")) or "]" in digits:
         if ":" in text and not text.startswith("["):

@@ -11,6 +11,7 @@ from proxy.app.app import App
 from proxy.auth.strategy import EVERY_PATH, Strategy
 from proxy.config.scaffold import curl
 from proxy.routing.route import Route
+from proxy.secrets import local_authority
 from proxy.server.listener import Listener
 
 
@@ -85,4 +86,8 @@ def _first_request(app: App) -> str:
     options = []
     if app.settings.inbound_token is not None:
         options = ["-H", "X-Keyrelay-Token: TOKEN"]
-    return curl(app.listeners[0].url, route.prefix.decode() + target, *options)
+    listeners = [one for one in app.listeners if one.route is None]
+    chosen = next((one for one in listeners if not one.address.tls), listeners[0])
+    if chosen.address.tls and app.settings.tls is None:
+        options += ["--cacert", str(local_authority.certificate_file())]
+    return curl(chosen.url, route.prefix.decode() + target, *options)

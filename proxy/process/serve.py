@@ -203,7 +203,8 @@ class _ServingRecord:
 
     def update(self) -> None:
         """Record where the app listens now. Where it cannot be recorded, that is a warning."""
-        url = next(one.url for one in self._app.listeners if one.route is None)
+        listeners = [one for one in self._app.listeners if one.route is None]
+        url = min(listeners, key=lambda one: one.address.tls).url
         if url == self._url:
             return
         self._url = url

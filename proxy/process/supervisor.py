@@ -16,8 +16,9 @@ from functools import partial
 from typing import Any
 
 from proxy import backoff
-from proxy.app.app import App, Supply, read_all
+from proxy.app.app import App
 from proxy.app.status import snapshot
+from proxy.app.supply import Supply, read_all
 from proxy.clock import SystemClock
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
@@ -68,7 +69,7 @@ class Supervisor(App):
         supply = Supply(
             self._read,
             self._tokens.share,
-            lambda make, accept: OpenPlaces(make, accept, self._dispatcher.pass_on),
+            lambda make, accept, _tls: OpenPlaces(make, accept, self._dispatcher.pass_on),
         )
         super().__init__(settings, warn=warn, strict=strict, supply=supply)
         self._count = settings.workers
@@ -118,6 +119,10 @@ class Supervisor(App):
         await self._configure_all()
         return changed
 
+    async def renew_certificate(self) -> None:
+        await super().renew_certificate()
+        await self._configure_all()
+
     async def add_own(self, address: ListenAddress) -> None:
         await super().add_own(address)
         await self._configure_all()
@@ -129,6 +134,7 @@ class Supervisor(App):
             self._inbound,
             self._opened.offers(),
             tuple(self.also_own),
+            self._tls.pair,
         )
         await asyncio.gather(*(self._follow(self._workers[one]) for one in self._ready))
         self._accept_or_rest()

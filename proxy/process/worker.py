@@ -15,8 +15,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 
-from proxy.app.app import App, Supply
+from proxy.app.app import App
 from proxy.app.status import Reload, snapshot
+from proxy.app.supply import Supply
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
@@ -152,7 +153,8 @@ class _Worker:
                 share=lambda identity, _source, _warn: SharedTokenSource(
                     remote(partial(self._channel.ask, "token")), identity
                 ),
-                places=lambda make, accept: GivenPlaces(make, accept, self._arrivals),
+                places=lambda make, accept, tls: GivenPlaces(make, accept, self._arrivals, tls),
+                key_pair=lambda _settings, _now: self._now.key_pair if self._now else None,
             ),
         )
         await app.__aenter__()

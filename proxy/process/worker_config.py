@@ -17,6 +17,7 @@ from proxy.config.settings import Settings
 from proxy.http.address import ListenAddress
 from proxy.process.worker_listeners import ListenerOffer
 from proxy.routing.route_secrets import ResolvedSecrets
+from proxy.secrets.key_pair import KeyPair
 from proxy.secrets.secret import Secret
 
 
@@ -28,6 +29,7 @@ class WorkerConfig:
     inbound  the inbound token, None without one
     offers   every listener of the supervisor
     own      further addresses of keyrelay, which no route may have as its upstream
+    key_pair  the certificate of the TLS listeners, None without one
     """
 
     settings: Settings
@@ -35,6 +37,7 @@ class WorkerConfig:
     inbound: Secret | None
     offers: tuple[ListenerOffer, ...]
     own: tuple[ListenAddress, ...] = ()
+    key_pair: KeyPair | None = None
 
     def as_json(self) -> dict[str, Any]:
         """Return the configuration as JSON-able data, secrets included: for the channel only."""
@@ -61,6 +64,9 @@ class WorkerConfig:
             "inbound": None if self.inbound is None else secret_as_json(self.inbound),
             "offers": [[one.text, one.owner, _address(one.address)] for one in self.offers],
             "own": [_address(one) for one in self.own],
+            "key_pair": None
+            if self.key_pair is None
+            else [self.key_pair.certificate.decode("ascii"), self.key_pair.key.decode("ascii")],
         }
 
     @classmethod
@@ -86,6 +92,10 @@ class WorkerConfig:
                 for text, owner, address in document["offers"]
             ),
             tuple(ListenAddress(*address) for address in document["own"]),
+            # The supervisor renews it.
+            None
+            if document["key_pair"] is None
+            else KeyPair(*(text.encode("ascii") for text in document["key_pair"])),
         )
 
 
@@ -124,7 +134,7 @@ def _share(bound: int, index: int, workers: int) -> int:
 
 
 def _address(address: ListenAddress) -> list[str | int | None]:
-    return [address.host, address.port, address.unix_path]
+    return [address.host, address.port, address.unix_path, address.tls]
 
 
 def secret_as_json(secret: Secret) -> dict[str, str]:

@@ -12,20 +12,13 @@ import socket
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from proxy.app.listeners import Accept, ListenerSet
+from proxy.app.listeners import ListenerSet, ServeTls, without_tls
 from proxy.errors import KeyrelayError
 from proxy.forwarding.handler import ActiveConfig, RequestHandler
 from proxy.http.address import ListenAddress
+from proxy.server.acceptor import Acceptor, Pass
 from proxy.server.connection import ClientConnection
-from proxy.server.listener import Listener, open_at
-
-# Connections accepted in one turn of the loop.
-_AT_ONCE = 64
-# Delay after a failed accept, for lack of descriptors or memory (seconds).
-_PAUSE_SECONDS = 1.0
-
-Pass = Callable[[ListenAddress, socket.socket], None]
-"""Receives a connection accepted at an address, and owns its socket."""
+from proxy.server.listener import Accept, Listener, ServeSocket, open_at
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,53 +32,6 @@ class ListenerOffer:
     text: str
     owner: str | None
     address: ListenAddress
-
-
-class _Acceptor:
-    """A listening socket whose connections are passed to workers, unless paused."""
-
-    def __init__(self, address: ListenAddress, sock: socket.socket, pass_on: Pass) -> None:
-        self._address = address
-        self._sock = sock
-        self._pass_on = pass_on
-        self._loop = asyncio.get_running_loop()
-        self._again: asyncio.TimerHandle | None = None
-        self._accepting = False
-        sock.setblocking(False)
-
-    def begin(self) -> None:
-        """Start accepting. Idempotent."""
-        self._again = None
-        self._accepting = True
-        self._loop.add_reader(self._sock, self._accept)
-
-    def rest(self) -> None:
-        """Pause: connections wait in the system's backlog."""
-        if self._again is not None:
-            self._again.cancel()
-            self._again = None
-        self._accepting = False
-        self._loop.remove_reader(self._sock)
-
-    def close(self) -> None:
-        """Close the socket. Idempotent."""
-        if self._sock.fileno() >= 0:
-            self.rest()
-            self._sock.close()
-
-    def _accept(self) -> None:
-        for _ in range(_AT_ONCE):
-            try:
-                connection, _ = self._sock.accept()
-            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
-                return
-            except OSError:
-                self.rest()
-                self._again = self._loop.call_later(_PAUSE_SECONDS, self.begin)
-                return
-            self._pass_on(self._address, connection)
-            if not self._accepting:
-                return
 
 
 class OpenPlaces(ListenerSet):
@@ -102,14 +48,14 @@ class OpenPlaces(ListenerSet):
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:
         opened = open_at(text, owner)
-        acceptor = _Acceptor(opened.address, opened.sock, self._pass_on)
+        acceptor = Acceptor(opened.address, opened.sock, self._pass_on)
         return Listener(opened.address, owner, acceptor, opened.remove)
 
     def accept(self, wanted: bool) -> None:
         """Accept connections if ``wanted``, else pause: there is no worker to pass them to."""
         for listener in self.listeners:
             acceptor = listener.server
-            assert isinstance(acceptor, _Acceptor)
+            assert isinstance(acceptor, Acceptor)
             if wanted:
                 acceptor.begin()
             else:
@@ -150,6 +96,9 @@ class PassedConnections:
             connection.close()
             return
         connection.setblocking(False)
+        if isinstance(accept, ServeSocket):
+            accept.serve(connection)
+            return
         loop = asyncio.get_running_loop()
         # Cancelling within ``connect_accepted_socket`` leaves a transport of uvloop's that never
         # calls ``connection_lost``, so the connection is always handed over to the end.
@@ -159,7 +108,9 @@ class PassedConnections:
 
 
 async def _hand_over(
-    loop: asyncio.AbstractEventLoop, accept: Accept, connection: socket.socket
+    loop: asyncio.AbstractEventLoop,
+    accept: Callable[[], asyncio.Protocol],
+    connection: socket.socket,
 ) -> None:
     await loop.connect_accepted_socket(accept, connection)
 
@@ -183,8 +134,9 @@ class GivenPlaces(ListenerSet):
         make_handler: Callable[[ActiveConfig], RequestHandler],
         accept: Callable[[RequestHandler], ClientConnection],
         arrivals: PassedConnections,
+        serve_tls: ServeTls = without_tls,
     ) -> None:
-        super().__init__(make_handler, accept)
+        super().__init__(make_handler, accept, serve_tls)
         self._arrivals = arrivals
 
     async def _listen(self, text: str, accept: Accept, owner: str | None) -> Listener:

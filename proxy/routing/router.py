@@ -32,12 +32,20 @@ class Match:
     hosts: frozenset[str] = frozenset()
 
     def url_rewriter(
-        self, request: Request, status: int, own_ports: Callable[[], Collection[int]]
+        self,
+        request: Request,
+        status: int,
+        own_ports: Callable[[], Collection[int]],
+        *,
+        tls: bool = False,
     ) -> UrlRewriter:
-        """The rewriter for the fields of the response with this status."""
+        """The rewriter for the fields of the response with this status.
+
+        ``tls``: the client is connected with TLS.
+        """
         redirects = 300 <= status < 400
         return UrlRewriter(
-            self.route, self.mount, self.rest, self.hosts, request, own_ports, redirects
+            self.route, self.mount, self.rest, self.hosts, request, own_ports, redirects, tls
         )
 
 

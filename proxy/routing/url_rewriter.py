@@ -55,6 +55,7 @@ class UrlRewriter:
     hosts      host names, in lower case, under which this process serves
     own_ports  the ports on which it listens
     redirects  whether the status is 3xx: ``Location`` is then relative, as every client resolves it
+    tls        whether the client is connected with TLS
     """
 
     route: Route
@@ -64,6 +65,7 @@ class UrlRewriter:
     request: Request | None = None
     own_ports: Callable[[], Collection[int]] = tuple
     redirects: bool = True
+    tls: bool = False
 
     def __call__(self, name: bytes, value: bytes) -> bytes:
         """The value of the field of this lower-case name for the client.
@@ -140,8 +142,9 @@ class UrlRewriter:
         if self.request is None or (name == b"location" and self.redirects):
             return b""
         host = self.request.headers.get("Host", "")
-        # Of a server in front that terminates TLS. The response reaches that client alone.
-        https = self.request.headers.get("X-Forwarded-Proto", "").lower() == "https"
+        # Or of a server in front that terminates TLS. The response reaches that client alone.
+        forwarded = self.request.headers.get("X-Forwarded-Proto", "")
+        https = self.tls or forwarded.lower() == "https"
         return f"{'https' if https else 'http'}://{host}".encode("latin-1") if host else b""
 
     def _is_provider(self, scheme: bytes | None, authority: bytes) -> bool:
@@ -196,7 +199,8 @@ class UrlRewriter:
             return set(self.own_ports())
         host = self.request.headers.get("Host", "")
         _, _, port = host.rpartition("]" if host.endswith("]") else ":")
-        return {*self.own_ports(), int(port) if port.isdecimal() else 80}
+        usual = _PORTS[b"https" if self.tls else b"http"]
+        return {*self.own_ports(), int(port) if port.isdecimal() else usual}
 
 
 def redirect_note(route: Route, location: bytes) -> str:

@@ -14,6 +14,8 @@ from proxy.server.peer_credentials import is_gone
 # (seconds), so that it can receive the response before a reset (RFC 9112 section 9.6).
 LINGER_SECONDS = 5.0
 _LINGER_MOST = 30.0
+# How long keyrelay's end waits for the closing alert of a client (seconds).
+_ALERT_SECONDS = 1.0
 NEVER = float("inf")
 # SO_LINGER, on, with zero seconds: closing the socket sends a reset.
 _RESET = struct.pack("ii", 1, 0)
@@ -55,9 +57,11 @@ class ClientTransport(asyncio.Protocol):
 
     deadline     in the loop's time; see ``ClientConnection.expire``
     half_closed  whether the client has ended its sending direction, and is due responses
+    secure       whether the transport is TLS, which has no half-closed state
     """
 
     __slots__ = (
+        "_abort_at",
         "_linger_end",
         "_loop",
         "_reading_paused",
@@ -65,6 +69,7 @@ class ClientTransport(asyncio.Protocol):
         "_times",
         "deadline",
         "half_closed",
+        "secure",
         "transport",
     )
 
@@ -74,7 +79,9 @@ class ClientTransport(asyncio.Protocol):
         self._state = OPEN
         self._reading_paused = False
         self.half_closed = False
+        self.secure = False
         self._linger_end = NEVER
+        self._abort_at: float | None = None
         self.deadline = NEVER
         self.transport: asyncio.Transport
 
@@ -102,7 +109,12 @@ class ClientTransport(asyncio.Protocol):
     def close_after_flush(self) -> None:
         """As ``abort``, but flush what was written before. Only for framed responses."""
         self._state = CLOSING
-        self.transport.close()
+        self._close()
+
+    def _close(self) -> None:
+        """Close the transport, at most once: see ``websocket.relay.RelaySide.close``."""
+        if not self.transport.is_closing():
+            self.transport.close()
 
     def abort(self) -> None:
         """Reset the connection so that the client sees an incomplete response, not a clean end."""
@@ -113,15 +125,45 @@ class ClientTransport(asyncio.Protocol):
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
         self.transport.abort()
 
-    def _linger(self) -> None:
-        """End the sending direction and discard received bytes until the client pauses."""
-        self._state = CLOSING
-        if self.half_closed:
-            # Nothing follows that could be discarded.
+    def _end_unused(self, now: float) -> None:
+        """End a connection on which no response is due, over TLS with a closing alert.
+
+        ``now`` is the loop's time. Another call, seconds later, does not wait for the client's.
+        """
+        if self.secure and not self.transport.is_closing():
+            self.deadline = now + LINGER_SECONDS
+            self._state = CLOSING
             self.transport.close()
+        else:
+            self._state = CLOSING
+            self.transport.abort()
+
+    def end_closing(self) -> None:
+        """Over TLS, do not wait for the client's closing alert: it may never read ours.
+
+        Aborts a second after the first call, when what was written has long been sent.
+        """
+        if not self.secure:
+            return
+        now = self._loop.time()
+        if self._abort_at is None:
+            self._abort_at = now + _ALERT_SECONDS
+        elif now >= self._abort_at:
+            self.transport.abort()
+
+    def _linger(self, *, complete: bool = False) -> None:
+        """End the sending direction and discard received bytes until the client pauses.
+
+        ``complete``: nothing is expected that could be discarded.
+        """
+        self._state = CLOSING
+        if self.half_closed or (self.secure and complete):
+            self._close()
         elif not self.transport.is_closing():
             now = self._loop.time()
             self.deadline = now + LINGER_SECONDS
             self._linger_end = now + _LINGER_MOST
             self.resume_reading()
-            self.transport.write_eof()
+            # A closing alert would end both directions. The response has a length or is chunked.
+            if not self.secure:
+                self.transport.write_eof()

@@ -308,10 +308,9 @@ class ClientConnection(ClientTransport):
         if self._state is CLOSING:
             return
         if close or self._body is not None:
-            self._linger()
+            self._linger(complete=self._body is None)
         elif not self.keep_alive:
-            self._state = CLOSING
-            self.transport.close()
+            self.close_after_flush()
         else:
             self.deadline = self._loop.time() + self._times.keepalive_seconds
             if self._full:
@@ -396,5 +395,4 @@ class ClientConnection(ClientTransport):
             self.abort()
         else:
             # Between requests, within a head, or lingering: no response is due.
-            self._state = CLOSING
-            self.transport.abort()
+            self._end_unused(now)

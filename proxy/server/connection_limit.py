@@ -22,7 +22,8 @@ class ConnectionLimit:
 
     ``refused`` holds the connections that have been sent a refusal
     and linger for a few seconds to receive it. Open WebSockets do not count. ``heads`` bounds what
-    all connections hold of incomplete header sections.
+    all connections hold of incomplete header sections. ``handshakes`` are connections before or
+    within their TLS handshake, which count as connections.
     """
 
     def __init__(
@@ -33,11 +34,12 @@ class ConnectionLimit:
         self.max_connections = max_connections
         self.refusal = refusal
         self.refused: set[ClientConnection] = set()
+        self.handshakes: set[ClientConnection] = set()
         self.heads = HeadBudget()
 
     def check(self, transport: asyncio.Transport, connections: int) -> Refusal | None:
         """The refusal of this connection beside ``connections`` others, None if it is admitted."""
-        if connections >= self.max_connections:
+        if connections + len(self.handshakes) >= self.max_connections:
             return Refusal(
                 503,
                 "too-many-connections",

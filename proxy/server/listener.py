@@ -9,12 +9,13 @@ import socket
 import stat
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress, parse_listen
+from proxy.server.acceptor import Acceptor
 from proxy.server.socket_activation import passed_socket
 
 # Maximum number of connections that wait to be accepted.
@@ -25,6 +26,17 @@ class Closable(Protocol):
     """A server, or a socket from which other processes accept."""
 
     def close(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class ServeSocket:
+    """How a TLS listener serves: ``serve`` gets each accepted connection, before any transport."""
+
+    serve: Callable[[socket.socket], None]
+
+
+Accept = Callable[[], asyncio.Protocol] | ServeSocket
+"""Creates the protocol of each connection, or serves its socket."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +55,9 @@ class Listener:
     @property
     def url(self) -> str:
         """Base URL for clients; for a unix socket its address."""
-        return str(self.address) if self.address.unix_path else f"http://{self.address}"
+        if self.address.unix_path:
+            return str(self.address)
+        return f"{'https' if self.address.tls else 'http'}://{self.address}"
 
     def stop(self) -> None:
         """Stop accepting; open connections are unaffected."""
@@ -84,8 +98,8 @@ class AddressUnavailable(KeyrelayError):
         self.route = route
 
 
-async def listen(text: str, accept: Callable[[], asyncio.Protocol], route: str | None) -> Listener:
-    """Listen at the address ``text``; ``accept`` creates the protocol of each connection.
+async def listen(text: str, accept: Accept, route: str | None) -> Listener:
+    """Listen at the address ``text``; ``accept`` serves each connection.
 
     Uses a socket that a service manager has passed for the address, if any. Raises KeyrelayError,
     with the correction, if the address is unavailable.
@@ -109,15 +123,18 @@ def open_at(text: str, route: str | None = None) -> Opened:
         sock = socket.create_server((address.host, address.port), family=family, backlog=_BACKLOG)
     except OSError as error:
         raise _unavailable(error, address, text, route) from None
-    return Opened(ListenAddress(address.host, sock.getsockname()[1], None), sock)
+    return Opened(replace(address, port=sock.getsockname()[1]), sock)
 
 
-async def serve_at(
-    opened: Opened, accept: Callable[[], asyncio.Protocol], route: str | None
-) -> Listener:
+async def serve_at(opened: Opened, accept: Accept, route: str | None) -> Listener:
     """Start accepting. Raises KeyrelayError, with the socket closed, on failure."""
     loop = asyncio.get_running_loop()
     sock = opened.sock
+    if isinstance(accept, ServeSocket):
+        serve = accept.serve
+        acceptor = Acceptor(opened.address, sock, lambda _, connection: serve(connection))
+        acceptor.begin()
+        return Listener(opened.address, route, acceptor, opened.remove)
     try:
         if sock.family != socket.AF_UNIX:
             server = await loop.create_server(accept, sock=sock, backlog=_BACKLOG)

@@ -1,4 +1,4 @@
-"""Recognise what is sent to the plain HTTP/1.1 port by clients configured for something else."""
+"""Recognise what is sent to a port by clients that are configured for another protocol."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ def refusal(data: bytes) -> Refusal | None:
     if data[:1] and data[0] == _TLS_HANDSHAKE:
         return _wrong(
             "The client uses TLS; this port is plain HTTP.",
-            "Write http:// and ws:// in the client's base URL. TLS to the provider is keyrelay's.",
+            "Write http:// and ws:// in the client's base URL. TLS to the provider is keyrelay's. "
+            "A client that insists on TLS needs a listener with it: listen: https://127.0.0.1:8443.",
         )
     if data.startswith(_HTTP2):
         return _wrong(
@@ -38,6 +39,15 @@ def refusal(data: bytes) -> Refusal | None:
             "Switch off the PROXY protocol in the load balancer before keyrelay.",
         )
     return None
+
+
+def without_tls() -> Refusal:
+    """The refusal of a connection to a TLS listener that does not begin with a handshake."""
+    return _wrong(
+        "The client uses plain HTTP; this port is TLS.",
+        "Write https:// and wss:// in the client's base URL, or the address of a listener without "
+        "TLS.",
+    )
 
 
 def _wrong(detail: str, advice: str) -> Refusal:

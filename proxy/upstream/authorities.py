@@ -22,6 +22,27 @@ def read_authorities(path: Path) -> str:
     return b"\n".join(found).decode("ascii") + "\n"
 
 
+def system_authorities() -> str:
+    """Return the certificates that OpenSSL trusts here, or those of SSL_CERT_FILE, in PEM.
+
+    From the bundle of the system, else from each file of its directory. Blocking.
+    """
+    # For the paths only: no context of it is used.
+    import ssl
+
+    paths = ssl.get_default_verify_paths()
+    files = [Path(paths.cafile)] if paths.cafile else []
+    if not files and paths.capath:
+        files = sorted(Path(paths.capath).glob("*.[0-9]"))
+    found: dict[str, None] = {}
+    for file in files:
+        try:
+            found[read_authorities(file)] = None
+        except ConfigValueError:
+            continue  # a directory may hold other files
+    return "".join(found)
+
+
 def check_environment() -> None:
     """Raise ConfigError if SSL_CERT_FILE names no file with certificates. Blocking.
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from proxy.app.app import Timeouts
 from proxy.app.listeners import Key, ListenerEntry, ListenerSet, check_addresses
+from proxy.app.supply import Timeouts
 from proxy.config.secret import SecretSettings
 from proxy.config.settings import Settings
 from proxy.config.validation import listen_places, served_hosts

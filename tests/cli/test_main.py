@@ -13,7 +13,7 @@ from tests.support.command import COMMAND, PREFIXES, environment, keyrelay, keys
 
 COMMANDS = (
     *("run", "demo", "exec", "check", "explain", "doctor", "providers", "init", "health"),
-    *("keygen", "seal", "reseal", "completion", "status", "reload", "schema", "help"),
+    *("ca", "keygen", "seal", "reseal", "completion", "status", "reload", "schema", "help"),
 )
 
 

@@ -7,7 +7,9 @@ import json
 import os
 import signal
 import socket
+import ssl
 import sys
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -21,6 +23,7 @@ from proxy.app.status import merged
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.process.supervisor import Supervisor
+from proxy.secrets import local_authority
 from tests.support.command import Done, keyrelay, running
 from tests.support.keyrelay import (
     RawClient,
@@ -601,3 +604,29 @@ async def test_the_access_log_is_that_of_all() -> None:
     assert [line["path"] for line in lines] == ["/echo/x"] * 40
     # Their names begin with something of the process.
     assert len({line["request_id"].partition("-")[0] for line in lines}) == 2
+
+
+async def test_tls_is_served_by_workers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They get the certificate from the supervisor, and the next one when it is renewed."""
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
+    local_authority.create(time.time())
+    context = ssl.create_default_context(cafile=str(local_authority.certificate_file()))
+    async with supervised(settings({}, listen="https://127.0.0.1:0")) as (app, said):
+
+        async def serial() -> str:
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", port(app), ssl=context, server_hostname="localhost"
+            )
+            writer.write(HEALTH)
+            assert (await read_head(reader)).startswith(b"HTTP/1.1 200 OK\r\n")
+            writer.transport.abort()
+            return str(writer.get_extra_info("ssl_object").getpeercert()["serialNumber"])
+
+        before = {await serial() for _ in range(4)}
+        assert len(before) == 1
+        await app.renew_certificate()
+        after = {await serial() for _ in range(4)}
+        assert len(after) == 1
+        assert before != after
+        assert app.listeners[0].url.startswith("https://")
+        assert not said

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from proxy.app.app import Timeouts
+from proxy.app.supply import Timeouts
 from proxy.errors import Refusal
 from proxy.http.problem import plain
 from proxy.http.request import Request
