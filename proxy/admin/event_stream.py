@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from aiohttp import web
 
-from proxy.observability.exchange_log import ExchangeRecord
+from proxy.observability.exchange_source import ExchangeSource
 from proxy.observability.inspector import Event, Subscription
 
 # Interval of event batches (seconds), since the page draws them together.
@@ -27,20 +27,20 @@ class EventStream:
 
     subscription  has the events of the data path
     response      prepared, with ``text/event-stream``
-    open_now      the exchanges that have not ended
+    exchanges     the source of the subscription
     """
 
     def __init__(
         self,
         subscription: Subscription,
         response: web.StreamResponse,
-        open_now: Collection[ExchangeRecord],
+        exchanges: ExchangeSource,
     ) -> None:
         self._subscription = subscription
         self._response = response
-        self._open_now = open_now
+        self._exchanges = exchanges
         self._steady: Any = None
-        self._moved: dict[int, tuple[int, int]] = {}
+        self._moved: Mapping[int, tuple[int, int]] = {}
 
     async def run(
         self, first: dict[str, Any], snapshot: Callable[[], Awaitable[dict[str, Any]]]
@@ -56,15 +56,15 @@ class EventStream:
             events = await self._subscription.take(_STATUS_SECONDS)
             if loop.time() - checked_at >= _STATUS_SECONDS:
                 checked_at = loop.time()
-                events += self._progress()
+                events += await self._progress()
                 events += self._status(await snapshot())
             if events:
                 await self._send(events)
                 await asyncio.sleep(_TOGETHER_SECONDS)
 
-    def _progress(self) -> list[Event]:
+    async def _progress(self) -> list[Event]:
         """Return the bytes of open exchanges that have moved some since the last call."""
-        before, self._moved = self._moved, {one.number: one.moved for one in self._open_now}
+        before, self._moved = self._moved, await self._exchanges.moved()
         changed = [
             [number, *moved]
             for number, moved in self._moved.items()

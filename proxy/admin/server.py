@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Protocol
@@ -26,8 +26,8 @@ from proxy.errors import KeyrelayError, Refusal
 from proxy.http.address import parse_listen
 from proxy.http.problem import PROBLEM, problem_document
 from proxy.observability import metrics
-from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
-from proxy.observability.inspector import InspectorHub, TooManySubscriptions
+from proxy.observability.exchange_source import ExchangeSource
+from proxy.observability.inspector import TooManySubscriptions
 from proxy.observability.library_logging import types_only
 from proxy.server.listener import AddressUnavailable, Listener, listen
 
@@ -47,8 +47,6 @@ _HEADERS: Final = {
     "form-action 'none'",
 }
 
-# Exchanges sent to a page at first: as many as it keeps.
-_SHOWN: Final = 2000
 _SHUTDOWN_SECONDS: Final = 1.0
 _COULD_NOT: Final = "the admin listener could not answer a request"
 
@@ -60,14 +58,11 @@ ReloadConfig = Callable[[], Awaitable[status.Reload]]
 class Administered(Protocol):
     """What the admin listener shows: the running app.
 
-    exchange_log   the exchanges of this process
-    inspector_hub  publishes them as they happen
+    exchanges  what the inspector shows
     """
 
     @property
-    def exchange_log(self) -> ExchangeLog: ...
-    @property
-    def inspector_hub(self) -> InspectorHub: ...
+    def exchanges(self) -> ExchangeSource: ...
     async def snapshots(self) -> Sequence[dict[str, Any]]:
         """Return the snapshot of each process, at least one: see ``status.snapshot``."""
 
@@ -121,7 +116,7 @@ class Admin:
         if self._file is not None:
             self._file.remove()
             self._file = None
-        self._app.inspector_hub.stop()
+        self._app.exchanges.stop()
         self.listener.close()
         await self._served.cleanup()
 
@@ -276,45 +271,26 @@ class _Pages:
         return web.json_response(asdict(report), status=409 if report.findings else 200)
 
     async def _exchanges(self, _request: web.Request) -> web.StreamResponse:
-        return web.json_response(self._latest())
+        return web.json_response(await self._latest())
 
     async def _exchange(self, request: web.Request) -> web.StreamResponse:
-        number = int(request.match_info["number"])
-        exchange = next((one for one in self._known() if one.number == number), None)
-        if exchange is None:
+        found = await self._app.exchanges.find(int(request.match_info["number"]))
+        if found is None:
             raise Refusal(
                 404,
                 "no-such-exchange",
                 "There is no exchange of this number, or it was too long ago.",
             )
-        inspector_hub = self._app.inspector_hub
-        conversation = inspector_hub.conversation(exchange)
-        return web.json_response(
-            {
-                "exchange": inspector_hub.describe(exchange),
-                "detail": inspector_hub.detail(exchange),
-                "conversation": None if conversation is None else conversation.as_json(),
-            }
-        )
+        return web.json_response(found)
 
-    def _known(self) -> Iterator[ExchangeRecord]:
-        exchange_log = self._app.exchange_log
-        yield from exchange_log.open
-        yield from exchange_log.recent
-
-    def _latest(self) -> dict[str, Any]:
+    async def _latest(self) -> dict[str, Any]:
         """Return the open and the latest ended exchanges, oldest first."""
-        known = sorted(self._known(), key=lambda one: one.number)[-_SHOWN:]
-        return {
-            "run": self._run,
-            "total": self._app.exchange_log.total,
-            "exchanges": [self._app.inspector_hub.describe(one) for one in known],
-        }
+        return {"run": self._run, **await self._app.exchanges.latest()}
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         """Stream server-sent events: first the current state, then each change."""
         try:
-            subscription = self._app.inspector_hub.subscribe()
+            subscription = self._app.exchanges.subscribe()
         except TooManySubscriptions:
             raise Refusal(
                 503,
@@ -328,14 +304,14 @@ class _Pages:
         response.enable_chunked_encoding()
         try:
             await response.prepare(request)
-            stream = EventStream(subscription, response, self._app.exchange_log.open)
-            await stream.run(self._latest(), self._snapshot)
+            stream = EventStream(subscription, response, self._app.exchanges)
+            await stream.run(await self._latest(), self._snapshot)
         except TimeoutError:
             # The client does not read, so a clean end of the stream would never arrive.
             if request.transport is not None:
                 request.transport.abort()
         finally:
-            self._app.inspector_hub.unsubscribe(subscription)
+            self._app.exchanges.unsubscribe(subscription)
         return response
 
 

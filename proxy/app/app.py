@@ -32,6 +32,7 @@ from proxy.http.address import DEMO_UPSTREAM, ListenAddress
 from proxy.observability import tracing
 from proxy.observability.counters import Counters
 from proxy.observability.exchange_log import ExchangeLog
+from proxy.observability.exchange_source import ExchangeSource, LocalExchanges
 from proxy.observability.inspector import InspectorHub
 from proxy.observability.notices import Notices
 from proxy.observability.tracing import Tracer
@@ -62,6 +63,7 @@ class App:
 
     counters, reloads, started   data of the status; ``started`` in seconds since the epoch
     inspector_hub                publishes exchanges as they happen
+    exchanges                    what the inspector shows
     also_own                     further addresses of this process, barred as upstreams of routes
     """
 
@@ -118,6 +120,7 @@ class App:
         self.inspector_hub = InspectorHub(lambda route: self._services.redactors(route))
         self.started = time.time()
         self.exchange_log: ExchangeLog
+        self.exchanges: ExchangeSource
         self._context: ProxyContext
         self._services: RouteServices
         self._places: ListenerSet
@@ -145,6 +148,7 @@ class App:
         self.exchange_log = ExchangeLog(
             loop, self._write_log, as_json=self._json_log, warn=self._warn
         )
+        self.exchanges = LocalExchanges(self.exchange_log, self.inspector_hub)
         self.exchange_log.observers += [self.counters.feed, self.inspector_hub.ended]
         tracer = Tracer(warn=self._warn) if self._settings.tracing else None
         if tracer is not None:

@@ -19,8 +19,9 @@ from proxy.observability.capture_buffer import CapturedMessage, Conversation, Co
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.secrets.redaction import Redactor
 
-# Maximum subscriptions: each costs CPU for every exchange.
-_MAX_SUBSCRIPTIONS = 8
+MAX_SUBSCRIPTIONS = 8
+"""Each subscription costs CPU for every exchange."""
+
 # Maximum queue of one subscription: events, and bytes of messages in them.
 _QUEUED = 4096
 _QUEUED_BYTES = 4 * 1024 * 1024
@@ -154,7 +155,7 @@ class InspectorHub:
 
     def subscribe(self) -> Subscription:
         """Open a subscription; the caller must ``unsubscribe``. Raises TooManySubscriptions."""
-        if len(self._subscriptions) >= _MAX_SUBSCRIPTIONS:
+        if len(self._subscriptions) >= MAX_SUBSCRIPTIONS:
             raise TooManySubscriptions
         if self._stop_timer is not None:
             self._stop_timer.cancel()

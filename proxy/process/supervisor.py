@@ -27,6 +27,7 @@ from proxy.process.dispatch import Dispatcher
 from proxy.process.ipc import Message
 from proxy.process.token_broker import TokenBroker
 from proxy.process.worker_config import WorkerConfig
+from proxy.process.worker_exchanges import WorkerExchanges
 from proxy.process.worker_listeners import OpenPlaces
 from proxy.process.worker_process import WorkerProcess, lock_file
 from proxy.routing.route_secrets import ResolvedSecrets, variables_in
@@ -88,6 +89,7 @@ class Supervisor(App):
         self._warned: dict[str, float] = {}
         self._log_lock: int
         self._handover: WorkerConfig
+        self._inspected: WorkerExchanges
         self.failure: KeyrelayError | None = None
 
     async def _start(self) -> None:
@@ -96,6 +98,9 @@ class Supervisor(App):
         self._stack.callback(os.close, self._log_lock)
         self._stack.callback(self._tokens.close)
         await super()._start()
+        self._inspected = self.exchanges = WorkerExchanges(
+            lambda: [self._workers[one] for one in sorted(self._ready)]
+        )
         self._stack.callback(self._dispatcher.close)
         self._stack.push_async_callback(self._kill)
         for index in range(self._count):
@@ -214,10 +219,12 @@ class Supervisor(App):
             worker.kill()
         else:
             self._ready.add(index)
+            self._inspected.begin(worker)
             self._changed.set()
             self._accept_or_rest()
         how = await worker.ended()
         self._ready.discard(index)
+        self._inspected.end(index)
         self._accept_or_rest()
         del self._workers[index]
         return f"{worker} {f'did not start: {why}' if why else how}"
@@ -231,6 +238,8 @@ class Supervisor(App):
                 return await self._tokens.answer(message)
             case "warn":
                 self._warn_once(message["line"])
+            case "inspected":
+                self._inspected.receive(index, message["events"])
             case "leaving":
                 self._ready.discard(index)
                 self._accept_or_rest()

@@ -26,6 +26,7 @@ from proxy.process.ipc import Channel, ChannelClosed, Message
 from proxy.process.output import StandardStreams
 from proxy.process.token_broker import SharedTokenSource, remote
 from proxy.process.worker_config import WorkerConfig, share_of
+from proxy.process.worker_exchanges import InspectionFeed
 from proxy.process.worker_listeners import GivenPlaces, PassedConnections
 from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.secrets.secret import Secret
@@ -59,6 +60,7 @@ class _Worker:
         self._arrivals = PassedConnections()
         self._now: WorkerConfig | None = None
         self._app: App | None = None
+        self._feed: InspectionFeed | None = None
         self._taking = asyncio.Lock()
         # Drain times (seconds), None for the configured one.
         self._ends: asyncio.Queue[float | None] = asyncio.Queue()
@@ -111,6 +113,8 @@ class _Worker:
                 self._ends.put_nowait(message["seconds"])
             case "snapshot" if self._app is not None:
                 return snapshot(self._app)
+            case "inspect" | "exchanges" | "exchange" | "moved" if self._feed is not None:
+                return await self._feed.answer(kind, message)
         return {}
 
     def _serve_connection(self, address: ListenAddress, descriptor: int) -> Message:
@@ -158,6 +162,9 @@ class _Worker:
             ),
         )
         await app.__aenter__()
+        self._feed = InspectionFeed(
+            app.exchanges, self._channel.send, lambda: self._channel.waiting
+        )
         memory.settle()
         return app
 

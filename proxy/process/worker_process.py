@@ -141,9 +141,13 @@ class WorkerProcess:
 
     async def snapshot(self) -> Message:
         """Return its snapshot, empty if there is no reply within _SNAPSHOT_SECONDS."""
+        return await self.ask("snapshot", {})
+
+    async def ask(self, kind: str, message: Message) -> Message:
+        """Return its reply, empty if there is none within _SNAPSHOT_SECONDS."""
         try:
             async with asyncio.timeout(_SNAPSHOT_SECONDS):
-                return await self._channel.ask("snapshot", {})
+                return await self._channel.ask(kind, message)
         except (ChannelClosed, TimeoutError):
             return {}
 

@@ -17,6 +17,7 @@ from proxy.app.app import App
 from proxy.app.status import Reload, snapshot
 from proxy.http.response import ResponseHead
 from proxy.observability.exchange_log import ExchangeLog, ExchangeRecord
+from proxy.observability.exchange_source import ExchangeSource
 from proxy.observability.inspector import InspectorHub
 from proxy.secrets.redaction import Redactor
 from proxy.websocket.frames import masked
@@ -42,6 +43,10 @@ class Watched:
     @property
     def exchange_log(self) -> ExchangeLog:
         return self.app.exchange_log
+
+    @property
+    def exchanges(self) -> ExchangeSource:
+        return self.app.exchanges
 
     async def snapshots(self) -> Sequence[dict[str, Any]]:
         return [snapshot(self.app)]

@@ -136,7 +136,6 @@ function draw() {
 function showEmpty(empty, filtered) {
   const url = status?.listeners.find((one) => one.route === null)?.url;
   const text = filtered ? "Nothing matches the filter."
-    : status?.pids.length > 1 ? "Several processes serve, and their requests are not shown here. Run one (workers: 1) to inspect them."
     : url ? `Waiting for the first request to ${url}` : "Waiting for the first request.";
   if (empty.textContent !== text) empty.textContent = text;
 }
