@@ -28,7 +28,7 @@ _SERVERS = Path(__file__).resolve().parent / "servers"
 _DEBIAN = ROOT / ".oauth-debian"
 _PYTHON = ROOT / ".venv-oauth" / "bin" / "python"
 # Six servers and keyrelay start at the same time, on what may be a small machine (seconds).
-_PATIENCE = 180.0
+PATIENCE = 180.0
 # For a token call there (seconds); the product's own limits are tested elsewhere.
 _TOKEN_SECONDS = 60
 SCOPE = "api:read"
@@ -118,7 +118,7 @@ class Server:
             {"Content-Type": "application/json"},
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=_PATIENCE) as answer:
+        with opener.open(request, timeout=PATIENCE) as answer:
             found: dict[str, Any] = json.load(answer)
         return found
 
@@ -135,7 +135,7 @@ class Server:
             f"{self.url}/revoke", f"token={token}".encode(), _basic(client, secret)
         )
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=_PATIENCE) as answer:
+        with opener.open(request, timeout=PATIENCE) as answer:
             assert answer.status == 200
 
 
@@ -253,7 +253,7 @@ def keyrelay(
         )
     relay = Keyrelay(process, log)
     try:
-        end = time.monotonic() + _PATIENCE
+        end = time.monotonic() + PATIENCE
         while not re.search(r"http://127\.0\.0\.1:\d+", relay.log):
             assert process.poll() is None, relay.log
             assert time.monotonic() < end, relay.log
@@ -286,7 +286,7 @@ def doctor(file: Path, variables: Mapping[str, str], *arguments: str) -> str:
         [sys.executable, "-m", "proxy", "doctor", "--config", str(file), *arguments],
         env=environment(variables),
         capture_output=True,
-        timeout=_PATIENCE,
+        timeout=PATIENCE,
         check=False,
     )
     output = done.stdout.decode() + done.stderr.decode()

@@ -12,6 +12,8 @@ pytestmark = [pytest.mark.oauth, pytest.mark.timeout(600)]
 # Routes with the same refresh token share an access token, and so do processes with one store.
 # Elsewhere each of the two routes of each of the two processes has a token of its own.
 _TOKENS = {"refresh": 1, "credentials": 4}
+# At each of the routes of each of the processes, one request at least.
+_SENDERS = 4
 # The end of a token's life in which it is not used, for tokens of 4 s (seconds).
 _UNUSED = 0.2
 
@@ -22,7 +24,7 @@ def test_no_request_is_refused(figures: dict[str, Figures], kind: object, grant:
     """Two processes with two routes each: every request gets a 200, at every server."""
     case = figures[name_of(str(kind), 3600, grant)]
     assert case.refused == []
-    assert case.requests >= 20
+    assert case.requests >= _SENDERS
 
 
 @pytest.mark.parametrize("grant", ["credentials", "refresh"])
@@ -37,14 +39,7 @@ def test_a_short_token_ends_on_its_way_at_worst(
     case = figures[name_of(str(kind), 4, grant)]
     assert {one.status for one in case.refused} <= {401}
     assert [one for one in case.refused if one.repeatable and one.seconds < _UNUSED] == []
-    assert case.requests >= 20
-
-
-def test_few_short_tokens_end_on_their_way(figures: dict[str, Figures]) -> None:
-    """Of all requests with tokens of 4 s, at most a tenth."""
-    short = [case for case in figures.values() if case.server.lifetime == 4]
-    refused = sum(len(case.refused) for case in short)
-    assert refused <= sum(case.requests for case in short) / 10
+    assert case.requests >= _SENDERS
 
 
 @pytest.mark.parametrize("grant", ["credentials", "refresh"])
