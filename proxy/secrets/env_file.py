@@ -7,6 +7,7 @@ inherits them.
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -15,6 +16,10 @@ from dotenv.parser import parse_stream
 from proxy.errors import ConfigError, Finding
 from proxy.secrets.file import read_file
 from proxy.secrets.source import SourceError
+
+# Files of other programs have names with dots and hyphens; quotes, $ and colons are of other
+# syntaxes.
+_NAME = re.compile(r"[\w.-]+")
 
 
 def read_env_files(paths: Iterable[Path]) -> dict[str, str]:
@@ -36,7 +41,10 @@ def read_env_files(paths: Iterable[Path]) -> dict[str, str]:
             findings.append(Finding(str(path), 0, 0, "invalid UTF-8", "save the file as UTF-8"))
             continue
         for binding in parse_stream(io.StringIO(text)):
-            if binding.error or (binding.key is not None and binding.value is None):
+            if binding.error or (
+                binding.key is not None
+                and (binding.value is None or not _NAME.fullmatch(binding.key))
+            ):
                 findings.append(
                     Finding(
                         str(path),

@@ -15,6 +15,13 @@ _QUOTES = "\"'`\u201c\u201d\u201e\u2018\u2019\u00ab\u00bb"
 _SCHEME = re.compile(r"(bearer|token|basic|apikey|api-key|key|dpop|bot)[ :]\s*\S", re.IGNORECASE)
 _FIELD = re.compile(r"(authorization|[a-z-]*(api-?key|token|secret)|cookie):\s", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"(export\s+|set\s+|\$env:)?([A-Za-z_][A-Za-z0-9_]*)\s?=\s?[^=\s]")
+_NAME_AND_COLON = re.compile(r"[A-Za-z][A-Za-z0-9]*(_[A-Za-z0-9]+)+:\s+\S")
+# Base64 may begin with a slash, so only where paths of secrets are.
+_PATH = re.compile(
+    r"(~|\.{1,2}|/(app|config|data|etc|home|media|mnt|opt|private|root|run|secrets|srv|tmp|Users|usr"
+    r"|var|Volumes))/[^\s/].*|([A-Za-z]:|%[A-Z]+%|\\\\\w+)\\\S.*"
+)
+_ADDRESS = re.compile(r"(https?|wss?)://\S*", re.IGNORECASE)
 _JSON_MEMBER = re.compile(r"[\"'][\w.-]+[\"']\s*:")
 _EXPANSION = re.compile(r"\$\{[^}]*\}|\{\{.*?\}\}|\$\([^)]*\)|\$\{\{")
 _WHOLE_EXPANSION = re.compile(r"\$[A-Za-z_][A-Za-z0-9_]*|%[A-Za-z_][A-Za-z0-9_]*%|\{[A-Za-z_]\w*\}")
@@ -120,6 +127,13 @@ def _not_a_value(text: str, usage: Usage) -> Iterator[str]:
         yield "is the placeholder that keyrelay exec gives to programs: set the key itself"
     elif _PLACEHOLDER.fullmatch(text) or _NAME.fullmatch(text):
         yield "is a placeholder from an example: set the key itself"
+    elif not usage.password and not usage.document and _PATH.fullmatch(text):
+        yield (
+            "is the path of a file: if the key is in that file, write file:/absolute/path in the "
+            "routes file"
+        )
+    elif not usage.password and not usage.document and _ADDRESS.fullmatch(text):
+        yield "is a URL: set the key itself"
     elif not usage.password and not usage.document and _REDACTED.fullmatch(text):
         yield "is abbreviated or hidden, as it is displayed: copy the whole key"
 
@@ -139,6 +153,8 @@ def _surrounded(text: str, usage: Usage) -> Iterator[str]:
             yield f'begins with "{scheme[1].capitalize()}", which is not sent here: remove it'
     elif (assigned := _ASSIGNMENT.match(text)) and (assigned[1] or assigned[2].isupper()):
         yield "begins with the name of a variable and =: remove both"
+    elif _NAME_AND_COLON.match(text):
+        yield "begins with the name of a variable and a colon: remove both"
     elif _JSON_MEMBER.match(text) or text.startswith(("{", "[")):
         yield "is a part of a JSON document: use the key alone"
     elif _COMMENT.search(text):

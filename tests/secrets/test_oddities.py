@@ -46,6 +46,8 @@ def test_quotes(pair: str) -> None:
         (f"export hume_key={KEY}", PLAIN, "name of a variable"),
         (f"$env:HUME_API_KEY = {KEY}", PLAIN, "name of a variable"),
         (f"HUME_API_KEY = {KEY}", PLAIN, "name of a variable"),
+        (f"HUME_API_KEY: {KEY}", PLAIN, "name of a variable and a colon"),
+        (f"  hume_api_key: {KEY}", PLAIN, "name of a variable and a colon"),
         (f'{{"api_key": "{KEY}"}}', PLAIN, "part of a JSON document"),
         (f"{KEY} # my key", PLAIN, "has a comment behind it"),
         (f"{KEY}\t// my key", PLAIN, "has a comment behind it"),
@@ -61,6 +63,36 @@ def test_quotes(pair: str) -> None:
 def test_what_surrounds_a_key(text: str, usage: Usage, words: str) -> None:
     """A scheme, a name, a comment, and what a paste brings along."""
     assert words in the(text, usage)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "/run/secrets/hume_CANARY",
+        "/etc/keyrelay/CANARY",
+        "/home/user/CANARY.txt",
+        "~/CANARY.txt",
+        "./CANARY",
+        "../secrets/CANARY",
+        "C:\\keys\\CANARY.txt",
+        "%USERPROFILE%\\CANARY.txt",
+    ],
+)
+def test_the_path_of_a_file(text: str) -> None:
+    """As variables hold it that are read by programs which open the file."""
+    assert the(text).startswith("is the path of a file: ")
+
+
+@pytest.mark.parametrize("text", ["https://CANARY.example/keys", "wss://CANARY.example"])
+def test_an_address(text: str) -> None:
+    """The base URL or the page with the keys, in place of a key."""
+    assert the(text).startswith("is a URL: ")
+
+
+@pytest.mark.parametrize("text", [f"/{KEY}", f"/9j/{KEY}+/=", f"~{KEY}", f".{KEY}", "C:CANARY"])
+def test_keys_that_begin_as_paths_do(text: str) -> None:
+    """Base64 has slashes, also at its beginning."""
+    assert oddities(text.encode(), PLAIN) == []
 
 
 @pytest.mark.parametrize(
