@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import os
 import re
+import ssl
 from pathlib import Path
 
 from proxy.errors import ConfigError, ConfigValueError, Finding
 
-_CERTIFICATE = re.compile(rb"-----BEGIN CERTIFICATE-----[A-Za-z0-9+/=\s]+-----END CERTIFICATE-----")
+# Also one whose end is missing, which is damaged.
+_CERTIFICATE = re.compile(
+    rb"-----BEGIN CERTIFICATE-----.*?(?:-----END CERTIFICATE-----|(?=-----BEGIN )|\Z)", re.DOTALL
+)
 # OpenSSL's own form, which it reads from SSL_CERT_FILE as well.
 _TRUSTED = b"-----BEGIN TRUSTED CERTIFICATE-----"
 _LIMIT_BYTES = 4 * 1024 * 1024  # the bundle of a distribution has a quarter of a MiB
@@ -19,6 +23,12 @@ def read_authorities(path: Path) -> str:
     found = _CERTIFICATE.findall(_read(path))
     if not found:
         raise _no_certificate()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    for number, certificate in enumerate(found, 1):
+        if not _is_readable(certificate, context):
+            raise ConfigValueError(
+                f"certificate {number} of the file is damaged", "copy it into the file anew"
+            )
     return b"\n".join(found).decode("ascii") + "\n"
 
 
@@ -53,11 +63,22 @@ def check_environment() -> None:
         return
     try:
         raw = _read(Path(name))
-        if _TRUSTED not in raw and not _CERTIFICATE.search(raw):
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        found = _CERTIFICATE.findall(raw)
+        if _TRUSTED not in raw and not any(_is_readable(one, context) for one in found):
             raise _no_certificate()
     except ConfigValueError as error:
         message = f"SSL_CERT_FILE: {error.message}"
         raise ConfigError([Finding("environment", 0, 0, message, error.hint)]) from None
+
+
+def _is_readable(certificate: bytes, context: ssl.SSLContext) -> bool:
+    """Whether OpenSSL reads a certificate in PEM, into a context that is used for nothing else."""
+    try:
+        context.load_verify_locations(cadata=certificate.decode("ascii"))
+    except (UnicodeDecodeError, ssl.SSLError):
+        return False
+    return True
 
 
 def _read(path: Path) -> bytes:

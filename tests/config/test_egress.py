@@ -11,6 +11,7 @@ import pytest
 from proxy.config.egress import EgressProxySettings
 from proxy.config.loader import Overrides, files, from_providers, load_text
 from proxy.errors import ConfigError, Finding
+from proxy.upstream.authorities import read_authorities
 from tests.support.certificates import Authority
 
 CANARY = "CANARY-dummy-password"
@@ -146,6 +147,33 @@ def test_files_without_a_certificate(tmp_path: Path, content: bytes | None, mess
         assert message in one.message
         assert one.advice
         assert (one.file, one.line) == ("routes.yaml", line)
+
+
+@pytest.mark.parametrize("damage", ["line", "text", "empty", "outside"])
+def test_a_damaged_certificate(tmp_path: Path, authority: Authority, damage: str) -> None:
+    """It is a finding with its number: the others in the file do not make up for it."""
+    good = authority.file.read_bytes()
+    lines = good.splitlines(keepends=True)
+    bad = {
+        "line": b"".join(lines[:2] + lines[3:]),
+        "text": lines[0] + b"YWFhYQ==\n" + lines[-1],
+        "empty": lines[0] + b"\n" + lines[-1],
+        "outside": b"".join([*lines[:2], b"> a line of a mail:\n", *lines[2:]]),
+    }[damage]
+    for content, number in ((bad, 1), (good + bad, 2), (bad + good, 1)):
+        (tmp_path / "company.pem").write_bytes(content)
+        (one,) = findings(tmp_path, ca_file="company.pem")
+        assert f"certificate {number} of the file is damaged" in one.message
+        assert one.advice
+
+
+def test_a_bundle(tmp_path: Path, authority: Authority) -> None:
+    """Several certificates, text around them, line breaks of Windows and a byte-order mark."""
+    good = authority.file.read_bytes()
+    text = b"\xef\xbb\xbf# company\n" + good + b"\nsubject=dummy\n" + good
+    for content in (text, text.replace(b"\n", b"\r\n")):
+        (tmp_path / "company.pem").write_bytes(content)
+        assert read_authorities(tmp_path / "company.pem").count("BEGIN") == 2
 
 
 def test_a_directory_as_ca_file(tmp_path: Path) -> None:
