@@ -69,9 +69,9 @@ class Redactor:
 
     Forms of a value: unchanged, base64 and base64url at any alignment (so also inside the base64
     of ``user:VALUE``), each of these percent-encoded, JSON-escaped or with character references
-    of HTML; and hex. A base64 digit that the value shares with its neighbour is not redacted. A
-    Basic credential is redacted whole if it is passed as a value itself. Construction is slow:
-    once per credential, not per response.
+    of HTML; hex; and every character as an escape of JSON. A base64 digit that the value shares
+    with its neighbour is not redacted. A Basic credential is redacted whole if it is passed as a
+    value itself. Construction is slow: once per credential, not per response.
 
     ``longest`` is the length of the longest form in bytes, 0 if there is none.
     """
@@ -189,7 +189,7 @@ def _redacted(data: bytes, spans: list[tuple[int, int]]) -> bytes:
 def _families(value: bytes) -> Iterator[tuple[bytes, set[bytes]]]:
     """Yield all forms in sets; each form of a set contains the plain parts of the set's core."""
     yield value, _text_encodings(value)
-    for shape in (value.hex().encode(), value.hex().upper().encode()):
+    for shape in (value.hex().encode(), value.hex().upper().encode(), *_all_escaped(value)):
         yield shape, {shape}
     for before in range(3):
         digits = base64.b64encode(bytes(before) + value)
@@ -201,6 +201,16 @@ def _families(value: bytes) -> Iterator[tuple[bytes, set[bytes]]]:
         for shape in {core, bare[first:], digits[first:]}:
             forms |= _text_encodings(shape) | _text_encodings(shape.translate(_URL_SAFE))
         yield core, forms
+
+
+def _all_escaped(value: bytes) -> set[bytes]:
+    """Return ``value`` with each character as an escape of JSON (RFC 8259 section 7)."""
+    forms = set()
+    for characters in {value.decode("utf-8", "replace"), value.decode("latin-1")}:
+        units = characters.encode("utf-16-be").hex(" ", 2).split()
+        forms |= {"".join(f"\\u{one}" for one in units).encode()}
+        forms |= {"".join(f"\\u{one.upper()}" for one in units).encode()}
+    return forms
 
 
 def _text_encodings(text: bytes) -> set[bytes]:

@@ -11,6 +11,7 @@ removed. Control frames between fragments are forwarded at once.
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 
 from proxy.secrets.redaction import Redactor
 from proxy.websocket.frames import CloseCode, Frame, Opcode
@@ -24,13 +25,22 @@ from proxy.websocket.incoming_messages import (
     refuse,
     text_frame,
 )
-from proxy.websocket.json_edit import Json, JsonEditError, matches, remove_member, set_member
+from proxy.websocket.json_edit import (
+    Json,
+    JsonEditError,
+    Pointer,
+    edit_members,
+    matches,
+)
 from proxy.websocket.message_rules import MessageRules, SendMessage, SetMembers
 
 # Maximum size (bytes) of a message that is parsed, and of what waits for the credential.
 LIMIT = 64 * 1024
 # Maximum number of its fragments: empty ones would not count otherwise.
 MOST_FRAGMENTS = 1024
+# Number of the client's messages in which one of its own is searched for behind ``within``, where
+# the proxy sends the credential: a client that has none would be parsed without end.
+MOST_MESSAGES = 100
 
 # Maximum payload (bytes) of a control frame.
 _CONTROL_PAYLOAD = 125
@@ -144,12 +154,31 @@ class FirstMessages:
                 raise refuse("a binary message arrived before the credential was placed")
             self._finish_client()
         elif size > LIMIT or len(self._client.frames) > MOST_FRAGMENTS:
-            raise refuse(_TOO_LONG)
+            if not self._is_late:
+                raise refuse(_TOO_LONG)
+            self._finish_client()
+
+    @property
+    def _is_late(self) -> bool:
+        """Whether the client's message is parsed only to find one of its own behind the bound.
+
+        A message that cannot be parsed then is no error: it ends the search.
+        """
+        placement = self._rules.placement
+        return placement is not None and self.placed and self._client.count >= placement.within
 
     def _client_message(self) -> None:
+        late = self._is_late
         frames, content = self._client.take()
         self._client.count += 1
-        text, value = parse_client_message(content)
+        try:
+            text, value = parse_client_message(content)
+        except Failure:
+            if not late:
+                raise
+            self._forward_to_provider(frames, content)
+            self._finish_client()
+            return
         placement = self._rules.placement
         if placement is None:
             self._forward_message(frames, text)
@@ -171,17 +200,14 @@ class FirstMessages:
                     else f"none of the first {within} messages has a place for the credential"
                 )
             # Where the credential would be, the client has its own.
-            for pointer, _ in place.members:
-                text = remove_member(text, pointer)
-            self._forward_message(frames, text)
+            own = [pointer for pointer, _ in place.members]
+            self._forward_message(frames, text, [*self._rules.strip, *own])
             return
-        text = self._stripped(text)
-        for pointer, member in place.members:
-            try:
-                text = set_member(text, pointer, member)
-            except JsonEditError as error:
-                raise refuse(str(error)) from None
-        self.to_provider += text_frame(text)
+        try:
+            edited = edit_members(text, remove=self._rules.strip, members=place.members)
+        except JsonEditError as error:
+            raise refuse(str(error)) from None
+        self.to_provider += text_frame(edited)
         self.placed = True
         names = ", ".join(str(pointer) for pointer, _ in place.members)
         self.notes.append(f"The credential was set at {names} of message {self._client.count}.")
@@ -194,14 +220,18 @@ class FirstMessages:
         if matches(value, place.own):
             self._own_seen = True
             self.notes.append("The client's own message with a credential was not forwarded.")
-            if self.placed:
-                self._finish_client()
         elif not self.placed and (self._own_seen or self._client.count >= within):
             self._held = frames, text
+            return
         else:
             self._forward_message(frames, text)
-            if self.placed and self._client.count >= within:
-                self._finish_client()
+        self._finish_behind_own(within)
+
+    def _finish_behind_own(self, within: int) -> None:
+        """Parse no further if no message of the client's own is to be expected any more."""
+        expected = not self._own_seen and self._client.count < MOST_MESSAGES
+        if self.placed and self._client.count >= within and not expected:
+            self._finish_client()
 
     def _wait(self, data: bytes) -> None:
         """Keep bytes that follow a held message."""
@@ -212,14 +242,12 @@ class FirstMessages:
     def _release(self, within: int) -> None:
         """Forward what has waited for the credential."""
         if self._held is None:
-            if self._own_seen:
-                self._finish_client()
+            self._finish_behind_own(within)
             return
         held, self._held = self._held, None
         waiting, self._waiting = bytes(self._waiting), bytearray()
         self._forward_message(*held)
-        if self._own_seen or self._client.count >= within:
-            self._finish_client()
+        self._finish_behind_own(within)
         self.from_client(waiting)
 
     def _finish_client(self) -> None:
@@ -230,17 +258,13 @@ class FirstMessages:
         if self._rules.placement is None:
             self.finish_provider()
 
-    def _stripped(self, text: str) -> str:
-        for pointer in self._rules.strip:
-            text = remove_member(text, pointer)
-        return text
-
-    def _forward_message(self, frames: list[Frame], text: str) -> None:
-        """Forward a message without the members that are removed."""
-        original = b"".join(one.payload for one in frames)
-        stripped = self._stripped(text)
-        if stripped.encode() == original:
-            self._forward_to_provider(frames, original)
+    def _forward_message(
+        self, frames: list[Frame], text: str, remove: Sequence[Pointer] | None = None
+    ) -> None:
+        """Forward a message without the members in ``remove``, ``strip`` by default."""
+        stripped = edit_members(text, remove=self._rules.strip if remove is None else remove)
+        if stripped == text:
+            self._forward_to_provider(frames, text.encode())
         else:
             self.to_provider += text_frame(stripped)
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn, TypeAlias
 
 Json: TypeAlias = Any
@@ -103,52 +103,92 @@ def matches(value: Json, expected: Json) -> bool:
     return bool(value == expected)
 
 
-def set_member(text: str, pointer: Pointer, value: str) -> str:
-    """Return the text with the member replaced or added. ``value`` is a JSON text.
+def edit_members(
+    text: str, *, remove: Iterable[Pointer] = (), members: Iterable[tuple[Pointer, str]] = ()
+) -> str:
+    """Return the text without some members, and with others replaced or added.
 
-    Objects that are missing on the way are added too; elements of arrays are only replaced.
-    ``text`` is one that ``parse_json`` accepts. Raises JsonEditError if the pointer leads through
-    another value than an object or array.
+    remove   members, each of which goes with its comma; those that are missing are ignored
+    members  each with the JSON text of its new value; objects that are missing on the way are
+             added too, elements of arrays are only replaced
+
+    All pointers address the text as it is given: an element of an array has the same index whatever
+    else is removed. A member that is both removed and set, or contains one that is set, has only
+    what is set. ``text`` is one that ``parse_json`` accepts. Raises JsonEditError if a pointer of
+    ``members`` leads through another value than an object or array.
     """
+    root = _Edit()
+    for pointer in remove:
+        root.below(pointer).removed = True
+    for pointer, value in members:
+        root.below(pointer).value = value
     at = _skip(text, 0)
-    for depth, token in enumerate(pointer.tokens, 1):
-        last = depth == len(pointer.tokens)
-        members = list(_members(text, at))
-        found = _find(text, at, members, token)
-        if found is None:
-            for one in reversed(pointer.tokens[depth:]):
-                value = f"{{{json.dumps(one)}:{value}}}"
-            comma, end = (",", members[-1].end) if members else ("", at + 1)
-            return f"{text[:end]}{comma}{json.dumps(token)}:{value}{text[end:]}"
-        if last:
-            return text[: found.value] + value + text[found.end :]
-        at = found.value
-    raise AssertionError("a pointer has at least one token")
+    end = _value_end(text, at)
+    return text[:at] + _edited(text, at, end, root) + text[end:]
 
 
-def remove_member(text: str, pointer: Pointer) -> str:
-    """Return the text without the member and its comma; unchanged if there is no such member.
+@dataclass(slots=True)
+class _Edit:
+    """What becomes of a value: it is removed, replaced by ``value``, or edited inside."""
 
-    ``text`` is one that ``parse_json`` accepts.
-    """
-    at = _skip(text, 0)
-    for depth, token in enumerate(pointer.tokens, 1):
-        if text[at] not in "{[":
-            return text
-        members = list(_members(text, at))
-        position = next((n for n, one in enumerate(members) if one.name == token), None)
-        if position is None:
-            return text
-        found = members[position]
-        if depth < len(pointer.tokens):
-            at = found.value
-        elif position:
-            return text[: members[position - 1].end] + text[found.end :]
-        elif len(members) > 1:
-            return text[: found.start] + text[members[1].start :]
-        else:
-            return text[: found.start] + text[found.end :]
-    return text
+    removed: bool = False
+    value: str | None = None
+    inside: dict[str, _Edit] = field(default_factory=dict)
+
+    def below(self, pointer: Pointer) -> _Edit:
+        """Return the edit at a pointer below this one, which is added if it is missing."""
+        edit = self
+        for token in pointer.tokens:
+            edit = edit.inside.setdefault(token, _Edit())
+        return edit
+
+    @property
+    def sets(self) -> bool:
+        """Whether a value is set here or inside."""
+        return self.value is not None or any(one.sets for one in self.inside.values())
+
+    def new_value(self) -> str:
+        """Return the JSON text of what is set, without anything of the original."""
+        if self.value is not None:
+            return self.value
+        return "{" + ",".join(self.new_members()) + "}"
+
+    def new_members(self) -> Iterator[str]:
+        for name, one in self.inside.items():
+            if one.sets:
+                yield f"{json.dumps(name)}:{one.new_value()}"
+
+
+def _edited(text: str, at: int, end: int, edit: _Edit) -> str:
+    """Return the text of the value from ``at`` to ``end`` after the edits inside it."""
+    if text[at] not in "{[":
+        if edit.sets:
+            raise JsonEditError("a value on the way to the member is no object")
+        return text[at:end]
+    members = list(_members(text, at))
+    missing = _Edit(inside=dict(edit.inside))
+    result, kept = "", False
+    for position, member in enumerate(members):
+        one = missing.inside.pop(member.name, _Edit())
+        if one.removed and not one.sets:
+            continue
+        # With the comma and spaces between it and the member that precedes it in the original.
+        result += (
+            text[members[position - 1].end : member.value]
+            if kept
+            else text[member.start : member.value]
+        )
+        kept = True
+        whole = one.value is not None or one.removed
+        result += one.new_value() if whole else _edited(text, member.value, member.end, one)
+    if text[at] == "[" and missing.sets:
+        raise JsonEditError("an array on the way to the member has no such element")
+    before = text[at : members[0].start] if members else text[at : at + 1]
+    behind = text[members[-1].end if members else at + 1 : end]
+    added = ",".join(missing.new_members())
+    if not kept:
+        return before[:1] + added + before[1:] + behind
+    return before + result + ("," + added if added else "") + behind
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,16 +204,6 @@ class _Member:
     start: int
     value: int
     end: int
-
-
-def _find(text: str, at: int, members: list[_Member], token: str) -> _Member | None:
-    """Return the member of the container at ``at``; None if it can be added. Raises otherwise."""
-    if text[at] not in "{[":
-        raise JsonEditError("a value on the way to the member is no object")
-    found = next((one for one in members if one.name == token), None)
-    if found is None and text[at] == "[":
-        raise JsonEditError("an array on the way to the member has no such element")
-    return found
 
 
 def _members(text: str, at: int) -> Iterator[_Member]:

@@ -56,6 +56,8 @@ def streamed(redactor: Redactor, chunks: list[bytes]) -> bytes:
         .replace(">", "\\u003e")
         .replace("&", "\\u0026")
         .encode(),  # Go
+        "".join(f"\\u{ord(one):04x}" for one in KEY.decode()).encode(),  # every character
+        "".join(f"\\u{ord(one):04X}" for one in KEY.decode()).encode(),
         base64.b64encode(KEY),
         base64.b64encode(KEY).rstrip(b"="),
         base64.urlsafe_b64encode(KEY),
@@ -140,10 +142,10 @@ def test_values_that_are_no_text_are_masked(value: bytes) -> None:
 
 
 def test_longest_is_the_length_of_the_longest_form() -> None:
-    """Of a value that needs no escapes that is hex: two digits for each byte."""
+    """Six bytes for each of the value: all of it as escapes of JSON."""
     redactor = Redactor([2 * PLAIN])
     assert redactor
-    assert redactor.longest == 4 * len(PLAIN)
+    assert redactor.longest == 6 * 2 * len(PLAIN)
 
 
 # Values that overlap themselves and each other, and what gets close to them.

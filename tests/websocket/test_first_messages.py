@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxy.secrets.redaction import Redactor
-from proxy.websocket.first_messages import LIMIT, MOST_FRAGMENTS, FirstMessages
+from proxy.websocket.first_messages import LIMIT, MOST_FRAGMENTS, MOST_MESSAGES, FirstMessages
 from proxy.websocket.frames import CloseCode, Opcode
 from proxy.websocket.incoming_messages import Failure
-from proxy.websocket.message_rules import MessageRules, Refused
+from proxy.websocket.message_rules import MessageRule, MessageRules, Refused, SetMembers
 from tests.support.frames import compressed, cut
 from tests.support.messages import frames, pointers, reply, send_rules, set_rules, text, texts
 
@@ -189,6 +189,22 @@ def test_members_are_stripped_from_every_parsed_message() -> None:
     assert texts(messages.to_provider) == ['{"t":1}', '{"t":2,"key":"dummy-real-key"}']
 
 
+def test_elements_of_an_array_are_counted_as_the_client_wrote_them() -> None:
+    """No dummy passes, and the credential is not put into another element."""
+    messages = opened(set_rules("/keys/1", strip=("/keys/0",)))
+    messages.from_client(text('{"keys":["dummy-a","dummy-b","c"]}'))
+    assert texts(messages.to_provider) == ['{"keys":["dummy-real-key","c"]}']
+    two = tuple((one, '"dummy-real-key"') for one in pointers("/keys/0", "/keys/1"))
+    rules = MessageRules(MessageRule(SetMembers(two, {"type": "auth"}), within=2))
+    messages = opened(rules)
+    messages.from_client(text('{"keys":["dummy-a","dummy-b"]}'))
+    messages.from_client(text('{"type":"auth","keys":["dummy-a","dummy-b"]}'))
+    assert texts(messages.to_provider) == [
+        '{"keys":[]}',
+        '{"type":"auth","keys":["dummy-real-key","dummy-real-key"]}',
+    ]
+
+
 # -- members are only removed ------------------------------------------------------------------
 
 
@@ -283,6 +299,80 @@ def test_the_client_s_own_message_is_dropped_within_the_bound() -> None:
     assert texts(messages.to_provider) == ['{"type":"hello"}', SENT, '{"type":"x"}', "1"]
 
 
+def test_every_message_of_the_client_s_own_is_dropped() -> None:
+    """Before the credential, behind it, and twice: all within the bound."""
+    messages = opened(send_rules(within=3))
+    messages.from_client(OWN)
+    messages.from_provider(ASKS)
+    messages.from_client(OWN + text("1") + b"spliced")
+    assert bytes(messages.to_provider).endswith(b"spliced")
+    assert texts(bytes(messages.to_provider).removesuffix(b"spliced")) == [SENT, "1"]
+
+
+def test_messages_of_the_client_s_own_that_wait_are_dropped() -> None:
+    """Those behind a message that waits for the credential."""
+    messages = opened(send_rules(within=3))
+    messages.from_client(OWN + text("1") + OWN + text("2"))
+    messages.from_provider(ASKS)
+    assert texts(messages.to_provider) == [SENT, "1", "2"]
+    assert messages.client_done
+
+
+def test_a_message_of_the_client_s_own_behind_others() -> None:
+    """It is dropped wherever it comes, also behind the bound; then the rest is spliced."""
+    messages = opened(send_rules())
+    messages.from_provider(ASKS)
+    messages.from_client(text("1") + text('{"type":"x"}') + text("3") + OWN + b"spliced")
+    passed = bytes(messages.to_provider).removesuffix(b"spliced")
+    assert texts(passed) == [SENT, "1", '{"type":"x"}', "3"]
+    assert messages.client_done
+
+
+def test_the_search_for_a_message_of_the_client_s_own_is_bounded() -> None:
+    """A client that has none is not parsed without end."""
+    messages = opened(send_rules())
+    messages.from_provider(ASKS)
+    messages.from_client(text("1") * (MOST_MESSAGES - 1))
+    assert not messages.client_done
+    messages.from_client(text("1"))
+    assert messages.client_done
+
+
+BEHIND_THE_BOUND = {
+    "binary": text(b"audio", opcode=Opcode.BINARY),
+    "no JSON": text("audio"),
+    "two members of one name": text('{"a":1,"a":2}'),
+    "too long": text("[" + " " * LIMIT + "]"),
+    "too many fragments": text("[", fin=False)
+    + text("", fin=False, opcode=Opcode.CONTINUATION) * MOST_FRAGMENTS
+    + text("]", opcode=Opcode.CONTINUATION),
+}
+
+
+@pytest.mark.parametrize("case", BEHIND_THE_BOUND)
+@pytest.mark.parametrize("read", [11, 1 << 20])
+def test_what_cannot_be_searched_behind_the_bound_passes(case: str, read: int) -> None:
+    """It is no error: it ends the search, and passes byte for byte with all that follows."""
+    data = BEHIND_THE_BOUND[case] + text("after")
+    messages = opened(send_rules())
+    messages.from_provider(ASKS)
+    messages.from_client(text("1"))
+    messages.to_provider.clear()
+    for at in range(0, len(data), read):
+        messages.from_client(data[at : at + read])
+    assert messages.client_done
+    assert frames(messages.to_provider, masked=True) == frames(data, masked=True)
+
+
+def test_what_cannot_be_searched_within_the_bound_is_refused() -> None:
+    """A credential of the client's could be in it."""
+    messages = opened(send_rules(within=2))
+    messages.from_provider(ASKS)
+    messages.to_provider.clear()
+    messages.from_client(text("1"))
+    assert failure(messages, text("key=dummy")).code is CloseCode.POLICY_VIOLATION
+
+
 @pytest.mark.parametrize(
     "other", [reply('{"type":"auth_ok"}'), reply("hi"), reply(b"", opcode=Opcode.BINARY)]
 )
@@ -336,6 +426,15 @@ def test_echoes_are_redacted_in_the_first_messages() -> None:
         (Opcode.CONTINUATION, True, b'****** is wrong"}'),
     ]
     assert messages.provider_done
+
+
+@pytest.mark.parametrize("digits", ["04x", "04X"])
+def test_an_escaped_echo_is_redacted(digits: str) -> None:
+    """Each character of the credential as an escape of JSON."""
+    messages = placed(set_rules())
+    escaped = "".join(f"\\u{one:{digits}}" for one in SECRET)
+    messages.from_provider(reply('{"error":"' + escaped + '"}'))
+    assert texts(messages.to_client, masked=False) == ['{"error":"' + "*" * len(escaped) + '"}']
 
 
 def test_the_reason_of_a_close_frame_is_redacted() -> None:

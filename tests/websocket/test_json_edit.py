@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -12,11 +13,11 @@ from hypothesis import strategies as st
 from proxy.websocket.json_edit import (
     ANY,
     JsonEditError,
+    Pointer,
+    edit_members,
     matches,
     parse_json,
     parse_pointer,
-    remove_member,
-    set_member,
 )
 
 SPACES = st.text(alphabet=" \t\r\n", max_size=3)
@@ -30,6 +31,14 @@ SCALARS = st.one_of(
 
 
 Parts = tuple[str, str, str, str, str]
+
+
+def set_member(text: str, pointer: str, value: str) -> str:
+    return edit_members(text, members=[(parse_pointer(pointer), value)])
+
+
+def without(text: str, *pointers: str) -> str:
+    return edit_members(text, remove=map(parse_pointer, pointers))
 
 
 @st.composite
@@ -93,7 +102,7 @@ def test_setting_a_member_replaces_its_value_alone(parts: Parts) -> None:
     before, name, value, behind, new = parts
     text = before + name + value + behind
     parse_json(text)
-    assert set_member(text, parse_pointer("/key"), new) == before + name + new + behind
+    assert set_member(text, "/key", new) == before + name + new + behind
 
 
 @given(objects_around())
@@ -101,7 +110,7 @@ def test_removing_a_member_removes_it_and_one_comma(parts: Parts) -> None:
     """The rest is the same object without the member; what is removed is one piece."""
     before, name, value, behind, _ = parts
     text = before + name + value + behind
-    rest = remove_member(text, parse_pointer("/key"))
+    rest = without(text, "/key")
     expected = parse_json(text)
     del expected["key"]
     assert parse_json(rest) == expected
@@ -114,7 +123,7 @@ def test_removing_a_member_removes_it_and_one_comma(parts: Parts) -> None:
 @given(json_texts(), st.lists(NAMES, min_size=1, max_size=3), SCALARS)
 def test_a_member_that_is_missing_is_added(text: str, names: list[str], new: str) -> None:
     """Adding changes nothing but the member, at any depth; where it cannot be added, nothing."""
-    pointer = parse_pointer("".join("/" + n.replace("~", "~0").replace("/", "~1") for n in names))
+    pointer = "".join("/" + n.replace("~", "~0").replace("/", "~1") for n in names)
     try:
         edited = set_member(text, pointer, new)
     except JsonEditError:
@@ -123,13 +132,13 @@ def test_a_member_that_is_missing_is_added(text: str, names: list[str], new: str
     for name in names:
         found = found[int(name)] if isinstance(found, list) else found[name]
     assert found == parse_json(new)
-    assert remove_member(edited, parse_pointer("/" + "x" * 9)) == edited
+    assert without(edited, "/" + "x" * 9) == edited
 
 
 @given(json_texts())
 def test_a_member_that_is_not_there_is_not_removed(text: str) -> None:
     """Removing what is missing changes nothing."""
-    assert remove_member(text, parse_pointer("/absent/one")) == text
+    assert without(text, "/absent/one") == text
 
 
 @pytest.mark.parametrize(
@@ -149,7 +158,7 @@ def test_a_member_that_is_not_there_is_not_removed(text: str) -> None:
 )
 def test_members_are_set(text: str, pointer: str, result: str) -> None:
     """At any depth, by any spelling of the name, and added at the end of the object."""
-    assert set_member(text, parse_pointer(pointer), "1") == result
+    assert set_member(text, pointer, "1") == result
 
 
 @pytest.mark.parametrize(
@@ -168,7 +177,7 @@ def test_members_are_set(text: str, pointer: str, result: str) -> None:
 def test_a_pointer_that_leads_nowhere(text: str, pointer: str) -> None:
     """A credential is not added to an array, nor in place of a value that is no object."""
     with pytest.raises(JsonEditError):
-        set_member(text, parse_pointer(pointer), "1")
+        set_member(text, pointer, "1")
 
 
 @pytest.mark.parametrize(
@@ -184,7 +193,82 @@ def test_a_pointer_that_leads_nowhere(text: str, pointer: str) -> None:
 )
 def test_members_are_removed(text: str, pointer: str, result: str) -> None:
     """With the comma that separated the member, and nothing else."""
-    assert remove_member(text, parse_pointer(pointer)) == result
+    assert without(text, pointer) == result
+
+
+@pytest.mark.parametrize(
+    ("text", "remove", "members", "result"),
+    [
+        ('{"keys":["A","B"]}', ["/keys/0"], {"/keys/1": "1"}, '{"keys":[1]}'),
+        ('{"keys":["A","B"]}', [], {"/keys/0": "1", "/keys/1": "2"}, '{"keys":[1,2]}'),
+        ('{"keys":["A", "B" ,"C"]}', ["/keys/0", "/keys/1"], {}, '{"keys":["C"]}'),
+        ('{"keys":["A","B"]}', ["/keys/0", "/keys/1"], {}, '{"keys":[]}'),
+        ('[ "A" , "B" , "C" ]', ["/2", "/0"], {}, '[ "B" ]'),
+        ('{"a":1,"b":2,"c":3}', ["/b", "/c"], {"/d": "4"}, '{"a":1,"d":4}'),
+        ('{ "a":1 }', ["/a"], {"/b": "2"}, '{"b":2  }'),
+        ('{"a":1}', ["/a"], {"/a": "2"}, '{"a":2}'),
+        ('{"a":{"b":1,"c":2},"d":3}', ["/a"], {"/a/b": "4"}, '{"a":{"b":4},"d":3}'),
+        ('["A","B"]', ["/0"], {"/0/b": "4"}, '[{"b":4},"B"]'),
+        ('{"a":{"b":1,"c":2}}', ["/a/c"], {"/a/b": "4"}, '{"a":{"b":4}}'),
+        ('{"a":{"b":1,"c":2}}', ["/a", "/a/c"], {}, "{}"),
+        (
+            '{"a":{}}',
+            [],
+            {"/a/b/c": "1", "/a/b/d": "2", "/e": "3"},
+            '{"a":{"b":{"c":1,"d":2}},"e":3}',
+        ),
+        (' {"a":"A"} ', [], {"/a": "1"}, ' {"a":1} '),
+    ],
+)
+def test_several_edits_address_the_text_as_it_was(
+    text: str, remove: list[str], members: dict[str, str], result: str
+) -> None:
+    """What is removed shifts no other element, in whatever order the pointers are given."""
+    pairs = [(parse_pointer(pointer), value) for pointer, value in members.items()]
+    pointers = [parse_pointer(one) for one in remove]
+    assert edit_members(text, remove=pointers, members=pairs) == result
+    other_order = edit_members(text, remove=pointers[::-1], members=pairs[::-1])
+    assert parse_json(other_order) == parse_json(result)
+
+
+@given(json_texts(depth=3), st.data())
+def test_removing_several_members_leaves_the_others(text: str, data: st.DataObject) -> None:
+    """The result is what removing them from the parsed value gives; the rest stays as written."""
+    value = parse_json(text)
+    places = list(_places(value, ()))
+    chosen = data.draw(st.lists(st.sampled_from(places), max_size=4)) if places else []
+    pointers = [Pointer(tuple(map(str, one))) for one in chosen]
+    edited = edit_members(text, remove=pointers)
+    assert parse_json(edited) == _without(value, set(chosen), ())
+    if not chosen:
+        assert edited == text
+
+
+Place = tuple[str | int, ...]
+
+
+def _places(value: Any, base: Place) -> Iterator[Place]:
+    """Every member of a value, at any depth."""
+    if isinstance(value, dict | list):
+        for name, one in value.items() if isinstance(value, dict) else enumerate(value):
+            yield (*base, name)
+            yield from _places(one, (*base, name))
+
+
+def _without(value: Any, gone: set[Place], base: Place) -> Any:
+    if isinstance(value, dict):
+        return {
+            name: _without(one, gone, (*base, name))
+            for name, one in value.items()
+            if (*base, name) not in gone
+        }
+    if isinstance(value, list):
+        return [
+            _without(one, gone, (*base, index))
+            for index, one in enumerate(value)
+            if (*base, index) not in gone
+        ]
+    return value
 
 
 @pytest.mark.parametrize(
