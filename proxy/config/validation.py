@@ -7,11 +7,14 @@ replaced settings of the file. A finding about such a setting names the command 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
+from contextlib import suppress
 from dataclasses import dataclass
+from typing import Any
 
 from proxy.config.document import Document
 from proxy.config.document import Path as Place
 from proxy.config.oauth2 import RefreshToken
+from proxy.config.placement import BasicCredentials
 from proxy.config.route import RouteSettings, StrategySettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
@@ -29,6 +32,9 @@ from proxy.http.address import (
 
 COMMAND_LINE = "command line"
 """Stands for the file in findings about options and arguments."""
+
+# Keys of placements whose values are templates.
+_TEMPLATES = frozenset({"value", *BasicCredentials.model_fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +159,9 @@ def check_auth(
                 place = _first(document, base, (("token",),), key)
                 given = set(strategy.token.given)
                 findings += _unknown_names(source, place, template, secrets, given)
+    if secrets is not None:
+        for place, template in _invalid_templates(document, (*prefix, "auth"), strategies.keys()):
+            findings += _unknown_names(source, place, template, secrets, {"token"})
     return list(dict.fromkeys(findings))  # one placement may serve HTTP and WebSocket
 
 
@@ -256,6 +265,26 @@ def _first(document: Document, base: Place, middles: Iterable[Place], key: Place
         if (*base, *middle, *key) in document.values:
             return (*base, *middle, *key)
     return base
+
+
+def _invalid_templates(
+    document: Document, auth: Place, valid: Set[int]
+) -> Iterator[tuple[Place, str]]:
+    """Yield the templates of placements in strategies that are invalid for another reason."""
+    for place in document.values:
+        index = place[len(auth)] if len(place) > len(auth) else None
+        if place[: len(auth)] != auth or not isinstance(index, int) or index in valid:
+            continue
+        inside = place[len(auth) + 1 :]
+        if "token" in inside or not ("send" in inside or _TEMPLATES & {*inside[-1:]}):
+            continue
+        text: Any = document.data
+        for step in place:
+            text = text[step]
+        if isinstance(text, str):
+            with suppress(ConfigValueError):
+                parse_template(text)
+                yield place, text
 
 
 def _unknown_names(

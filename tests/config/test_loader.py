@@ -663,3 +663,56 @@ def test_origins_of_options_are_added() -> None:
     text = "browsers: {origins: ['http://localhost:1']}\nroutes: {a: {provider: demo}}"
     settings = load_text(text, "r.yaml", overrides=Overrides(origins=("http://localhost:2",)))
     assert settings.browsers.origins == ("http://localhost:1", "http://localhost:2")
+
+
+INVALID_STRATEGIES = {
+    "unknown secret beside another error in a message": (
+        '{websocket: {message: {set: /a, value: "{kye}", when: 5}}}',
+        ['"{kye}" names no secret', "expected a mapping, got a number"],
+    ),
+    "no pointer": (
+        '{websocket: {message: {set: a, value: "{kye}"}}}',
+        ["invalid JSON pointer", '"{kye}" names no secret'],
+    ),
+    "in a message that is sent": (
+        '{websocket: {message: {send: {a: [{b: "{kye}"}]}}}}',
+        ['"after" is missing', '"{kye}" names no secret'],
+    ),
+    "in a header": (
+        '{http: {header: X, value: "{kye}", vale: 1}}',
+        ['"{kye}" names no secret', 'unknown key "vale"'],
+    ),
+    "in a password": (
+        '{basic: {username: u, password: "{kye}", pass: x}}',
+        ['"{kye}" names no secret', 'unknown key "pass"'],
+    ),
+    "a template that is not closed": (
+        '{http: {header: X, value: "{key"}}',
+        ["brace"],
+    ),
+    "a known secret": (
+        '{http: {header: X, value: "{key}", vale: 1}}',
+        ['unknown key "vale"'],
+    ),
+    "the token": (
+        '{token: {type: none}, http: {header: X, value: "{token}"}}',
+        ["the token has no type, or an unknown one"],
+    ),
+}
+
+
+@pytest.mark.parametrize("case", INVALID_STRATEGIES)
+def test_an_error_in_a_strategy_hides_none_in_its_templates(case: str) -> None:
+    """A name that is no secret is found beside other errors."""
+    strategy, expected = INVALID_STRATEGIES[case]
+    text = (
+        "routes:\n  a:\n    upstream: https://api.acme.example\n"
+        f"    secrets: {{key: env:ACME_KEY}}\n    auth: [{strategy}]\n"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load_text(text, "r.yaml")
+    found = [str(one) for one in caught.value.findings]
+    assert len(found) == len(expected), found
+    for message in expected:
+        assert any(message in one for one in found), found
+    assert "dummy" not in str(found)
