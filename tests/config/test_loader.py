@@ -197,6 +197,7 @@ def test_all_findings_come_at_once_with_their_places() -> None:
         "21:3: route has no upstream",
         "23:15: the placement has no target",
         '24:10: a placement has one target, so it cannot have "query" as well',
+        '24:38: "{k}" names no secret',
         '26:9: a strategy with http: or websocket: has no "cookie" beside them',
         "27:3: a key must be a string",
     ]
