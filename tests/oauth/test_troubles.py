@@ -348,5 +348,5 @@ async def test_a_clock_that_is_a_minute_off(servers: Servers, tmp_path: Path, sk
             await until_status(relay, routes, 200)
             await asyncio.sleep(1)
     for name in routes:
-        kind = name.partition("-")[2].partition("-")[2]
-        assert servers[kind, 4].calls(name) >= 2, name
+        called = name.partition("-")[2].partition("-")[2]
+        assert servers[called, 4].calls(name) >= 2, name
