@@ -31,10 +31,11 @@ from proxy.http import response as http_response
 from proxy.http.address import DEMO_UPSTREAM, ListenAddress
 from proxy.observability import tracing
 from proxy.observability.counters import Counters
-from proxy.observability.exchange_log import ExchangeLog
+from proxy.observability.exchange_log import ExchangeLog, LineFormat, json_line
 from proxy.observability.exchange_source import ExchangeSource, LocalExchanges
 from proxy.observability.inspector import InspectorHub
 from proxy.observability.notices import Notices
+from proxy.observability.terminal_lines import TerminalLines
 from proxy.observability.tracing import Tracer
 from proxy.routing.route import Route
 from proxy.secrets import resolver
@@ -54,12 +55,13 @@ _TICK = 1.0
 class App:
     """A running keyrelay. An async context manager.
 
-    write_log  receives access-log lines; None for no access log
-    json_log   whether these lines are JSON
-    warn       receives messages for the operator, one line each
-    clock      for tokens, and to detect that the machine slept; the real one by default
-    strict     do not start while a route lacks a secret
-    supply     for one of several processes
+    write_log   receives access-log lines; None for no access log
+    json_log    whether these lines are JSON; plain text otherwise
+    log_format  makes these lines in their place
+    warn        receives messages for the operator, one line each
+    clock       for tokens, and to detect that the machine slept; the real one by default
+    strict      do not start while a route lacks a secret
+    supply      for one of several processes
 
     counters, reloads, started   data of the status; ``started`` in seconds since the epoch
     inspector_hub                publishes exchanges as they happen
@@ -73,6 +75,7 @@ class App:
         *,
         write_log: Callable[[str], object] | None = None,
         json_log: bool = False,
+        log_format: LineFormat | None = None,
         warn: Callable[[str], object] | None = None,
         clock: Clock | None = None,
         strict: bool = False,
@@ -81,7 +84,7 @@ class App:
         http_parser.require_c_parser()
         self._settings = settings
         self._write_log = write_log
-        self._json_log = json_log
+        self._log_format = log_format or (json_line if json_log else None)
         self._warn = warn or (lambda _line: None)
         if (warning := http_response.self_check()) is not None:
             self._warn(warning)
@@ -146,7 +149,7 @@ class App:
         """Open everything. Raises KeyrelayError if an address cannot be, or must not be, opened."""
         loop = asyncio.get_running_loop()
         self.exchange_log = ExchangeLog(
-            loop, self._write_log, as_json=self._json_log, warn=self._warn
+            loop, self._write_log, line_format=self._log_format, warn=self._warn
         )
         self.exchanges = LocalExchanges(self.exchange_log, self.inspector_hub)
         self.exchange_log.observers += [self.counters.feed, self.inspector_hub.ended]
@@ -164,7 +167,10 @@ class App:
             self.inspector_hub,
             tracer,
             own_ports=lambda: {port for _, port in self._own_addresses()},
-            notices=Notices(self._warn, loop.time),
+            # Lines for a terminal have the reasons themselves.
+            notices=None
+            if isinstance(self._log_format, TerminalLines)
+            else Notices(self._warn, loop.time),
         )
         withheld = frozenset() if tracer is None else tracing.FIELDS
         self._services = RouteServices(

@@ -178,7 +178,7 @@ def init(names: tuple[str, ...], force: bool) -> None:
     click.echo("Next: keyrelay run" if str(file) in NAMES else f"Next: keyrelay run {file}")
 
 
-@click.command()
+@click.command(short_help="Print the JSON Schema of routes files.")
 def schema() -> None:
     """Print the JSON Schema of routes files, for editors and other programs.
 

@@ -14,7 +14,7 @@ def _complete_commands(
     return [name for name in _group(ctx).list_commands(ctx) if name.startswith(incomplete)]
 
 
-@click.command("help")
+@click.command("help", short_help="Show the help of a command, or list all.")
 @click.argument("command", required=False, shell_complete=_complete_commands)
 @click.pass_context
 def show_help(ctx: click.Context, command: str | None) -> None:

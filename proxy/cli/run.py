@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -33,6 +34,9 @@ from proxy.config.presets import presets
 from proxy.config.settings import AdminSettings, Settings
 from proxy.http.address import parse_browser_origin, parse_listen
 
+if TYPE_CHECKING:
+    from proxy.process.output import LogChoice
+
 
 def _admin(
     _ctx: click.Context, _parameter: click.Parameter, value: str | None
@@ -43,6 +47,13 @@ def _admin(
             f"{value} is a provider, not an address; put --admin last, or write --admin=ADDRESS"
         )
     return None if value is None else option_settings(AdminSettings, listen=value)
+
+
+_LOG = click.option(
+    "--log",
+    type=click.Choice(["text", "json"]),
+    help="Form of the access log on standard output. Without it: text on a terminal, else JSON.",
+)
 
 
 @click.command()
@@ -81,6 +92,7 @@ def _admin(
     metavar="N",
     help="Processes that serve, in place of the file's `workers`; 1 if it has none.",
 )
+@_LOG
 @ENV_FILE
 @EGRESS_PROXY
 @click.option("--worker", type=click.IntRange(0), hidden=True)
@@ -95,6 +107,7 @@ def run(
     workers: int | None,
     egress_proxy: EgressProxySettings | None,
     worker: int | None,
+    log: LogChoice | None,
     debuggable: bool,
 ) -> None:
     """Run the proxy.
@@ -107,7 +120,7 @@ def run(
     from proxy.process.serve import Source, serve, serve_as_worker
 
     if worker is not None:
-        serve_as_worker(worker, debuggable=debuggable)
+        serve_as_worker(worker, debuggable=debuggable, log=log)
         return
     if any(map(is_file, providers)):
         config, providers = split_file(providers, config)
@@ -132,7 +145,7 @@ def run(
         yield from loader.files(file.path, settings)
 
     source = Source(read(), read, files, file.path)
-    serve(source, strict=strict, debuggable=debuggable)
+    serve(source, strict=strict, debuggable=debuggable, log=log)
 
 
 @click.command(short_help="Run with the built-in provider alone; needs no key.")
@@ -144,8 +157,9 @@ def run(
     show_default=True,
     help="Listen here; port 0 takes a free one.",
 )
+@_LOG
 @DEBUGGABLE
-def demo(listen: str, debuggable: bool) -> None:
+def demo(listen: str, log: LogChoice | None, debuggable: bool) -> None:
     """Run with the built-in provider alone, to try everything without a key."""
     from proxy.process.serve import Source, serve
 
@@ -154,7 +168,7 @@ def demo(listen: str, debuggable: bool) -> None:
     admin = AdminSettings(listen=_free_admin_address(listen))
     settings = loader.from_providers(("demo",), loader.Overrides(listen=(listen,), admin=admin))
     source = Source(settings, lambda: settings, partial(loader.files, None))
-    serve(source, greet=scaffold.demo_commands, debuggable=debuggable)
+    serve(source, greet=scaffold.demo_commands, debuggable=debuggable, log=log)
 
 
 def _free_admin_address(listen: str) -> str:

@@ -97,14 +97,17 @@ class ExchangeRecord:
 
 
 Observer = Callable[[Sequence[ExchangeRecord]], None]
+LineFormat = Callable[[ExchangeRecord], str]
 
 
 class AccessLog:
     """Observer that writes the access log. ``write`` receives the lines of a batch, joined."""
 
-    def __init__(self, write: Callable[[str], object], *, as_json: bool = False) -> None:
+    def __init__(
+        self, write: Callable[[str], object], line_format: LineFormat | None = None
+    ) -> None:
         self._write = write
-        self._format = _json_line if as_json else _text_line
+        self._format = line_format or text_line
 
     def __call__(self, batch: Sequence[ExchangeRecord]) -> None:
         self._write("".join(map(self._format, batch)))
@@ -113,8 +116,10 @@ class AccessLog:
 class ExchangeLog:
     """Records open and recently ended exchanges, and passes ended ones to the observers.
 
-    write      receives lines of the access log, joined; None for no access log
-    warn       receives a line about an observer that fails; by default the loop's exception handler
+    write        receives lines of the access log, joined; None for no access log
+    line_format  makes a line of an exchange, ``text_line`` by default
+    warn         receives a line about an observer that fails; by default the loop's exception
+                 handler
 
     observers  each receives every exchange once, in the order in which they ended
     open       exchanges that have begun and not ended
@@ -127,7 +132,7 @@ class ExchangeLog:
         loop: asyncio.AbstractEventLoop,
         write: Callable[[str], object] | None = None,
         *,
-        as_json: bool = False,
+        line_format: LineFormat | None = None,
         warn: Callable[[str], object] | None = None,
     ) -> None:
         self._loop = loop
@@ -136,9 +141,7 @@ class ExchangeLog:
         self._timer: asyncio.TimerHandle | None = None
         self._failing: list[Observer] = []
         self._numbered = 0
-        self.observers: list[Observer] = (
-            [] if write is None else [AccessLog(write, as_json=as_json)]
-        )
+        self.observers: list[Observer] = [] if write is None else [AccessLog(write, line_format)]
         self.open: set[ExchangeRecord] = set()
         self.recent: deque[ExchangeRecord] = deque(maxlen=_KEPT)
         self.total = 0
@@ -190,8 +193,9 @@ class ExchangeLog:
                 self._loop.call_exception_handler({"message": text})
 
 
-def _text_line(exchange: ExchangeRecord) -> str:
-    at = _local_time(int(exchange.started))
+def text_line(exchange: ExchangeRecord) -> str:
+    """The line of an ended exchange as plain text, with its line end."""
+    at = local_time(int(exchange.started))
     method = "WS" if exchange.websocket else exchange.method
     ends = [f"{exchange.duration * 1000:.0f} ms", f"{exchange.sent}/{exchange.received} B"]
     ends += filter(None, (exchange.strategy, exchange.outcome, exchange.log_detail))
@@ -201,8 +205,11 @@ def _text_line(exchange: ExchangeRecord) -> str:
     return f"{at} {exchange.route} {method} {exchange.path} {status} {', '.join(ends)}\n"
 
 
-def _json_line(exchange: ExchangeRecord) -> str:
-    """Format by hand: ``json.dumps`` of a dictionary costs three times as much."""
+def json_line(exchange: ExchangeRecord) -> str:
+    """The line of an ended exchange as JSON, with its line end.
+
+    Formatted by hand: ``json.dumps`` of a dictionary costs three times as much.
+    """
     first_byte = "null" if exchange.first_byte < 0 else f"{exchange.first_byte * 1000:.1f}"
     return (
         f'{{"time": "{_utc_time(int(exchange.started))}", "route": {_quoted(exchange.route)}, '
@@ -218,7 +225,8 @@ def _json_line(exchange: ExchangeRecord) -> str:
 
 # Cached, as many lines fall into one second.
 @functools.lru_cache(maxsize=8)
-def _local_time(second: int) -> str:
+def local_time(second: int) -> str:
+    """The time of day of a second since the epoch, for lines that people read."""
     return time.strftime("%H:%M:%S", time.localtime(second))
 
 

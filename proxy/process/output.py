@@ -12,9 +12,14 @@ import sys
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import Final, Literal
 
 import click
+
+from proxy.observability.exchange_log import LineFormat, json_line
+from proxy.observability.terminal_lines import TerminalLines
+
+LogChoice = Literal["text", "json"]
 
 # Lines kept while the reader does not read (bytes), some 5,000 lines of the access log.
 LIMIT_BYTES: Final = 1 << 20
@@ -121,6 +126,14 @@ class OutputWriter:
             self._changed.notify_all()
         if self._on_broken is not None:
             self._on_broken()
+
+
+def line_format(chosen: LogChoice | None) -> LineFormat:
+    """The form of the access log on standard output: by default text on a terminal, else JSON."""
+    terminal = sys.stdout.isatty()
+    if chosen == "json" or (chosen is None and not terminal):
+        return json_line
+    return TerminalLines(colours=terminal and not os.environ.get("NO_COLOR"))
 
 
 class StandardStreams:

@@ -17,7 +17,7 @@ from proxy.app.reload import Reloader
 from proxy.config.settings import Settings
 from proxy.process import hardening, memory
 from proxy.process.banner import banner, next_steps
-from proxy.process.output import StandardStreams
+from proxy.process.output import LogChoice, StandardStreams, line_format
 from proxy.process.systemd import READY, keep_watch, notify, reloading, stopping
 from proxy.server.listener import AddressUnavailable
 
@@ -52,12 +52,14 @@ def serve(
     strict: bool = False,
     greet: Callable[[str], str] | None = None,
     debuggable: bool = False,
+    log: LogChoice | None = None,
 ) -> None:
     """Run until SIGTERM or SIGINT; a second signal ends it at once. SIGHUP reloads.
 
     strict      refuse to start while a route lacks a secret
     greet       makes further lines for the banner from the main listener's URL
     debuggable  leave the process open to debuggers and core dumps
+    log         form of the access log; None for text on a terminal, else JSON
 
     Raises KeyrelayError if it cannot start, ConfigError if it would leak what it handles.
     """
@@ -68,7 +70,10 @@ def serve(
         asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner,
     ):
         try:
-            runner.run(_serve(source, streams, strict=strict, greet=greet, debuggable=debuggable))
+            served = _serve(
+                source, streams, strict=strict, greet=greet, debuggable=debuggable, log=log
+            )
+            runner.run(served)
         except _StoppedAtStart:
             streams.warn("Stopped before the start was complete.")
         except AddressUnavailable as error:
@@ -93,8 +98,8 @@ async def _serve(
     strict: bool,
     greet: Callable[[str], str] | None,
     debuggable: bool,
+    log: LogChoice | None,
 ) -> None:
-    json_log = not sys.stdout.isatty()
     warn = streams.warn
     # Before any sign that keyrelay runs: a stop signal may follow that sign at once.
     signals: asyncio.Queue[int] = asyncio.Queue()
@@ -106,14 +111,18 @@ async def _serve(
 
         app = supervisor = Supervisor(
             source.settings,
-            command=_worker_command(debuggable=debuggable),
+            command=_worker_command(debuggable=debuggable, log=log),
             warn=warn,
             gone=lambda: signals.put_nowait(signal.SIGTERM),
             strict=strict,
         )
     else:
         app = App(
-            source.settings, write_log=streams.log, json_log=json_log, warn=warn, strict=strict
+            source.settings,
+            write_log=streams.log,
+            log_format=line_format(log),
+            warn=warn,
+            strict=strict,
         )
     for one in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         loop.add_signal_handler(one, signals.put_nowait, one)
@@ -222,7 +231,9 @@ class _ServingRecord:
             self._file.remove()
 
 
-def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
+def serve_as_worker(
+    descriptor: int, *, debuggable: bool = False, log: LogChoice | None = None
+) -> None:
     """Run as one of several workers, with ``descriptor`` as the channel to the supervisor.
 
     Raises KeyrelayError if it is no such channel.
@@ -235,13 +246,15 @@ def serve_as_worker(descriptor: int, *, debuggable: bool = False) -> None:
         closing(streams),
         asyncio.Runner(loop_factory=_loop_factory(), debug=False) as runner,
     ):
-        runner.run(work(descriptor, streams, json_log=not sys.stdout.isatty()))
+        runner.run(work(descriptor, streams, log_format=line_format(log)))
 
 
-def _worker_command(*, debuggable: bool) -> list[str]:
+def _worker_command(*, debuggable: bool, log: LogChoice | None) -> list[str]:
     """Return the command that starts a worker, without its descriptor: as for this process."""
     started = sys.orig_argv[1 : len(sys.orig_argv) - len(sys.argv) + 1]
     options = ["--debuggable"] if debuggable else []
+    if log is not None:
+        options += ["--log", log]
     return [sys.executable, *started, "run", *options, "--worker"]
 
 

@@ -21,6 +21,7 @@ from proxy.app.supply import Supply
 from proxy.config.settings import Settings
 from proxy.errors import KeyrelayError
 from proxy.http.address import ListenAddress
+from proxy.observability.exchange_log import LineFormat
 from proxy.process import memory
 from proxy.process.ipc import Channel, ChannelClosed, Message
 from proxy.process.output import StandardStreams
@@ -36,7 +37,7 @@ _AT_ONCE = 0.0
 _SPARE_DESCRIPTORS = 64
 
 
-async def work(descriptor: int, streams: StandardStreams, *, json_log: bool) -> None:
+async def work(descriptor: int, streams: StandardStreams, *, log_format: LineFormat) -> None:
     """Serve until the supervisor ends this worker, or has ended itself, or SIGTERM arrives.
 
     descriptor  this end of the channel
@@ -49,14 +50,16 @@ async def work(descriptor: int, streams: StandardStreams, *, json_log: bool) -> 
     except OSError:
         raise KeyrelayError("--worker is for keyrelay itself; write --workers 2") from None
     sock.set_inheritable(False)
-    await _Worker(sock, streams, json_log=json_log).run()
+    await _Worker(sock, streams, log_format=log_format).run()
 
 
 class _Worker:
-    def __init__(self, sock: socket.socket, streams: StandardStreams, *, json_log: bool) -> None:
+    def __init__(
+        self, sock: socket.socket, streams: StandardStreams, *, log_format: LineFormat
+    ) -> None:
         self._channel = Channel(sock, self._answer)
         self._streams = streams
-        self._json_log = json_log
+        self._log_format = log_format
         self._arrivals = PassedConnections()
         self._now: WorkerConfig | None = None
         self._app: App | None = None
@@ -150,7 +153,7 @@ class _Worker:
         app = App(
             settings,
             write_log=self._streams.log,
-            json_log=self._json_log,
+            log_format=self._log_format,
             warn=self._warn,
             supply=Supply(
                 read=self._read,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from proxy.observability.exchange_log import AccessLog, ExchangeLog, ExchangeRecord
+from proxy.observability.exchange_log import AccessLog, ExchangeLog, ExchangeRecord, json_line
 from tests.support.keyrelay import until
 
 
@@ -24,7 +24,9 @@ def exchange(**more: object) -> ExchangeRecord:
 
 async def lines_of(*exchanges: ExchangeRecord, as_json: bool = False) -> list[str]:
     written: list[str] = []
-    exchange_log = ExchangeLog(asyncio.get_running_loop(), written.append, as_json=as_json)
+    exchange_log = ExchangeLog(
+        asyncio.get_running_loop(), written.append, line_format=json_line if as_json else None
+    )
     for one in exchanges:
         exchange_log.finish(one)
     exchange_log.flush()

@@ -10,7 +10,7 @@ from pathlib import Path
 from prometheus_client.parser import text_string_to_metric_families
 
 from proxy.http.request_id import request_id
-from proxy.observability.exchange_log import AccessLog, ExchangeRecord
+from proxy.observability.exchange_log import AccessLog, ExchangeRecord, json_line
 from proxy.observability.metrics import exposition
 from tests.support.metrics import standing, tally_of
 
@@ -75,7 +75,7 @@ def test_histograms_are_called_so() -> None:
 def test_the_fields_of_a_line_are_those_of_the_table() -> None:
     """In their order."""
     written: list[str] = []
-    AccessLog(written.append, as_json=True)([ExchangeRecord("api", "GET", "/")])
+    AccessLog(written.append, json_line)([ExchangeRecord("api", "GET", "/")])
     documented = [name for names, _ in rows("Logs") for name in re.findall(r"`(\w+)`", names)]
     assert documented == list(json.loads(written[0]))
 
