@@ -19,7 +19,9 @@ def test_every_error_is_found_at_its_place() -> None:
     broken = collect_errors(document, caught.value, Settings, ())
     assert broken == {"drain_seconds", "drain"}
     assert [str(one) for one in document.findings] == [
-        "r.yaml:3:16: expected a number, got a string\n"
-        "    write seconds as a bare number, such as 10 or 0.5",
+        (
+            "r.yaml:3:16: expected a number, got a string\n"
+            "    write seconds as a bare number, such as 10 or 0.5"
+        ),
         'r.yaml:4:1: unknown key "drain"\n    did you mean "drain_seconds"?',
     ]
