@@ -85,7 +85,7 @@ FETCHED = "token: {type: request, url: https://hume.example/t, json: {k: '{api_k
 OTHERS = {
     "exec": (f"{ACME}, secrets: {{key: 'exec:pass show x'}}", "exec: runs a program"),
     "keyring": (f"{ACME}, secrets: {{key: 'keyring:a/b'}}", '"keyring" reads a store of secrets'),
-    "file": (f"{ACME}, secrets: {{key: 'file:/root/x'}}", "file: reads a file of another dir"),
+    "file": (f"{ACME}, secrets: {{key: 'file:/elsewhere/x'}}", "file: reads a file of another dir"),
     "above": (f"{ACME}, secrets: {{key: 'file:FOLDER/../x'}}", "file: reads a file of another dir"),
     "second": (f"{ACME}, secrets: {{key: [env:A_KEY, 'exec:x']}}", "exec: runs a program"),
     "token": (
