@@ -13,6 +13,7 @@ from contextlib import AsyncExitStack
 from types import TracebackType
 from typing import Any, Self
 
+from proxy.app.intercept import Intercepted, active_config, origins_of
 from proxy.app.listeners import ListenerSet, check_addresses
 from proxy.app.route_services import RouteServices, keep_last
 from proxy.app.server_tls import ServerTls
@@ -39,6 +40,7 @@ from proxy.observability.terminal_lines import TerminalLines
 from proxy.observability.tracing import Tracer
 from proxy.routing.route import Route
 from proxy.secrets import resolver
+from proxy.secrets.key_pair import KeyPair
 from proxy.server.connection import ClientConnection
 from proxy.server.connection_limit import ConnectionLimit
 from proxy.server.inbound_token import InboundToken
@@ -291,6 +293,17 @@ class App:
         """Make every route use the first value of its secrets again."""
         for strategy in self._services.strategies():
             strategy.credential.reset()
+
+    def intercept(self, certify: Callable[[list[str]], KeyPair]) -> Intercepted:
+        """Serve connections to the providers of the ready routes, as a forward proxy gets them.
+
+        ``certify`` issues a certificate for their hosts. For settings without a TLS listener.
+        """
+        services = self._services.in_force
+        origins = origins_of(services)
+        self._tls.use(certify(sorted({host for host, _ in origins})))
+        handler = RequestHandler(active_config(services, self._settings), self._context)
+        return Intercepted(origins, lambda connection: self._tls.serve(handler, connection))
 
     # -- running state -------------------------------------------------------------------------
 

@@ -82,6 +82,12 @@ class ServerTls:
         elif self._handshakes is not None:
             self._handshakes.context = None
 
+    def use(self, pair: KeyPair) -> None:
+        """Use this certificate, without a TLS listener of the configuration."""
+        from proxy.server.tls import server_context
+
+        self.put_in_force((pair, server_context(pair.certificate, pair.key)))
+
     def _loaded(self) -> Handshakes:
         from proxy.server.tls import DISTRUSTED, Handshakes
 

@@ -75,6 +75,11 @@ Examples:
     is_flag=True,
     help="Print which variables would be set and removed, and run nothing.",
 )
+@click.option(
+    "--intercept",
+    is_flag=True,
+    help="Be the command's HTTPS proxy too, for programs that have no setting for the address.",
+)
 @ENV_FILE
 @EGRESS_PROXY
 @DEBUGGABLE
@@ -85,6 +90,7 @@ def execute(
     config: Path | None,
     log: Path | None,
     dry_run: bool,
+    intercept: bool,
     egress_proxy: EgressProxySettings | None,
     debuggable: bool,
 ) -> None:
@@ -94,6 +100,10 @@ def execute(
     base URL, replaces those that hold the keys by placeholders, and ends with COMMAND, with its
     exit code. Replaced are the keys of every route of the file, whichever are named here.
     KEYRELAY_URL is the address that serves every route below its prefix.
+
+    With --intercept calls to the providers' own addresses arrive at keyrelay as well: it is the
+    command's HTTPS proxy, and ends TLS for the hosts of the routes by an authority that only this
+    command is told to trust. Everything else passes through untouched.
 
     Providers that are named have to be ready; without names, all routes of the file are served.
     """
@@ -112,6 +122,12 @@ def execute(
         click.echo("Variables that would be set:")
         for name, value in added.items():
             click.echo(f"  {name}={value}")
+        if intercept:
+            from proxy.process.interception import PROXY_VARIABLES, TRUST_VARIABLES
+
+            for name in (*PROXY_VARIABLES, *TRUST_VARIABLES):
+                value = "…" if name in TRUST_VARIABLES else "http://keyrelay:…@127.0.0.1:PORT"
+                click.echo(f"  {name}={value}")
         click.echo("Variables that would be removed:" if removed else "None would be removed.")
         for name in removed:
             click.echo(f"  {name}")
@@ -124,6 +140,7 @@ def execute(
         hidden=hidden,
         needed=needed,
         log=log,
+        intercept=intercept,
         debuggable=debuggable,
     )
     sys.exit(code)

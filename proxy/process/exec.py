@@ -11,7 +11,7 @@ import os
 import re
 import signal
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import ExitStack, suppress
+from contextlib import AsyncExitStack, ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
@@ -53,6 +53,7 @@ def run(
     hidden: Mapping[str, str | None] = MappingProxyType({}),
     needed: Collection[str] = (),
     log: Path | None = None,
+    intercept: bool = False,
     debuggable: bool = False,
 ) -> int:
     """Run ``command`` beside a keyrelay on free ports. Returns the command's exit code.
@@ -66,6 +67,7 @@ def run(
     needed      variables without which the command's SDKs may not start: set to their placeholder
                 even if they are unset in the inherited environment
     log         file to which the access log is appended; None for no access log
+    intercept   be the command's HTTPS proxy as well: see ``process.intercept``
     debuggable  leave the process open to debuggers and core dumps
 
     Raises ConfigError if a demanded route is not ready, KeyrelayError if keyrelay cannot start.
@@ -83,7 +85,9 @@ def run(
             write_log = file.write
         # Not uvloop's loop: it resets ignored signals to their defaults in child processes.
         runner = stack.enter_context(asyncio.Runner(debug=False))
-        return runner.run(_run(settings, command, warn, demanded, hidden, needed, write_log))
+        return runner.run(
+            _run(settings, command, warn, demanded, hidden, needed, write_log, intercept=intercept)
+        )
 
 
 def _private(path: str, flags: int) -> int:
@@ -242,11 +246,17 @@ async def _run(
     hidden: Mapping[str, str | None],
     needed: Collection[str],
     write_log: Callable[[str], object] | None,
+    *,
+    intercept: bool,
 ) -> int:
     app = App(beside_child(settings), write_log=write_log, json_log=True, warn=warn)
-    async with app:
+    async with app, AsyncExitStack() as stack:
         _check_ready(app, demanded, warn)
         environment = environment_of(settings, app.listeners, os.environ, hidden, needed)
+        if intercept:
+            from proxy.process.interception import intercepting
+
+            environment |= await stack.enter_async_context(intercepting(app, environment))
         memory.settle()
         with _Signals() as signals:
             try:
