@@ -21,6 +21,7 @@ from proxy.admin import runtime_file
 from proxy.admin.access import AdminGuard
 from proxy.admin.connections import AdmissionProtocol, IdleConnections, PeerRefusal
 from proxy.admin.event_stream import EventStream
+from proxy.admin.har import archive
 from proxy.app import status
 from proxy.errors import KeyrelayError, Refusal
 from proxy.http.address import parse_listen
@@ -47,6 +48,8 @@ _HEADERS: Final = {
     "form-action 'none'",
 }
 
+# Exchanges in an export at most.
+_EXPORTED: Final = 500
 _SHUTDOWN_SECONDS: Final = 1.0
 _COULD_NOT: Final = "the admin listener could not answer a request"
 
@@ -206,6 +209,7 @@ class _Pages:
                 web.get("/api/exchanges", self._exchanges),
                 web.get("/api/exchanges/{number:[0-9]{1,15}}", self._exchange),
                 web.get("/api/events", self._events),
+                web.get("/api/har", self._har),
             ]
         )
         return application
@@ -282,6 +286,14 @@ class _Pages:
                 "There is no exchange of this number, or it was too long ago.",
             )
         return web.json_response(found)
+
+    async def _har(self, _request: web.Request) -> web.StreamResponse:
+        """Respond with the latest exchanges that have ended, as an HTTP Archive."""
+        latest = await self._app.exchanges.latest()
+        ended = [one["number"] for one in latest["exchanges"] if not one["open"]][-_EXPORTED:]
+        found = [await self._app.exchanges.find(number) for number in ended]
+        fields = {"Content-Disposition": 'attachment; filename="keyrelay.har"'}
+        return web.json_response(archive(one for one in found if one), headers=fields)
 
     async def _latest(self) -> dict[str, Any]:
         """Return the open and the latest ended exchanges, oldest first."""

@@ -29,7 +29,7 @@ from tests.support.inspection import (
 )
 from tests.support.keyrelay import SECRET, RawClient, client, keyrelay, static_route, until
 
-API = ("/api/status", "/metrics", "/api/exchanges", "/api/exchanges/1", "/api/events")
+API = ("/api/status", "/metrics", "/api/exchanges", "/api/exchanges/1", "/api/events", "/api/har")
 FILES = ("/", "/style.css", "/main.js")
 ROUTES = {"api": static_route("https://api.example.com")}
 MASK = b"\x01\x02\x03\x04"

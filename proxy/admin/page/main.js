@@ -2,7 +2,7 @@
 
 import { Detail } from "./detail.js";
 import { parse } from "./filter.js";
-import { curl, elapsed } from "./format.js";
+import { curl, elapsed, element } from "./format.js";
 import { List } from "./list.js";
 import { Routes } from "./routes.js";
 import { listen, Refused, request, takeToken } from "./stream.js";
@@ -277,6 +277,18 @@ const SORTS = {
   status: by((one) => one.status),
 };
 
+// A link cannot send the token, so the archive is fetched and given to the browser as a file.
+async function exportHar() {
+  try {
+    const file = URL.createObjectURL(await (await request("/api/har")).blob());
+    element("a", { href: file, download: "keyrelay.har" }).click();
+    setTimeout(() => URL.revokeObjectURL(file), 10_000);
+    toast("Exported: without bodies, credentials and values of queries.");
+  } catch (error) {
+    toast(error.message);
+  }
+}
+
 const KEYS = {
   j: () => move(1), ArrowDown: () => move(1), k: () => move(-1), ArrowUp: () => move(-1),
   PageDown: () => move(list.page), PageUp: () => move(-list.page),
@@ -312,6 +324,7 @@ $("filter").addEventListener("input", () => { matches = parse($("filter").value)
 $("sort").addEventListener("change", () => { sorting = SORTS[$("sort").value] ?? null; drawSoon(); });
 $("pause").addEventListener("click", pause);
 $("clear").addEventListener("click", clear);
+$("export").addEventListener("click", exportHar);
 for (const one of ["traffic", "routes"]) $(`tab-${one}`).addEventListener("click", () => view(one));
 document.querySelector("[role=tablist]").addEventListener("keydown", (event) => {
   if (event.key !== "ArrowLeft" && event.key !== "ArrowRight") return;
