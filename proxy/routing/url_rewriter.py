@@ -46,7 +46,7 @@ _HOST_AND_PORT = re.compile(r"[a-z0-9.-]{1,100}(:[0-9]{1,5})?")
 _CREDENTIAL = b"/\0"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: created per response, and freezing triples the cost
 class UrlRewriter:
     """Rewrites the URLs of one response.
 
