@@ -7,6 +7,7 @@ options an idle connection stays open for ever, and a request on it waits for so
 from __future__ import annotations
 
 import errno
+import functools
 import ipaddress
 import socket
 import struct
@@ -76,4 +77,9 @@ def unacknowledged(transport: Transport) -> bool:
 def _is_local(transport: Transport) -> bool:
     peer = transport.get_extra_info("peername")
     # None for a connection that has ended already.
-    return not peer or ipaddress.ip_address(peer[0].partition("%")[0]).is_loopback
+    return not peer or _is_loopback(peer[0])
+
+
+@functools.lru_cache(maxsize=256)
+def _is_loopback(host: str) -> bool:
+    return ipaddress.ip_address(host.partition("%")[0]).is_loopback
