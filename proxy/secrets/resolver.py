@@ -22,7 +22,7 @@ from proxy.secrets.file import credential_path, read_credential, read_file, watc
 from proxy.secrets.reference import display_reference
 from proxy.secrets.sealed import read_sealed
 from proxy.secrets.secret import Secret
-from proxy.secrets.source import SecretSpec, SourceError, check
+from proxy.secrets.source import SecretSpec, SourceError, check, strip_line_end
 
 __all__ = [
     "DEMO_KEY",
@@ -173,7 +173,7 @@ def _read(
     source, _, rest = reference.partition(":")
     match source:
         case "env":
-            return read_variable(rest)
+            return strip_line_end(read_variable(rest))
         case "file":
             return read_file(rest)
         case "credential":
@@ -181,14 +181,14 @@ def _read(
         case "keyring":
             from proxy.secrets.keyring import read_keyring
 
-            return read_keyring(rest, settings.timeout_seconds)
+            return strip_line_end(read_keyring(rest, settings.timeout_seconds))
         case "exec":
             return read_command(rest, settings.timeout_seconds, hidden)
         case "sealed":
-            return read_sealed(reference, slot, binding)
+            return strip_line_end(read_sealed(reference, slot, binding))
         case "builtin":
             return DEMO_KEY
         case _:
             from proxy.secrets.plugin import read_plugin
 
-            return read_plugin(source, rest, settings.timeout_seconds)
+            return strip_line_end(read_plugin(source, rest, settings.timeout_seconds))

@@ -72,6 +72,13 @@ def test_a_value_with_a_line_break_inside(world: World, value: bytes) -> None:
     assert "remove line breaks" in remedy(world.put("broken", value))
 
 
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+def test_a_line_break_at_the_end(world: World, end: bytes) -> None:
+    """It is no part of the secret: editors, ``echo`` and so Kubernetes Secrets bring it along."""
+    assert read(world.put("ended", b"dummy-key" + end)).reveal() == b"dummy-key"
+    assert "remove line breaks" in remedy(world.put("twice", b"dummy-key" + end + end))
+
+
 def test_a_value_of_several_lines_where_that_is_meant(world: World) -> None:
     """A PEM key or JSON file is taken as it is if it is said to have lines."""
     value = b"dummy-first\ndummy-second"
