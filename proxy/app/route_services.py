@@ -238,7 +238,9 @@ def keep_last(
         old, new = last.get(name), settings.routes[name]
         secrets, lacking = dict(one.secrets), dict(one.lacking)
         for secret, remedy in one.lacking.items():
-            if old is None or secret not in old.found.secrets or not old.has_same_destinations(new):
+            if old is None or secret not in old.found.secrets:
+                continue
+            if not old.has_same_destinations(new, one.egress):
                 continue
             if old.settings.secrets.get(secret) == new.secrets.get(secret):
                 secrets[secret] = old.found.secrets[secret]

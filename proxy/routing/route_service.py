@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
+from proxy.auth.egress import ResolvedEgress
 from proxy.auth.strategy import AuthContext
 from proxy.config.route import RouteSettings
 from proxy.http.problem import body_too_large
@@ -16,9 +17,20 @@ from proxy.routing.route_secrets import ResolvedSecrets
 from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
 
-# Settings that determine where a route's secrets are sent; token endpoints and commands are within
-# ``auth``.
-_DESTINATION_SETTINGS = ("upstream", "auth", "strategy", "allow_private", "allow_plaintext", "vend")
+# Settings without influence on where a route's secrets are sent, and how. All others determine
+# destinations, so that a new setting does until it is listed here. Each secret is compared by its
+# own settings.
+_NOT_DESTINATION_SETTINGS = frozenset(
+    {
+        "provider", "title", "docs", "path", "listen", "secrets", "allow", "deny", "methods",
+        "strip", "url_fields", "concurrency", "rate", "max_body_bytes", "mask_bodies",
+        "pass_forwarded", "connect_timeout_seconds", "answer_timeout_seconds", "idle_seconds",
+        "spares", "spare_seconds", "verify", "environment", "withhold",
+    }
+)  # fmt: skip
+_DESTINATION_SETTINGS = tuple(
+    one for one in RouteSettings.model_fields if one not in _NOT_DESTINATION_SETTINGS
+)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,9 +55,12 @@ class RouteService:
         """Whether a service built from these settings and secrets would be the same."""
         return self.settings == settings and self.found.same(found)
 
-    def has_same_destinations(self, settings: RouteSettings) -> bool:
-        """Whether these settings send each secret to the same destination in the same way."""
-        return all(
+    def has_same_destinations(self, settings: RouteSettings, egress: ResolvedEgress) -> bool:
+        """Whether these settings send each secret to the same destination in the same way.
+
+        ``egress`` is what was read of the egress proxy and the certificate authorities.
+        """
+        return self.found.egress.same(egress) and all(
             getattr(self.settings, one) == getattr(settings, one) for one in _DESTINATION_SETTINGS
         )
 

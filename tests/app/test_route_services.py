@@ -17,6 +17,7 @@ from proxy.errors import KeyrelayError
 from proxy.observability.exchange_log import ExchangeRecord
 from proxy.routing.route_secrets import ResolvedSecrets, read_secrets, secrets_of, variables_in
 from proxy.upstream.tls import tls_context
+from tests.support.certificates import Authority
 from tests.support.clock import ManualClock
 from tests.support.keyrelay import static_route, until
 from tests.support.reloading import keyed_provider, put, token_route
@@ -304,6 +305,41 @@ async def test_no_value_is_kept_for_another_place(tmp_path: Path, more: dict[str
     assert found["a"].secrets == {}
     assert list(found["a"].lacking) == ["key"]
     assert said == []
+
+
+@pytest.mark.parametrize("name", ["egress_proxy", "ca_file"])
+async def test_no_value_is_kept_for_another_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Neither if the proxy or the authorities have become others in the file, nor if what was read
+    for the same setting has.
+    """
+    cas = [Authority(tmp_path).file.read_bytes() for _ in range(2)]
+    for number, ca in enumerate(cas):
+        (tmp_path / f"{number}.pem").write_bytes(ca)
+    values = {
+        "egress_proxy": ("http://one.example:3128", "http://two.example:3128", "env:DUMMY_PROXY"),
+        "ca_file": (f"{tmp_path}/0.pem", f"{tmp_path}/1.pem", f"{tmp_path}/0.pem"),
+    }[name]
+    monkeypatch.setenv("DUMMY_PROXY", values[0])
+    for before, after, reread, kept_value in (
+        (None, values[0], False, False),
+        (values[0], None, False, False),
+        (values[0], values[1], False, False),
+        (values[2], values[2], True, False),
+        (values[1], values[1], False, True),
+    ):
+        one, file = await last(tmp_path, **({} if before is None else {name: before}))
+        file.unlink()
+        if reread:
+            monkeypatch.setenv("DUMMY_PROXY", values[1])
+            (tmp_path / "0.pem").write_bytes(cas[1])
+        more = {} if after is None else {name: after}
+        checked = settings(a=route(secrets={"key": f"file:{file}"}, **more))
+        read = read_secrets(checked)
+        found = keep_last(read, checked, one.route_services.in_force, lambda _: None)
+        assert ("key" in found["a"].secrets) is kept_value
+        one.route_services.close()
 
 
 async def test_no_value_is_kept_for_another_token_endpoint(tmp_path: Path) -> None:

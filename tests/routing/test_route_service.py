@@ -18,7 +18,13 @@ from proxy.errors import Refusal
 from proxy.http.request import Request
 from proxy.routing.builder import compile_route
 from proxy.routing.route_secrets import ResolvedSecrets
-from proxy.routing.route_service import RouteService, limiter_for, limits_for
+from proxy.routing.route_service import (
+    _DESTINATION_SETTINGS,
+    _NOT_DESTINATION_SETTINGS,
+    RouteService,
+    limiter_for,
+    limits_for,
+)
 from proxy.secrets.secret import Secret
 from proxy.upstream.dialer import Dialer
 from proxy.upstream.pool import Pool
@@ -69,6 +75,17 @@ async def test_it_fits_what_it_was_made_of() -> None:
         {"key": (*found().secrets["key"], *found("dummy-old").secrets["key"])}, {}
     )
     assert not one.matches(settings(), two)
+
+
+def test_each_setting_is_a_destination_or_is_not() -> None:
+    """A setting that is new counts as a destination until it is listed; each listed one exists."""
+    names = set(RouteSettings.model_fields)
+    assert names >= _NOT_DESTINATION_SETTINGS
+    assert set(_DESTINATION_SETTINGS) == names - _NOT_DESTINATION_SETTINGS
+    assert set(_DESTINATION_SETTINGS) >= {
+        "upstream", "auth", "strategy", "allow_private", "allow_plaintext", "vend", "egress_proxy",
+        "ca_file",
+    }  # fmt: skip
 
 
 async def test_a_body_within_its_bound() -> None:

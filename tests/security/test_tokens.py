@@ -1,8 +1,11 @@
-"""Rows T49 and T53: a token belongs to its route, and contains no secret where pages get it."""
+"""Rows T49, T53 and T55: a token belongs to its route, and contains no secret where pages get it; a
+secret's last value goes no other way.
+"""
 
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,7 +13,15 @@ import pytest
 from proxy.config import loader
 from proxy.errors import ConfigError
 from tests.security.scene import GET, HOST, Provider, problem, routes, stage, status, token_answer
-from tests.support.keyrelay import answering, both_loops, exchange, keyrelay, raw_provider
+from tests.support.keyrelay import (
+    answering,
+    both_loops,
+    exchange,
+    keyrelay,
+    raw_provider,
+    static_route,
+)
+from tests.support.reloading import changing, keyed_provider, put
 
 CLAIM = "dummy-claim-secret-6d"
 VEND = b"POST /-/token/minted HTTP/1.1\r\n" + HOST + b"Content-Length: 0\r\n"
@@ -80,3 +91,20 @@ async def test_t49_equal_routes_have_a_token_each(secrets: None) -> None:
                 request = GET.replace(b"/api", b"/" + name) + b"\r\n"
                 assert status(await exchange(running.port, request)) == 200
         assert endpoint.connections == 2
+
+
+async def test_t55_no_last_value_for_another_way(tmp_path: Path) -> None:
+    """A secret that has become unreadable is not kept for a route that a reload sends through
+    another egress proxy: the reload is refused, and the old configuration stays.
+    """
+    key = tmp_path / "key"
+    put(key, "dummy-first-key")
+    async with keyed_provider("dummy-first-key") as provider:
+        route = static_route(provider.url, secrets={"key": f"file:{key}"})
+        async with changing(tmp_path, {"api": route}) as running:
+            key.unlink()
+            assert (await running.change(api={**route, "methods": ["GET"]})).findings == ()
+            proxied = {**route, "egress_proxy": "http://proxy.example:3128"}
+            (finding,) = (await running.change(api=proxied)).findings
+            assert "not ready" in finding
+            assert running.app._services.in_force["api"].settings.egress_proxy is None
