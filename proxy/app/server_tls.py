@@ -25,6 +25,10 @@ from proxy.server.connection_limit import ConnectionLimit
 if TYPE_CHECKING:
     from proxy.server.tls import Handshakes
 
+_NOT_INTERCEPTED = (
+    "A client does not trust the authority of --intercept, such as one with a bundle of its "
+    "own. Give it a base URL of keyrelay, or the file in SSL_CERT_FILE, by a setting of its own."
+)
 # Delay before another attempt after a renewal that failed (seconds).
 _AGAIN_SECONDS = 600.0
 
@@ -53,6 +57,7 @@ class ServerTls:
         self._notice = notice
         self._handshakes: Handshakes | None = None
         self._noted: set[str] = set()
+        self._distrusted = ""
         self._renew_at = NEVER
         self.pair: KeyPair | None = None
 
@@ -83,7 +88,8 @@ class ServerTls:
             self._handshakes.context = None
 
     def use(self, pair: KeyPair) -> None:
-        """Use this certificate, without a TLS listener of the configuration."""
+        """Use this certificate for intercepted connections, without a TLS listener."""
+        self._distrusted = _NOT_INTERCEPTED
         from proxy.server.tls import server_context
 
         self.put_in_force((pair, server_context(pair.certificate, pair.key)))
@@ -93,7 +99,10 @@ class ServerTls:
 
         if self._handshakes is None:
             self._handshakes = Handshakes(
-                self._limit, self._clients, self._times, lambda: self._note_once(DISTRUSTED)
+                self._limit,
+                self._clients,
+                self._times,
+                lambda: self._note_once(self._distrusted or DISTRUSTED),
             )
         return self._handshakes
 
