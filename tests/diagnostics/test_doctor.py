@@ -239,7 +239,7 @@ async def test_a_call_that_the_route_itself_refuses() -> None:
         route = static_route(acme.url, verify=VERIFY, allow=["POST /v1/speech"])
         found = the(await examined({"acme": route}), "verify")
         assert (found.mark, calls(acme)) == ("warn", [])
-    assert "not allowed by the rules" in found.finding
+    assert "matches nothing of allow" in found.finding
 
 
 # --- secrets ----------------------------------------------------------------------------------
