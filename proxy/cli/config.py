@@ -94,6 +94,8 @@ def _is_other_file(text: str) -> bool:
 def providers(name: str | None, as_json: bool) -> None:
     """List the providers with a preset, or show one preset.
 
+    HERE is "set" if the environment has the variables that a provider needs.
+
     Behind the preset, in comments, stands what to write with the packages that were tried.
     """
     known = presets()
@@ -103,8 +105,8 @@ def providers(name: str | None, as_json: bool) -> None:
         if as_json:
             written = [{"title": one.title, "program": one.program} for one in snippets(name)]
             preset = known[name].model_dump(mode="json", by_alias=True, exclude_unset=True)
-            shown = {"name": name, "preset": preset, "clients": written}
-            click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+            document = {"name": name, "preset": preset, "clients": written}
+            click.echo(json.dumps(document, indent=2, ensure_ascii=False))
             return
         file = resources.files("proxy") / "providers" / f"{name}.yaml"
         click.echo(file.read_text(encoding="utf-8").rstrip("\n"))
@@ -123,11 +125,15 @@ def providers(name: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(rows, indent=2, ensure_ascii=False))
         return
-    width = max(len(str(row["name"])) for row in rows)
-    titles = max(len(str(row["title"])) for row in rows)
-    for row in rows:
-        secrets = ", ".join(map(str, row["secrets"]))
-        click.echo(f"{row['name']:<{width}}  {row['title']:<{titles}}  {secrets}")
+    table = [("PROVIDER", "TITLE", "HERE", "VARIABLES")]
+    for one, shown in sorted(known.items()):
+        here = "set" if scaffold.is_configured(shown, os.environ) else "-"
+        table.append((one, shown.title or "", here, scaffold.alternatives(shown) or "none"))
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for cells in table:
+        line = "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+        click.echo(line.rstrip())
+    click.echo("\nOne of them, and what to write: keyrelay providers NAME")
 
 
 def _comment(text: str) -> str:

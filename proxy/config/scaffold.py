@@ -61,7 +61,7 @@ def routes_file(
         if not chosen or name == "demo":
             continue
         text += f"\n  # {preset.title or name}: {preset.docs or ''}".rstrip(": ") + "\n"
-        variables = _alternatives(preset)
+        variables = alternatives(preset)
         reads = f"   # reads {variables}" if variables else ""
         lines = [f"{name}:", f"  provider: {name}{reads}"]
         if preset.upstream is not None:
@@ -73,11 +73,27 @@ def routes_file(
     return text + _TAIL, used
 
 
+def is_configured(preset: RouteSettings, environment: Mapping[str, str]) -> bool:
+    """Whether the environment has what the preset needs: of each required secret one variable, and
+    where all are optional, one at least.
+    """
+    required = [one for one in preset.secrets.values() if not one.optional]
+    if not required:
+        return not preset.secrets or _is_set(preset, environment)
+    return all(
+        any(
+            reference.startswith("builtin:") or environment.get(reference.removeprefix("env:"))
+            for reference in one.references
+        )
+        for one in required
+    )
+
+
 def _is_set(preset: RouteSettings, environment: Mapping[str, str]) -> bool:
     return any(environment.get(name) for name in _variables(preset))
 
 
-def _alternatives(preset: RouteSettings) -> str:
+def alternatives(preset: RouteSettings) -> str:
     """The variables, ``or`` between those of one secret, ``and`` between secrets.
 
     An optional secret's are marked.

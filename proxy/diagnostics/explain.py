@@ -12,7 +12,7 @@ import base64
 import dataclasses
 import json
 import re
-from collections.abc import Coroutine
+from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -31,7 +31,7 @@ from proxy.http.address import parse_listen
 from proxy.http.request import Request
 from proxy.http.request_id import request_id
 from proxy.observability import tracing
-from proxy.routing.builder import compile_route
+from proxy.routing.builder import compile_route, needs
 from proxy.routing.route import Route
 from proxy.routing.route_secrets import ResolvedSecrets, secrets_of, variables_in
 from proxy.routing.router import Router
@@ -124,7 +124,7 @@ def _follow(
         steps.append(("answer", "about keyrelay itself: nothing is sent"))
         return None
     match = table.find(host, request)
-    route, proxy = _shown(match.route.name, settings)
+    route, proxy, lacking = _shown(match.route.name, settings)
     steps.append(("route", f"{route.name}, mounted at {match.mount.decode() or '/'}"))
     try:
         strategy = route.strategy_for(request, match.rest)
@@ -138,6 +138,8 @@ def _follow(
     if proxy is not None and proxy.serves(route.origin):
         where += f" through the proxy {proxy}"
     steps.append(("sent to", where))
+    for secret, remedy in lacking.items():
+        steps.append(("not set", f"{secret}: {remedy}; until then the response is 503"))
     injection = strategy.credential.ready(websocket=request.websocket)
     assert injection is not None
     rules = MessageRules(injection.message, route.rules.message_members)
@@ -145,7 +147,8 @@ def _follow(
         steps += [("messages", one) for one in explain_messages(rules)]
     added = _request_id(request) + (b"traceparent: <trace>\r\n" if settings.tracing else b"")
     upstream_request = UpstreamRequest(request, match.rest, route.rules, added)
-    return upstream_request.render(_readable(injection)).decode("utf-8", "backslashreplace")
+    shown = _readable(injection, lacking)
+    return upstream_request.render(shown).decode("utf-8", "backslashreplace")
 
 
 def _request_id(request: Request) -> bytes:
@@ -185,18 +188,30 @@ def _stand_in(name: str, route: RouteSettings) -> Route:
     return compile_route(name, route, ResolvedSecrets({}, dict.fromkeys(route.secrets, "not read")))
 
 
-def _shown(name: str, settings: Settings) -> tuple[Route, EgressProxy | None]:
-    """A route with names for secrets; unready if the one with the secrets themselves is.
+def _shown(name: str, settings: Settings) -> tuple[Route, EgressProxy | None, Mapping[str, str]]:
+    """A route with names for secrets; unready if the one with the secrets themselves would be.
 
-    And its egress proxy, whose text has no credentials.
+    And its egress proxy, whose text has no credentials, and the required secrets without a value,
+    with their remedies: the route is shown as if it had them.
     """
     route = settings.routes[name]
     found = secrets_of(name, route, variables_in(settings))
     real = compile_route(name, route, found, AuthContext(SystemClock(), tls_context(), _never))
-    names = {one: (Secret(one, _name_of(one, route)),) for one in found.secrets}
+    lacking = {
+        one: remedy
+        for one, remedy in found.lacking.items()
+        if one in route.secrets and not route.secrets[one].optional
+    }
+    unready = "; ".join(
+        remedy for one, remedy in found.lacking.items() if one not in lacking and needs(route, one)
+    )
     withheld = tracing.FIELDS if settings.tracing else frozenset()
-    masked = compile_route(name, route, ResolvedSecrets(names, found.lacking), withheld=withheld)
-    return dataclasses.replace(masked, unready=real.unready), found.egress.egress_proxy()
+    names = {one: (Secret(one, _name_of(one, route)),) for one in (*found.secrets, *lacking)}
+    others = {one: remedy for one, remedy in found.lacking.items() if one not in lacking}
+    masked = compile_route(name, route, ResolvedSecrets(names, others), withheld=withheld)
+    # Whether its other secrets fit is not known while one is missing.
+    masked = dataclasses.replace(masked, unready=unready if lacking else real.unready)
+    return masked, found.egress.egress_proxy(), lacking
 
 
 def _name_of(secret: str, route: RouteSettings) -> bytes:
@@ -229,16 +244,22 @@ def _never(_coroutine: Coroutine[Any, Any, None]) -> NoReturn:
     raise AssertionError("nothing is obtained for showing")
 
 
-def _readable(injection: Injection) -> Injection:
+def _readable(injection: Injection, lacking: Collection[str]) -> Injection:
     """The stand-ins without the encoding of their placement: the output has plain names.
 
+    Those of ``lacking`` secrets are marked.
     Done here and not to the whole request, in which the client may have written the same.
     """
-    return Injection(
+    parts = [
         _BASIC.sub(_decoded, injection.headers),
         _ENCODED.sub(rb"<\1>", injection.query),
         _ENCODED.sub(rb"<\1>", injection.path),
-    )
+    ]
+    for secret in lacking:
+        name = re.escape(secret.encode("ascii"))
+        parts = [re.sub(rb"<(%b(?:\.[^>]*)?)>" % name, rb"<\1: not set>", part) for part in parts]
+    headers, query, path = parts
+    return Injection(headers, query, path)
 
 
 def _decoded(found: re.Match[bytes]) -> bytes:

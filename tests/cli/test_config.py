@@ -189,7 +189,6 @@ def test_explain_knows_a_route_s_own_listener() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("GET", "/acme/x"), "set ACME_NOT_SET"),
         (("GET", "/nowhere"), "The routes are: /acme, /demo, /hume."),
         (("GET", "http://[::1/x"), "refused:"),
         (("GET", "/hume/\udcff"), "400 bad-target"),
@@ -248,9 +247,26 @@ def test_explain_speaks_json(routes: Path) -> None:
         "X-Request-Id: <request id>\r\nX-Hume-Api-Key: <api_key>\r\n\r\n"
     )
     assert {"what": "strategy", "finding": "api_key, for every path"} in shown["steps"]
-    done = keyrelay("explain", "GET", "/hume/v0/x", *arguments)
+    done = keyrelay("explain", "GET", "/nowhere", *arguments)
     refused = json.loads(done.out)["refused"]
-    assert (done.code, refused["status"], refused["advice"]) == (1, 503, "set HUME_API_KEY")
+    assert (done.code, refused["status"], refused["kind"]) == (1, 404, "no-route")
+
+
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("/hume/v0/x", "X-Hume-Api-Key: <api_key: not set>"),
+        ("/acme/x", "GET /v2/x?api_key=<key: not set> HTTP/1.1"),
+    ],
+)
+def test_explain_needs_no_key(routes: Path, path: str, line: str) -> None:
+    """The request is shown with the mark where the key would be, and what to set: exit 0."""
+    done = keyrelay("explain", "GET", path, "-c", str(routes))
+    assert (done.code, done.err) == (0, "")
+    assert line in done.out.splitlines()
+    assert re.search(
+        r"^not set: +\w+: set [A-Z_]+; until then the response is 503$", done.out, re.MULTILINE
+    )
 
 
 # --- providers and init -----------------------------------------------------------------------
@@ -258,9 +274,17 @@ def test_explain_speaks_json(routes: Path) -> None:
 
 def test_providers_are_listed_and_shown() -> None:
     """A line each with what to set, the same as JSON, and any preset as it is."""
-    listed = keyrelay("providers")
-    assert [line.split()[0] for line in listed.out.splitlines()] == list(PROVIDERS)
-    assert "env:INWORLD_API_KEY" in listed.out
+    listed = keyrelay("providers", variables={"INWORLD_API_KEY": CANARY})
+    head, *lines = listed.out.partition("\n\n")[0].splitlines()
+    assert head.split() == ["PROVIDER", "TITLE", "HERE", "VARIABLES"]
+    assert [line.split()[0] for line in lines] == list(PROVIDERS)
+    here = {line.split()[0]: line[head.index("HERE") :].split(maxsplit=1) for line in lines}
+    assert here["demo"] == ["set", "none"]
+    assert here["inworld"][0] == "set"
+    assert here["inworld"][1].startswith("INWORLD_API_KEY")
+    assert here["hume"] == ["-", "HUME_API_KEY and HUME_SECRET_KEY (optional)"]
+    assert " or BLOCKLET_AIGNE_API_CREDENTIAL" in here["aigne-hub"][1]
+    assert listed.out.endswith("\n\nOne of them, and what to write: keyrelay providers NAME\n")
     rows = json.loads(keyrelay("providers", "--json").out)
     assert [row["name"] for row in rows] == list(PROVIDERS)
     (hume,) = [row for row in rows if row["name"] == "hume"]
