@@ -29,6 +29,7 @@ class SecretState:
     fingerprint                 distinguishes two values without disclosing them
     served, refused             requests that were accepted, and rejected, with the secret
     last_served, last_refused   seconds since the epoch, None if never
+    current                     whether requests use it now, of several values in rotation
     """
 
     name: str
@@ -38,6 +39,7 @@ class SecretState:
     last_served: float | None = None
     refused: int = 0
     last_refused: float | None = None
+    current: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -216,8 +216,11 @@ class RotatingCredential(Credential):
                     use.last_served,
                     use.refused,
                     use.last_refused,
+                    position == self._at,
                 )
-                for variant, use in zip(self._variants, self._uses, strict=True)
+                for position, (variant, use) in enumerate(
+                    zip(self._variants, self._uses, strict=True)
+                )
                 for secret in variant.secrets
             ),
         )

@@ -153,9 +153,10 @@ def _credentials(snapshot: Mapping[str, Any]) -> Iterator[str]:
                 calls = f"{credential['fetches']} fetched, {credential['failures']} failed"
                 yield f"{name}, {strategy['name']}: {_state(credential)}, {calls}"
         for secret in route["secrets"]:
+            now = "in use, " if secret["current"] else ""
             yield (
                 f"{name}, {secret['name']}: {secret['reference']} ({secret['fingerprint']}) "
-                f"served {secret['served']}"
+                f"{now}served {secret['served']}"
                 + (f", last at {_clock(secret['last_served'])}" if secret["last_served"] else "")
             )
 

@@ -186,8 +186,12 @@ class _RouteCheck:
         lacking = False
         for name, source in self.settings.secrets.items():
             what = f"secret {name}"
-            for one in found.secrets.get(name, ()):
-                self._note(what, "ok", _there(one))
+            values = found.secrets.get(name, ())
+            for position, one in enumerate(values, 1):
+                which = f"{position} of {len(values)}: " if len(values) > 1 else ""
+                self._note(what, "ok", f"{which}{_there(one)}")
+            if len(values) > 1:
+                await self._note_serving(name)
             for remark in route.remarks:
                 if remark.secret == name:
                     said = f"the value from {remark.reference} {remark.finding}"
@@ -204,6 +208,14 @@ class _RouteCheck:
         if route.unready and not lacking:
             self._note("secrets", self.missing if found.lacking else "fail", route.unready)
         return route
+
+    async def _note_serving(self, secret: str) -> None:
+        """Which of several values the keyrelay that runs uses; nothing if none runs."""
+        routes = await asyncio.to_thread(self.running)
+        for one in routes.get(self.name, {}).get("secrets", ()):
+            if one["name"] == secret and one.get("current"):
+                there = f"{one['reference']}, fingerprint {one['fingerprint']}"
+                self._note(f"secret {secret}", "ok", f"the running keyrelay uses {there}")
 
     # -- the way to the provider ---------------------------------------------------------------
 

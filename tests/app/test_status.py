@@ -204,7 +204,7 @@ async def test_the_calls_for_tokens_are_counted() -> None:
     await asyncio.gather(*tasks, return_exceptions=True)
 
 
-NEW = SecretState("api_key", "env:NEW", "0a1b2c3d", served=3, last_served=5.0)
+NEW = SecretState("api_key", "env:NEW", "0a1b2c3d", served=3, last_served=5.0, current=True)
 OLD = SecretState("api_key", "env:OLD", "99999999", refused=1, last_refused=7.0)
 
 
@@ -232,6 +232,7 @@ def test_what_is_said_of_secrets() -> None:
             "last_served": 5.0,
             "refused": 0,
             "last_refused": None,
+            "current": True,
         },
         {
             "name": "api_key",
@@ -241,6 +242,7 @@ def test_what_is_said_of_secrets() -> None:
             "last_served": None,
             "refused": 1,
             "last_refused": 7.0,
+            "current": False,
         },
     ]
 

@@ -146,8 +146,10 @@ def test_secrets_in_rotation() -> None:
         "last_served": 5.0,
         "refused": 2,
         "last_refused": 7.0,
+        "current": False,
     }
     old = {**secret, "reference": "env:OLD", "refused": 0, "served": 0, "last_served": None}
+    old["current"] = True
     text = rendered(standing(routes={"hume": route(secrets=[secret, old])}), 200)
     assert re.search(
         r"^! hume: the provider refused env:NEW \(0a1b2c3d\) 2 times, last at [\d:]{8}$", text, re.M
@@ -155,7 +157,7 @@ def test_secrets_in_rotation() -> None:
     assert re.search(
         r"^hume, api_key: env:NEW \(0a1b2c3d\) served 3, last at [\d:]{8}$", text, re.M
     )
-    assert text.endswith("hume, api_key: env:OLD (0a1b2c3d) served 0\n")
+    assert text.endswith("hume, api_key: env:OLD (0a1b2c3d) in use, served 0\n")
 
 
 DAY = 86_400.0
@@ -172,6 +174,7 @@ def value(reference: str, served: float | None, **more: Any) -> dict[str, Any]:
         "last_served": None if served is None else NOW - served * DAY,
         "refused": 0,
         "last_refused": None,
+        "current": False,
         **more,
     }
 

@@ -551,3 +551,31 @@ async def test_a_proxy_that_is_not_set() -> None:
     results = await examined({"acme": route}, egress_proxy="env:DUMMY_PROXY")
     assert marks(results) == [("secret key", "ok"), ("egress_proxy", "fail")]
     assert the(results, "egress_proxy").finding == "set DUMMY_PROXY (for egress_proxy)"
+
+
+async def test_of_values_in_rotation_the_order_and_the_one_in_use(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """By fingerprint, never by value; the running keyrelay's word, where there is one."""
+    monkeypatch.setenv("DUMMY_NEW", f"{CANARY}-new")
+    monkeypatch.setenv("DUMMY_OLD", f"{CANARY}-old")
+    secrets = {"key": ["env:DUMMY_NEW", "env:DUMMY_OLD"]}
+    document = {"routes": {"it": {"provider": "demo", "secrets": secrets}}}
+    loaded = load_text(json.dumps(document), "routes.yaml")
+    old = {"name": "key", "reference": "env:DUMMY_OLD", "fingerprint": "99999999"}
+    new = {"name": "key", "reference": "env:DUMMY_NEW", "fingerprint": "11111111"}
+    running = {"it": {"secrets": [{**new, "current": False}, {**old, "current": True}]}}
+    for state, more in (
+        ({}, []),
+        (
+            running,
+            ["the running keyrelay uses env:DUMMY_OLD, fingerprint 99999999"],
+        ),
+    ):
+        results: list[Result] = []
+        await run_checks(loaded, results.append, running=lambda state=state: state)  # type: ignore[misc]
+        assert CANARY not in repr(results)
+        found = [one.finding for one in results if one.what == "secret key"]
+        assert found[0].startswith("1 of 2: env:DUMMY_NEW, fingerprint ")
+        assert found[1].startswith("2 of 2: env:DUMMY_OLD, fingerprint ")
+        assert found[2:] == more

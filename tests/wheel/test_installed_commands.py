@@ -141,7 +141,9 @@ def test_providers_lists_the_catalogue(installed: Installation) -> None:
     """``keyrelay providers`` has the presets, and ``providers hume`` the whole of one."""
     listed = installed.keyrelay("providers")
     assert listed.code == 0
-    assert {"demo", "hume", "inworld"} <= {line.split()[0] for line in listed.out.splitlines()}
+    assert {"demo", "hume", "inworld"} <= {
+        line.split()[0] for line in listed.out.splitlines() if line
+    }
     shown = installed.keyrelay("providers", "hume")
     assert yaml.safe_load(shown.out)["upstream"] == "https://api.hume.ai"
 
