@@ -13,6 +13,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from proxy.secrets.json_redaction import redact_json
 from proxy.secrets.redaction import Redactor
 from proxy.websocket.frames import CloseCode, Frame, Opcode
 from proxy.websocket.incoming_messages import (
@@ -371,4 +372,5 @@ class FirstMessages:
             self.to_client += self._provider.reader.unfinished
 
     def _forward_to_client(self, frames: list[Frame], content: bytes) -> None:
-        self.to_client += encode_frames(frames, self._redactor.redact(content), masked=False)
+        redacted = redact_json(self._redactor, content)
+        self.to_client += encode_frames(frames, redacted, masked=False)

@@ -437,6 +437,18 @@ def test_an_escaped_echo_is_redacted(digits: str) -> None:
     assert texts(messages.to_client, masked=False) == ['{"error":"' + "*" * len(escaped) + '"}']
 
 
+@pytest.mark.parametrize("escaped", [r"dummy\u002dreal\u002Dkey", r"\u0064ummy-real-ke\u0079"])
+def test_an_echo_that_is_escaped_in_part_is_redacted(escaped: str) -> None:
+    """Some of its characters as escapes of JSON, and across fragments."""
+    messages = placed(set_rules())
+    last = reply(escaped[8:] + '"}', opcode=Opcode.CONTINUATION)
+    messages.from_provider(reply('{"error":"' + escaped[:8], fin=False) + last)
+    assert [one[2] for one in frames(messages.to_client, masked=False)] == [
+        b'{"error":"********',
+        b"*" * (len(escaped) - 8) + b'"}',
+    ]
+
+
 def test_the_reason_of_a_close_frame_is_redacted() -> None:
     """Its code stays."""
     messages = placed(set_rules())
