@@ -53,8 +53,9 @@ class FirstMessages:
     """The parsed part of one session.
 
     to_provider, to_client      bytes that are to be sent
-    client_done, provider_done  the direction from there needs no parser any more, and all of its
-                                bytes are among those to be sent
+    client_done, provider_done  the messages from there need no parser any more, and all of their
+                                bytes are among those to be sent; the provider's frames are counted
+                                until both are done
     placed                      the credential is among the bytes that are to be sent, or has been
     refused                     how the provider refused the credential, "" if it did not
     notes                       what was done, for the inspector
@@ -101,7 +102,10 @@ class FirstMessages:
     @property
     def client_at_boundary(self) -> bool:
         """Whether a frame of the proxy's own may be sent to the client."""
-        return not (self.provider_done or self._streaming or self._provider.closed)
+        reader = self._provider.reader
+        if self.provider_done:
+            return not (reader.pending or reader.broken or self._provider.closed)
+        return not (self._streaming or self._provider.closed)
 
     @property
     def provider_at_boundary(self) -> bool:
@@ -257,7 +261,7 @@ class FirstMessages:
         self._forward_to_provider(*self._client.take())
         self.to_provider += self._client.reader.unfinished
         if self._rules.placement is None:
-            self.finish_provider()
+            self._finish_provider()
 
     def _forward_message(
         self, frames: list[Frame], text: str, remove: Sequence[Pointer] | None = None
@@ -279,7 +283,7 @@ class FirstMessages:
         at = 0
         while at < len(data) and not self._provider.closed:
             if self.provider_done:
-                self.to_client += data[at:]
+                self._pass_to_client(data[at:])
                 return
             start = at
             frame, at = self._provider.reader.feed_one(data, at)
@@ -299,6 +303,12 @@ class FirstMessages:
             if frame is not None and frame.fin and not self.provider_done:
                 self._provider_message()
 
+    def _pass_to_client(self, data: bytes) -> None:
+        """Forward bytes as they are; frames are only counted, for a Close frame between two."""
+        self.to_client += data
+        if any(one.opcode is Opcode.CLOSE for one in self._provider.reader.feed(data)):
+            self._provider.closed = True
+
     def _provider_control(self, frame: Frame) -> None:
         code = int.from_bytes(frame.payload[:2])
         if frame.opcode is Opcode.CLOSE:
@@ -317,7 +327,7 @@ class FirstMessages:
             return
         placement = self._rules.placement
         if placement is not None and self.placed and self._provider.count + 1 >= placement.within:
-            self.finish_provider()
+            self._finish_provider()
             return
         first = self._provider.frames[:1]
         self._forward_to_client(*self._provider.take())
@@ -346,7 +356,7 @@ class FirstMessages:
             if refused is not None and matches(value, refused):
                 self.refused = "a message"
             if self.refused or self._provider.count >= placement.within:
-                self.finish_provider()
+                self._finish_provider()
         elif isinstance(placement.place, SendMessage):
             self._provider.count += 1
             if matches(value, placement.place.after):
@@ -362,14 +372,20 @@ class FirstMessages:
         self.notes.append("The message with the credential was sent by keyrelay.")
         self._release(within)
 
-    def finish_provider(self) -> None:
-        """Forward what has been read of an incomplete message, and parse no further."""
+    def finish(self) -> None:
+        """Forward what has been read of incomplete messages, and parse no further."""
+        if not self.client_done:
+            self._finish_client()
+        self._finish_provider()
+
+    def _finish_provider(self) -> None:
         if self.provider_done:
             return
         self.provider_done = True
         if not self._streaming:
             self._forward_to_client(*self._provider.take())
             self.to_client += self._provider.reader.unfinished
+        self._provider.reader.limit = 0
 
     def _forward_to_client(self, frames: list[Frame], content: bytes) -> None:
         redacted = redact_json(self._redactor, content)

@@ -112,9 +112,9 @@ class OpeningRelay(Relay):
             self._listener = None
         if messages.client_done and isinstance(self._client, _ParsedSide):
             self._client = self._spliced(self._client)
-        if messages.provider_done and isinstance(self._provider, _ParsedSide):
-            self._provider = self._spliced(self._provider)
         if messages.client_done and messages.provider_done:
+            if isinstance(self._provider, _ParsedSide):
+                self._provider = self._spliced(self._provider)
             self._messages = self._listener = None
 
     def _spliced(self, side: RelaySide) -> RelaySide:
@@ -170,13 +170,18 @@ class OpeningRelay(Relay):
         if messages is None:
             if not self.ending:
                 super().close_gracefully(grace_seconds)
-        elif messages.client_done:
-            messages.finish_provider()
+        elif messages.client_done or self._in_frame(messages):
+            messages.finish()
             self._forward(messages)
             self._settle(messages)
             super().close_gracefully(grace_seconds)
         elif not (messages.closing or self._client.lost or self._provider.lost):
             self._close(messages, CloseCode.GOING_AWAY)
+
+    def _in_frame(self, messages: FirstMessages) -> bool:
+        """Whether a frame of the provider has begun to be forwarded behind the credential."""
+        at_boundary = messages.closing or messages.client_at_boundary
+        return messages.provider_done and not at_boundary
 
     def side_lost(self, side: RelaySide, exc: Exception | None) -> None:
         """Close the other connection, unless it has yet to respond to a Close frame."""

@@ -402,6 +402,32 @@ def test_time_has_passed() -> None:
     assert opened(send_rules()).expired().code is CloseCode.INTERNAL_ERROR
 
 
+def test_frames_of_a_satisfied_provider_are_counted() -> None:
+    """While a message of the client's own is expected, a Close frame may be sent to the client
+    between two frames of the provider, which are no longer parsed otherwise.
+    """
+    messages = opened(send_rules())
+    messages.from_provider(ASKS + reply('{"type":"auth_ok"}'))
+    assert messages.provider_done
+    assert messages.client_at_boundary
+    sent = reply("no JSON") + reply(bytes(70_000), opcode=Opcode.BINARY)
+    for data, boundary in ((sent[:1], False), (sent[1:20], False), (sent[20:], True)):
+        messages.from_provider(data)
+        assert messages.client_at_boundary is boundary
+    assert bytes(messages.to_client).endswith(sent)
+    messages.from_provider(reply(b"\x03\xe8", opcode=Opcode.CLOSE))
+    assert messages.closing
+    assert not messages.client_at_boundary
+
+
+def test_malformed_frames_of_a_satisfied_provider_pass() -> None:
+    """As behind the splice; no Close frame is then sent to the client."""
+    messages = opened(send_rules())
+    messages.from_provider(ASKS + reply('{"type":"auth_ok"}') + b"\xff\xff")
+    assert bytes(messages.to_client).endswith(b"\xff\xff")
+    assert not messages.client_at_boundary
+
+
 # -- from the provider -------------------------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ from tests.support.keyrelay import (
     read_head,
     until,
 )
-from tests.support.messages import frames, pointers, send_rules, set_rules, text
+from tests.support.messages import frames, pointers, reply, send_rules, set_rules, text
 from tests.support.websocket import HANDSHAKE, MEBIBYTE, ended, pair, switching
 
 pytestmark = both_loops
@@ -366,6 +366,78 @@ async def test_the_drain_ends_a_session_that_has_begun(dummy_key: bytes) -> None
         assert closed.value.rcvd.code == 1001
         await until(lambda: service.ends)
         assert service.ends == [(1001, "")]
+
+
+@asynccontextmanager
+async def accepted() -> AsyncIterator[tuple[InBand, Running, RawClient]]:
+    """A session whose service has got its credential from keyrelay, and said so; the client has
+    sent no message yet.
+    """
+    async with (
+        Asking({KEY}).running() as service,
+        keyrelay({"api": route(service.origin, ASKED)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        received = b""
+        while b"auth_ok" not in received:
+            received += await client.exactly(1)
+        assert await client.exactly(2) == b'"}'
+        yield service, running, client
+
+
+async def test_the_drain_ends_a_session_whose_service_is_satisfied(dummy_key: bytes) -> None:
+    """Both sides get 1001 while a message of the client's own is still expected."""
+    async with accepted() as (service, running, client):
+        (relay,) = running.app._context.relays
+        relay.close_gracefully(5)
+        assert await client.exactly(4) == b"\x88\x02\x03\xe9"
+        client.send(text(b"\x03\xe9", opcode=Opcode.CLOSE))
+        await until(lambda: service.ends)
+        assert service.ends == [(1001, "")]
+
+
+async def test_a_reason_for_a_client_whose_service_is_satisfied(dummy_key: bytes) -> None:
+    """A message that cannot be searched ends the session with a reason, not without one."""
+    async with accepted() as (service, running, client):
+        client.send(text("no JSON"))
+        reason = b"keyrelay: the message is no JSON"
+        assert await client.exactly(4 + len(reason)) == b"\x88\x22\x03\xf0" + reason
+        client.send(text(b"\x03\xf0", opcode=Opcode.CLOSE))
+        await until(lambda: service.ends)
+        assert service.ends == [(1001, "")]
+        await until(lambda: running.lines)
+        assert "no-credential-message" in running.lines[0]
+
+
+async def test_the_drain_while_a_satisfied_service_sends(dummy_key: bytes) -> None:
+    """The Close frame does not interrupt a frame that has begun: the session is spliced, and ends
+    as one without a credential in a message.
+    """
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(switching() + reply('{"type":"auth_required"}'))
+        await reader.readexactly(6)
+        writer.write(reply('{"type":"auth_ok"}') + reply("no JSON") + reply(bytes(300))[:-1])
+        await reader.read()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": route(provider.url, ASKED)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        expected = reply('{"type":"auth_required"}') + reply('{"type":"auth_ok"}')
+        expected += reply("no JSON") + reply(bytes(300))[:-1]
+        assert await client.exactly(len(expected)) == expected
+        (relay,) = running.app._context.relays
+        assert not is_spliced(running)
+        relay.close_gracefully(1)
+        assert is_spliced(running)
+        await ended(running)
 
 
 class Listener:
