@@ -6,7 +6,7 @@ The conventions of ``settings`` apply.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 from pydantic import BeforeValidator, Field, model_validator
 
@@ -46,6 +46,13 @@ _Placements = Annotated[
     BeforeValidator(listed, json_schema_input_type=Placement | tuple[Placement, ...]),
 ]
 _Pattern = Annotated[str, checked_by(check_pattern)]
+
+
+NO_SECRET_USED: Final = (
+    "no placement uses a secret",
+    'name one in braces, as value: "{api_key}"; a secret itself never belongs in this file',
+)
+"""Message and hint for a strategy whose templates are all fixed."""
 
 
 class StrategySettings(Node):
@@ -128,11 +135,7 @@ class StrategySettings(Node):
                     "no placement uses the token", 'name it, as value: "Bearer {token}"'
                 )
             if not names:
-                raise ConfigValueError(
-                    "no placement uses a secret",
-                    'name one in braces, as value: "{api_key}"; '
-                    "a secret itself never belongs in this file",
-                )
+                raise ConfigValueError(*NO_SECRET_USED)
         return self
 
     @property

@@ -7,7 +7,6 @@ replaced settings of the file. A finding about such a setting names the command 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +14,7 @@ from proxy.config.document import Document
 from proxy.config.document import Path as Place
 from proxy.config.oauth2 import RefreshToken
 from proxy.config.placement import BasicCredentials
-from proxy.config.route import RouteSettings, StrategySettings
+from proxy.config.route import NO_SECRET_USED, RouteSettings, StrategySettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
 from proxy.config.unknown_keys import suggest
@@ -34,7 +33,7 @@ COMMAND_LINE = "command line"
 """Stands for the file in findings about options and arguments."""
 
 # Keys of placements whose values are templates.
-_TEMPLATES = frozenset({"value", *BasicCredentials.model_fields})
+_TEMPLATES = frozenset({"value", "path", *BasicCredentials.model_fields})
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,8 +159,7 @@ def check_auth(
                 given = set(strategy.token.given)
                 findings += _unknown_names(source, place, template, secrets, given)
     if secrets is not None:
-        for place, template in _invalid_templates(document, (*prefix, "auth"), strategies.keys()):
-            findings += _unknown_names(source, place, template, secrets, {"token"})
+        findings += _check_invalid(document, (*prefix, "auth"), strategies.keys(), secrets)
     return list(dict.fromkeys(findings))  # one placement may serve HTTP and WebSocket
 
 
@@ -267,10 +265,31 @@ def _first(document: Document, base: Place, middles: Iterable[Place], key: Place
     return base
 
 
+def _check_invalid(
+    document: Document, auth: Place, valid: Set[int], secrets: Set[str]
+) -> Iterator[Finding]:
+    """Yield findings for the templates in strategies that are invalid for another reason."""
+    source, fixed = Source(document), dict[int, bool]()
+    for index, place, template in _invalid_templates(document, auth, valid):
+        try:
+            uses = bool(parse_template(template).names)
+        except ConfigValueError:
+            uses = True  # reported already
+        else:
+            yield from _unknown_names(source, place, template, secrets, {"token"})
+        fixed[index] = fixed.get(index, True) and not uses
+    for index, one in fixed.items():
+        if one:
+            yield source.finding((*auth, index), *NO_SECRET_USED)
+
+
 def _invalid_templates(
     document: Document, auth: Place, valid: Set[int]
-) -> Iterator[tuple[Place, str]]:
-    """Yield the templates of placements in strategies that are invalid for another reason."""
+) -> Iterator[tuple[int, Place, str]]:
+    """Yield what is to be a template in placements of invalid strategies.
+
+    Each with the index of its strategy, and its place.
+    """
     for place in document.values:
         index = place[len(auth)] if len(place) > len(auth) else None
         if place[: len(auth)] != auth or not isinstance(index, int) or index in valid:
@@ -282,9 +301,7 @@ def _invalid_templates(
         for step in place:
             text = text[step]
         if isinstance(text, str):
-            with suppress(ConfigValueError):
-                parse_template(text)
-                yield place, text
+            yield index, place, text
 
 
 def _unknown_names(

@@ -195,9 +195,11 @@ def test_all_findings_come_at_once_with_their_places() -> None:
         "20:3: invalid route name",
         '20:23: duplicate key "provider"',
         "21:3: route has no upstream",
+        "23:9: no placement uses a secret",
         "23:15: the placement has no target",
         '24:10: a placement has one target, so it cannot have "query" as well',
         '24:38: "{k}" names no secret',
+        "25:9: no placement uses a secret",
         '26:9: a strategy with http: or websocket: has no "cookie" beside them',
         "27:3: a key must be a string",
     ]
@@ -686,6 +688,30 @@ INVALID_STRATEGIES = {
     "in a password": (
         '{basic: {username: u, password: "{kye}", pass: x}}',
         ['"{kye}" names no secret', 'unknown key "pass"'],
+    ),
+    "no secret in a message": (
+        '{websocket: {message: {set: a, value: "fixed"}}}',
+        ["invalid JSON pointer", "no placement uses a secret"],
+    ),
+    "no secret in a message that is sent": (
+        '{websocket: {message: {send: {type: auth, key: "fixed"}}}}',
+        ['"after" is missing', "no placement uses a secret"],
+    ),
+    "no secret in a header": (
+        '{http: {header: X, value: "fixed", vale: 1}}',
+        ["no placement uses a secret", 'unknown key "vale"'],
+    ),
+    "in one of two headers": (
+        '{http: [{header: X, value: "fixed", vale: 1}, {header: Y, value: "{key}"}]}',
+        ['unknown key "vale"'],
+    ),
+    "in a path": (
+        '{path: "/{kye}", pat: 1}',
+        ['"{kye}" names no secret', 'unknown key "pat"'],
+    ),
+    "a template that is not closed beside one without a secret": (
+        '{http: [{header: X, value: "{key"}, {header: Y, value: "fixed"}]}',
+        ["brace"],
     ),
     "a template that is not closed": (
         '{http: {header: X, value: "{key"}}',
