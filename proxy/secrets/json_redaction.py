@@ -27,7 +27,8 @@ def redact_json(redactor: Redactor, data: bytes) -> bytes:
     data = redactor.redact(data)
     if b"\\" not in data or not redactor:
         return data
-    text, origins, end = bytearray(), [], 0
+    # Where each byte of the unescaped text begins in ``data``, and where its end is.
+    text, origins, end = bytearray(), list[int](), 0
     for found in _ESCAPE.finditer(data):
         text += data[end : found.start()]
         origins += range(end, found.start())
