@@ -62,7 +62,7 @@ async def test_everything_is_reached_by_the_keyboard(tab: Tab, running: Inspecte
     await tab.rows(1)
     await tab.run("document.querySelector('.row').click(); document.activeElement.blur();")
     await tab.until("document.querySelector('.message')")
-    reached = []
+    reached: list[str] = []
     for _ in range(20):
         await tab.tell("Input.dispatchKeyEvent", type="keyDown", key="Tab", windowsVirtualKeyCode=9)
         await tab.tell("Input.dispatchKeyEvent", type="keyUp", key="Tab", windowsVirtualKeyCode=9)
