@@ -292,7 +292,15 @@ def test_what_is_no_json_is_rejected(text: str) -> None:
         parse_json(text)
 
 
-@pytest.mark.parametrize("text", ['{"a":1,"a":2}', r'[{"b":{"a":1,"\u0061":1}}]'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"a":1,"a":2}',
+        r'[{"b":{"a":1,"\u0061":1}}]',
+        r'{"/":1,"\/":2}',
+        r'{"\ud83d\ude00":1,"😀":2}',
+    ],
+)
 def test_two_members_of_one_name_are_rejected(text: str) -> None:
     """Parsers disagree on which of them counts."""
     with pytest.raises(JsonEditError, match="same name"):
@@ -339,3 +347,12 @@ def test_invalid_pointers(text: str) -> None:
 def test_a_pointer_prints_as_it_is_written() -> None:
     """With its escapes."""
     assert str(parse_pointer("/a~1b/~0")) == "/a~1b/~0"
+
+
+@pytest.mark.parametrize("number", ["1e400", "-0.0E-5", "2e0", "0." + "0" * 60_000 + "1"])
+def test_numbers_stay_as_they_are_written(number: str) -> None:
+    """Also those that no floating-point number represents."""
+    text = f'{{"n":{number},"key":"dummy"}}'
+    parse_json(text)
+    edited = edit_members(text, members=[(parse_pointer("/key"), '"new"')])
+    assert edited == f'{{"n":{number},"key":"new"}}'
