@@ -318,12 +318,13 @@ def response_fields(
     """
     parts: list[bytes] = []
     at = 1
-    for found in _special(dropped, url_fields).finditer(fields):
+    # Lower-case bytes have the same positions, and a pattern that ignores case is twice as slow.
+    for found in _special(dropped, url_fields).finditer(fields.lower()):
         begin, end = found.span()
         parts.append(fields[at : begin + 1])
         at = end + 2
         if found.lastgroup == "value":
-            value = rewrite_url(found["url"].lower(), found["value"])
+            value = rewrite_url(found["url"], fields[slice(*found.span("value"))])
             if any(one in value for one in b"\r\n\0"):
                 raise ValueError("a rewritten URL holds CR, LF or NUL")
             parts += (fields[begin + 1 : found.start("value")], value, b"\r\n")
@@ -352,13 +353,15 @@ def _without_named(fields: bytes) -> bytes:
 
 @functools.cache
 def _special(dropped: frozenset[bytes], url_fields: frozenset[bytes]) -> re.Pattern[bytes]:
-    """Matches fields that are dropped or rewritten, from the LF before the name to the CR."""
+    """Matches fields that are dropped or rewritten, from the LF before the name to the CR.
+
+    For field lines in lower case.
+    """
     names = b"|".join(map(re.escape, sorted(dropped - {b"connection", b""})))
     urls = b"|".join(map(re.escape, sorted(url_fields - dropped)))
     return re.compile(
         rb"\n(?:(?P<url>" + urls + rb"):[\t ]*(?P<value>[^\r]*)"
-        rb"|connection:(?P<connection>[^\r]*)|(?:" + names + rb"):[^\r]*)",
-        re.IGNORECASE,
+        rb"|connection:(?P<connection>[^\r]*)|(?:" + names + rb"):[^\r]*)"
     )
 
 
