@@ -1,17 +1,23 @@
-"""Rows T49, T53 and T55: a token belongs to its route, and contains no secret where pages get it; a
-secret's last value goes no other way.
+"""Rows T49, T53, T55 and T76: a token belongs to its route, no page gets a secret in one, a
+secret's last value goes no other way, and token calls share a lookup.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
+import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from proxy.auth.token import TokenError
+from proxy.auth.tokens.client import TokenClient, TokenRequest
 from proxy.config import loader
 from proxy.errors import ConfigError
+from proxy.upstream.tls import tls_context
 from tests.security.scene import GET, HOST, Provider, problem, routes, stage, status, token_answer
 from tests.support.keyrelay import (
     answering,
@@ -20,6 +26,7 @@ from tests.support.keyrelay import (
     keyrelay,
     raw_provider,
     static_route,
+    until,
 )
 from tests.support.reloading import changing, keyed_provider, put
 
@@ -108,3 +115,30 @@ async def test_t55_no_last_value_for_another_way(tmp_path: Path) -> None:
             (finding,) = (await running.change(api=proxied)).findings
             assert "not ready" in finding
             assert running.app._services.in_force["api"].settings.egress_proxy is None
+
+
+@both_loops
+async def test_t76_token_calls_share_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Calls of an endpoint whose name servers do not respond end at their limits of time and leave
+    one lookup behind; its error reaches the call that waits then, and the next call begins another.
+    """
+    lookups: list[str] = []
+    gate = asyncio.Event()
+
+    async def getaddrinfo(host: str, port: int, **hints: object) -> list[object]:
+        lookups.append(host)
+        await gate.wait()
+        raise socket.gaierror(socket.EAI_AGAIN, "dummy")
+
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
+    client = TokenClient(tls_context(), time.time, allow_private=False, call_seconds=0.2)
+    request = TokenRequest("POST", "https://token.example/token", {}, b"")
+    for _ in range(5):
+        with pytest.raises(TokenError, match="in time"):
+            await client(request)
+    assert lookups == ["token.example"]
+    gate.set()
+    await until(lambda: client._resolver._lookups["token.example", 443]._lookup is None)
+    with pytest.raises(TokenError, match="cannot be resolved"):
+        await client(request)
+    assert len(lookups) == 2

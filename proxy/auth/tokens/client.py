@@ -18,6 +18,7 @@ from functools import partial
 from typing import Any, Protocol
 
 import aiohttp
+from aiohttp.abc import AbstractResolver, ResolveResult
 from yarl import URL
 
 from proxy.auth.token import TokenError
@@ -26,6 +27,7 @@ from proxy.http.address import Origin, parse_upstream
 from proxy.http.content_coding import decoder
 from proxy.upstream.address_policy import may_dial
 from proxy.upstream.egress_proxy import EgressProxy
+from proxy.upstream.name_lookup import NameLookup
 
 # Default limit for a token request as a whole (seconds); the longest body (bytes).
 CALL_SECONDS = 10.0
@@ -117,6 +119,7 @@ class TokenClient:
         self._allow_plaintext = allow_plaintext
         self._call_seconds = call_seconds
         self._egress_proxy = egress_proxy
+        self._resolver = _SharedLookups()
 
     async def __call__(self, request: TokenRequest) -> tuple[Any, float]:
         """Raises TokenError. Cancelling closes the connection."""
@@ -154,7 +157,10 @@ class TokenClient:
             async with (
                 aiohttp.ClientSession(
                     connector=aiohttp.TCPConnector(
-                        ssl=self._tls, force_close=True, socket_factory=sockets
+                        ssl=self._tls,
+                        force_close=True,
+                        socket_factory=sockets,
+                        resolver=self._resolver,
                     ),
                     cookie_jar=aiohttp.DummyCookieJar(),
                     timeout=aiohttp.ClientTimeout(total=self._call_seconds),
@@ -203,6 +209,38 @@ def _proxy_fields(proxy: EgressProxy | None) -> dict[str, str] | None:
     if proxy is None or not proxy.authorization:
         return None
     return {"Proxy-Authorization": proxy.authorization.decode("ascii")}
+
+
+class _SharedLookups(AbstractResolver):
+    """Resolves the names of a client's endpoints, each by one lookup that its calls share.
+
+    Calls that have given up would otherwise each leave a thread to a name whose servers do not
+    respond.
+    """
+
+    def __init__(self) -> None:
+        self._lookups: dict[tuple[str, int], NameLookup] = {}
+
+    async def resolve(
+        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
+    ) -> list[ResolveResult]:
+        """Raises ``socket.gaierror``."""
+        lookup = self._lookups.setdefault((host, port), NameLookup(host, port))
+        return [
+            ResolveResult(
+                hostname=host,
+                host=str(address[0]),
+                port=port,
+                family=found,
+                proto=protocol,
+                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
+            )
+            for found, _, protocol, _, address in await lookup.addresses()
+            if family in (socket.AF_UNSPEC, found)
+        ]
+
+    async def close(self) -> None:
+        """Nothing to close: a lookup in progress ends by itself."""
 
 
 class _CheckedSockets:
