@@ -1,0 +1,1 @@
+"""Tokens that several keyrelays share through Redis."""
