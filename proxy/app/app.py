@@ -10,12 +10,13 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from proxy.app.intercept import Intercepted, active_config, origins_of
 from proxy.app.listeners import ListenerSet, check_addresses
-from proxy.app.route_services import RouteServices, keep_last
+from proxy.app.route_services import RouteServices, general_differences, keep_last
 from proxy.app.server_tls import ServerTls
 from proxy.app.shutdown import Connections
 from proxy.app.status import Reloads, snapshot
@@ -49,6 +50,9 @@ from proxy.server.peer_credentials import Peers, lookup_supported
 from proxy.upstream.pool import Pool
 from proxy.upstream.tls import tls_context
 
+if TYPE_CHECKING:
+    from proxy.auth.shared.tokens import SharedTokens
+
 # Interval at which deadlines are checked (seconds). One timer for all connections costs less than
 # one for each, and no deadline here needs to be more exact.
 _TICK = 1.0
@@ -69,6 +73,7 @@ class App:
     inspector_hub                publishes exchanges as they happen
     exchanges                    what the inspector shows
     also_own                     further addresses of this process, barred as upstreams of routes
+    shared_tokens                what shares tokens with other keyrelays; None without that
     """
 
     def __init__(
@@ -124,6 +129,7 @@ class App:
         self.also_own: list[ListenAddress] = []
         self.inspector_hub = InspectorHub(lambda route: self._services.redactors(route))
         self.started = time.time()
+        self.shared_tokens: SharedTokens | None = None
         self.exchange_log: ExchangeLog
         self.exchanges: ExchangeSource
         self._context: ProxyContext
@@ -175,6 +181,7 @@ class App:
             else Notices(self._warn, loop.time),
         )
         withheld = frozenset() if tracer is None else tracing.FIELDS
+        await self._share_tokens()
         self._services = RouteServices(
             self._auth_context,
             loop,
@@ -190,6 +197,16 @@ class App:
         self._stack.push_async_callback(self._end_tasks)
         await self.adopt(self._settings)
         self._spawn(self._tick(loop))
+
+    async def _share_tokens(self) -> None:
+        if self._supply.shared_tokens is None:
+            return
+        shared = await self._supply.shared_tokens(self._settings, self._auth_context)
+        if shared is not None:
+            self.shared_tokens = shared
+            self._auth_context = replace(self._auth_context, shared=shared)
+            self._stack.push_async_callback(shared.close)
+            shared.start()
 
     def _accept(self, handler: RequestHandler) -> ClientConnection:
         return ClientConnection(
@@ -226,11 +243,11 @@ class App:
         except BaseException:
             self._services.discard(route_services)
             raise
-        changed = (*self._services.differences(route_services), *self._places.differences(places))
-        if _general(settings) != _general(self._settings):
-            changed = (*changed, "general settings are different")
-        if _at_start(settings) != _at_start(self._settings):
-            changed = (*changed, "admin, tracing and workers change at the next start")
+        changed = (
+            *self._services.differences(route_services),
+            *self._places.differences(places),
+            *general_differences(self._settings, settings),
+        )
         # Nothing below awaits or fails: a request sees either the old or the new configuration.
         self._settings = settings
         self._times.head_seconds = settings.head_timeout_seconds
@@ -391,13 +408,3 @@ class App:
             self._warn(left)
         await self._stack.aclose()
         await asyncio.sleep(0)
-
-
-def _at_start(settings: Settings) -> tuple[object, ...]:
-    """Return the settings that are read only at the start."""
-    return settings.admin, settings.tracing, settings.workers
-
-
-def _general(settings: Settings) -> Settings:
-    """Return the settings without routes and listeners."""
-    return settings.model_copy(update={"routes": {}, "listen": ()})

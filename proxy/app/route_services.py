@@ -222,6 +222,23 @@ def _has_work(retired: _Retired, exchanges: Iterable[ExchangeRecord]) -> bool:
     )
 
 
+def general_differences(old: Settings, new: Settings) -> Iterator[str]:
+    """Yield the differences beside routes and listeners, for the operator."""
+    if _general(old) != _general(new):
+        yield "general settings are different"
+    if _at_start(old) != _at_start(new):
+        yield "admin, tokens, tracing and workers change at the next start"
+
+
+def _general(settings: Settings) -> Settings:
+    return settings.model_copy(update={"routes": {}, "listen": ()})
+
+
+def _at_start(settings: Settings) -> tuple[object, ...]:
+    """Return the settings that are read only at the start."""
+    return settings.admin, settings.tokens, settings.tracing, settings.workers
+
+
 def keep_last(
     found: Mapping[str, ResolvedSecrets],
     settings: Settings,

@@ -19,6 +19,7 @@ from proxy.observability.counters import Counters
 
 if TYPE_CHECKING:
     # For types only: a command that shows a snapshot need not load the request path.
+    from proxy.auth.shared.tokens import SharedTokens
     from proxy.auth.strategy import Strategy
     from proxy.observability.exchange_log import ExchangeLog
     from proxy.routing.route import Route
@@ -87,6 +88,8 @@ class Operated(Protocol):
     def started(self) -> float: ...
     @property
     def reloads(self) -> Reloads: ...
+    @property
+    def shared_tokens(self) -> SharedTokens | None: ...
 
 
 def snapshot(app: Operated) -> dict[str, Any]:
@@ -124,6 +127,7 @@ def snapshot(app: Operated) -> dict[str, Any]:
             "failed": app.reloads.failed,
             "last": None if last is None else asdict(last),
         },
+        "shared_tokens": None if app.shared_tokens is None else app.shared_tokens.status(),
     }
 
 

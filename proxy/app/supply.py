@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from proxy.app.listeners import ListenerSet, ServeTls
-from proxy.auth.strategy import Share
+from proxy.app.token_sharing import open_shared_tokens
+from proxy.auth.strategy import AuthContext, Share
 from proxy.config.server_certificate import read_key_pair
 from proxy.config.settings import Settings
 from proxy.forwarding.handler import ActiveConfig, RequestHandler
@@ -15,6 +17,9 @@ from proxy.secrets import resolver
 from proxy.secrets.key_pair import KeyPair
 from proxy.secrets.secret import Secret
 from proxy.server.connection import ClientConnection
+
+if TYPE_CHECKING:
+    from proxy.auth.shared.tokens import SharedTokens
 
 
 def read_all(settings: Settings) -> tuple[Mapping[str, ResolvedSecrets], Secret | None]:
@@ -43,6 +48,7 @@ class Supply:
     share   as of ``AuthContext``
     places  makes the ``ListenerSet``
     key_pair  returns the certificate of the TLS listeners, as ``read_key_pair`` does
+    shared_tokens  opens what shares tokens with other keyrelays; None for a process that does not
     """
 
     read: Callable[[Settings], tuple[Mapping[str, ResolvedSecrets], Secret | None]] = read_all
@@ -56,3 +62,6 @@ class Supply:
         ListenerSet,
     ] = ListenerSet
     key_pair: Callable[[Settings, float], KeyPair | None] = read_key_pair
+    shared_tokens: Callable[[Settings, AuthContext], Awaitable[SharedTokens | None]] | None = (
+        open_shared_tokens
+    )

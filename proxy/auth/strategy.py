@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Callable, Collection, Coroutine
 from dataclasses import dataclass, replace
 from ssl import SSLContext
-from typing import Any, final
+from typing import TYPE_CHECKING, Any, final
 
 from proxy.auth.credential import Credential
 from proxy.auth.egress import ResolvedEgress
@@ -20,6 +20,10 @@ from proxy.auth.token_cache import TokenCaches
 from proxy.clock import Clock
 from proxy.http.path_patterns import PatternSet
 from proxy.upstream.egress_proxy import EgressProxy
+
+if TYPE_CHECKING:
+    # Loads cryptography, which keyrelays that share nothing do without.
+    from proxy.auth.shared.tokens import SharedTokens
 
 EVERY_PATH = "every path"
 
@@ -37,6 +41,7 @@ class AuthContext:
             other processes; None without other processes. Its last argument receives warnings
     hidden  returns the environment variables that commands do not inherit
     caches  caches of this process, one for equal settings; None: each strategy has its own
+    shared  shares tokens with other keyrelays; None without that
     authorities   further CAs in PEM, which ``tls`` has already
     egress_proxy  the proxy for token endpoints that it serves
     """
@@ -48,6 +53,7 @@ class AuthContext:
     share: Share | None = None
     hidden: Callable[[], Collection[str]] = frozenset
     caches: TokenCaches | None = None
+    shared: SharedTokens | None = None
     authorities: str = ""
     egress_proxy: EgressProxy | None = None
 

@@ -31,7 +31,7 @@ from proxy.config.unknown_keys import suggest
 from proxy.errors import KeyrelayError
 
 if TYPE_CHECKING:
-    pass
+    from proxy.config.token_sharing import TokenSharing
 
 
 @click.command()
@@ -77,10 +77,35 @@ def check(names: tuple[str, ...], config: Path | None, strict: bool) -> None:
         except KeyrelayError as error:
             lacking = True
             click.echo(f"tls: {error}", err=True)
-    for line in unshared_refresh_tokens(settings.routes):
-        click.echo(line, err=True)
+    if settings.tokens is None:
+        for line in unshared_refresh_tokens(settings.routes):
+            click.echo(line, err=True)
+    else:
+        lacking = not _can_share(settings.tokens) or lacking
     if strict and lacking:
         sys.exit(1)
+
+
+def _can_share(tokens: TokenSharing) -> bool:
+    """Show how tokens are shared. Whether all that it takes is here."""
+    from importlib.util import find_spec
+
+    from proxy.errors import SecretUnavailable
+    from proxy.secrets.resolver import resolve
+
+    click.echo(f"tokens: shared through {tokens.address}; without it: {tokens.when_down}")
+    lacking = []
+    for name, secret in (("tokens.password", tokens.password), ("tokens.key", tokens.key)):
+        if secret is not None:
+            try:
+                resolve(name, secret)
+            except SecretUnavailable as error:
+                lacking.append(error.remedy)
+    if find_spec("redis") is None:
+        lacking.append("install the package redis: pip install --editable '.[redis]'")
+    for remedy in lacking:
+        click.echo(f"tokens: not ready: {remedy}", err=True)
+    return not lacking
 
 
 def _is_other_file(text: str) -> bool:

@@ -69,6 +69,11 @@ def _warnings(snapshot: Mapping[str, Any]) -> Iterator[str]:
         for reference, seconds in _unused(route["secrets"], snapshot):
             unused = format_span(seconds)
             yield f"{name}: {reference} has not served for {unused} and can be removed"
+    shared = snapshot.get("shared_tokens")
+    if shared and shared["usable"] is False:
+        since = format_span(shared["since_seconds"])
+        advice = f". {shared['advice']}" if shared["advice"] else ""
+        yield f"tokens.share: {shared['reason']}, for {since}{advice}"
     last = snapshot["reloads"]["last"]
     if last and last["findings"]:
         found = "; ".join(" ".join(text.split()) for text in last["findings"])
@@ -147,6 +152,11 @@ def _table(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 def _credentials(snapshot: Mapping[str, Any]) -> Iterator[str]:
     """Tokens and rotated secrets, a line each; a static key has none."""
+    if shared := snapshot.get("shared_tokens"):
+        yield (
+            f"tokens shared through {shared['server']}: {shared['put']} put there, "
+            f"{shared['taken']} taken over, {shared['alone']} obtained without it"
+        )
     for name, route in snapshot["routes"].items():
         for strategy in route["strategies"]:
             if credential := strategy["credential"]:

@@ -64,8 +64,8 @@ def check_found(path: Path, settings: Settings) -> None:
     """Raise ConfigError if the settings of a found file need its name to be written out.
 
     They do if they run a program, read a keyring or a file elsewhere, write a file, trust an
-    authority, send requests through a proxy, admit pages of other machines, or send the variable
-    of a shipped preset to another origin than that preset's.
+    authority, send requests through a proxy, share tokens through a server, admit pages of other
+    machines, or send the variable of a shipped preset to another origin than that preset's.
     """
     document = read_yaml(read_text(path), str(path))
     findings = [
@@ -91,6 +91,8 @@ def _reaches(settings: Settings, folder: Path) -> Iterator[tuple[Place, str]]:
         yield ("ca_file",), "ca_file trusts further authorities"
     if settings.egress_proxy is not None:
         yield ("egress_proxy",), "egress_proxy sends requests through a proxy"
+    if settings.tokens is not None:
+        yield ("tokens",), "tokens: sends a password and sealed tokens to a server"
     if settings.inbound_token is not None:
         yield from _sources(("inbound_token",), settings.inbound_token, folder)
     for name, route in settings.routes.items():

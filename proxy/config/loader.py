@@ -38,6 +38,7 @@ from proxy.config.validation import (
     check_auth,
     check_exposure,
     check_overlaps,
+    check_stores,
 )
 from proxy.errors import ConfigError, ConfigValueError, Finding
 from proxy.http.address import parse_listen, parse_upstream
@@ -144,7 +145,8 @@ def load_text(
         checked = checked.model_copy(update={"listen": _valid_listeners(listen)})
     if "inbound_token" in broken:
         checked = checked.model_copy(update={"inbound_token": _ANY_SECRET})
-    findings += check_overlaps(checked, source) + check_exposure(checked, source)
+    for check in (check_overlaps, check_exposure, check_stores):
+        findings += check(checked, source)
     findings += document.findings
     if findings:
         # Aliases lead to the same place several times.

@@ -20,6 +20,7 @@ from proxy.config.egress import AnyEgressProxy, check_ca_file
 from proxy.config.fields import Flag, Line, Node, Seconds, check_host, check_route_name, checked_by
 from proxy.config.route import Listen, RouteSettings
 from proxy.config.secret import AnySecret
+from proxy.config.token_sharing import TokenSharing
 from proxy.errors import ConfigValueError
 from proxy.http.address import parse_browser_origin, parse_listen
 
@@ -153,6 +154,12 @@ class Settings(Node):
         default=None,
         description="PEM file with certificate authorities to trust beside the system's, relative "
         "to this file. None by default. Routes may have their own.",
+    )
+    tokens: TokenSharing | None = Field(
+        default=None,
+        description="Tokens that several keyrelays with the same routes share through Redis, so "
+        "that each is obtained once for all. None by default: each keyrelay obtains its own. "
+        "Changed by a restart.",
     )
     tracing: Flag = Field(
         default=False,

@@ -16,6 +16,7 @@ from proxy.config.secret import SecretSettings
 from proxy.config.settings import AdminSettings, Browsers, Settings
 from proxy.config.token import TAG_PREFIX as TOKEN_PREFIX
 from proxy.config.token import TOKENS, Assertion
+from proxy.config.token_sharing import TokenSharing
 from proxy.secrets.reference import SOURCES
 
 # Similarity from which a word is a mistyped key, and a mistyped part of a key (0 to 1).
@@ -74,10 +75,14 @@ def _vocabulary(model: type[Node], location: Sequence[str | int]) -> set[str]:
     if not names:
         return set(model.model_fields)
     in_proxy = names[0] == "egress_proxy"
-    if names[0] in {"secrets", "inbound_token"} or (in_proxy and "password" in names):
+    in_tokens = names[0] == "tokens"
+    secret = (in_proxy or in_tokens) and not {"password", "key"}.isdisjoint(names)
+    if names[0] in {"secrets", "inbound_token"} or secret:
         return ({*SOURCES} | set(SecretSettings.model_fields)) - {"builtin"}
     if in_proxy:
         return set(EgressProxySettings.model_fields)
+    if in_tokens:
+        return set(TokenSharing.model_fields)
     if model is Settings:
         return set((AdminSettings if names[0] == "admin" else Browsers).model_fields)
     assert model is RouteSettings

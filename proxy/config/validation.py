@@ -163,6 +163,23 @@ def check_auth(
     return list(dict.fromkeys(findings))  # one placement may serve HTTP and WebSocket
 
 
+def check_stores(settings: Settings, source: Source = _NO_FILE) -> list[Finding]:
+    """Return findings for refresh tokens with a file, which ``tokens:`` keeps in Redis."""
+    if settings.tokens is None:
+        return []
+    return [
+        source.finding(
+            ("routes", name),
+            "tokens.share keeps the refresh token of this route in Redis, and store: in a file",
+            "remove store:, and put refresh_token of that file into the secret",
+            key=True,
+        )
+        for name, route in settings.routes.items()
+        for strategy in route.auth
+        if isinstance(strategy.token, RefreshToken) and strategy.token.store is not None
+    ]
+
+
 def listen_places(settings: Settings) -> Iterator[tuple[str, str | None]]:
     """Yield every listening address and its route; None for the main listener."""
     for text in settings.listen:

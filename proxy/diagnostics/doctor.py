@@ -13,7 +13,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -31,6 +31,7 @@ from proxy.config.settings import Settings
 from proxy.diagnostics import diagnosis
 from proxy.diagnostics.diagnosis import Mark
 from proxy.diagnostics.probe import ask, connect
+from proxy.diagnostics.sharing import open_checked
 from proxy.errors import KeyrelayError, Refusal, SecretUnavailable, UpstreamFailure
 from proxy.forwarding.upstream_request import UpstreamRequest
 from proxy.http.problem import as_refusal
@@ -96,25 +97,38 @@ async def run_checks(
         return task
 
     variables = variables_in(settings)
-    patients = []
-    for name, one in settings.routes.items():
-        means = AuthContext(clock, tls, spawn, hidden=partial(hidden_from, one, variables))
-        patients.append(_RouteCheck(name, one, means, missing, running, asyncio.Queue()))
-    try:
+    async with AsyncExitStack() as stack:
         if settings.inbound_token is not None:
             report(await _inbound_token(settings.inbound_token))
         if has_tls(settings):
             report(await asyncio.to_thread(_listeners_certificate, settings, clock.wall()))
+        base = AuthContext(clock, tls, spawn)
+        if settings.tokens is not None:
+            shared, found = await open_checked(settings, base)
+            report(Result("", "tokens.share", *found))
+            if shared is not None:
+                stack.push_async_callback(shared.close)
+            base = replace(base, shared=shared)
+        stack.push_async_callback(_end, tasks)
+        patients = []
+        for name, one in settings.routes.items():
+            means = replace(base, hidden=partial(hidden_from, one, variables))
+            sharing = settings.tokens is not None
+            patients.append(
+                _RouteCheck(name, one, means, missing, running, asyncio.Queue(), sharing=sharing)
+            )
         async with asyncio.TaskGroup() as group:
             for patient in patients:
                 group.create_task(patient.run_checks())
             for patient in patients:
                 while (result := await patient.results.get()) is not None:
                     report(result)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _end(tasks: set[asyncio.Task[None]]) -> None:
+    for task in list(tasks):
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
 
 
 async def _inbound_token(settings: SecretSettings) -> Result:
@@ -154,6 +168,7 @@ class _RouteCheck:
     missing: Mark
     running: Running
     results: asyncio.Queue[Result | None]
+    sharing: bool = False
 
     async def run_checks(self) -> None:
         async with AsyncExitStack() as stack:
@@ -340,7 +355,7 @@ class _RouteCheck:
             name_of(one, position): one.token for position, one in enumerate(self.settings.auth, 1)
         }
         token = settings.get(strategy.name)
-        return isinstance(token, RefreshToken) and token.store is None
+        return isinstance(token, RefreshToken) and token.store is None and self.means.shared is None
 
     async def _ask_running(self, strategy: Strategy) -> None:
         """What the keyrelay that runs has, in place of an exchange of our own."""
@@ -349,6 +364,10 @@ class _RouteCheck:
         credential = states.get(strategy.name, {}).get("credential") or {}
         age = credential.get("age_seconds")
         lost = "an exchange here would lose the successor, as token: has no store:"
+        advice = "Write store: /var/lib/keyrelay/NAME.json in token:; doctor and run share it then."
+        if self.sharing:
+            lost = "an exchange here would lose the successor, as tokens.share cannot be used"
+            advice = ""
         if age is not None:
             self._note("token", "ok", f"{strategy.name}: keyrelay runs with one; {lost}")
             return
@@ -358,7 +377,7 @@ class _RouteCheck:
             "skip",
             f"{strategy.name}: not tried: {lost}"
             + (f"; the keyrelay that runs has none: {reason}" if reason else ""),
-            "Write store: /var/lib/keyrelay/NAME.json in token:; doctor and run share it then.",
+            advice,
         )
 
     async def _verifies(self, route: Route, dialer: Dialer) -> None:

@@ -16,12 +16,14 @@ from collections.abc import Collection, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
+from proxy.auth.factory import name_of
 from proxy.auth.injection import Injection
 from proxy.auth.strategy import AuthContext
 from proxy.clock import SystemClock
 from proxy.config.route import RouteSettings
 from proxy.config.settings import Settings
 from proxy.config.template import parse_template
+from proxy.config.token import Jwt
 from proxy.config.validation import served_hosts
 from proxy.diagnostics.explain_messages import explain_messages
 from proxy.errors import Refusal
@@ -138,6 +140,8 @@ def _follow(
     if proxy is not None and proxy.serves(route.origin):
         where += f" through the proxy {proxy}"
     steps.append(("sent to", where))
+    if (sharing := _sharing(settings, route.name, strategy.name)) is not None:
+        steps.append(("token", sharing))
     for secret, remedy in lacking.items():
         steps.append(("not set", f"{secret}: {remedy}; until then the response is 503"))
     injection = strategy.credential.ready(websocket=request.websocket)
@@ -212,6 +216,17 @@ def _shown(name: str, settings: Settings) -> tuple[Route, EgressProxy | None, Ma
     # Whether its other secrets fit is not known while one is missing.
     masked = dataclasses.replace(masked, unready=unready if lacking else real.unready)
     return masked, found.egress.egress_proxy(), lacking
+
+
+def _sharing(settings: Settings, route: str, strategy: str) -> str | None:
+    """Whether the token of a strategy is shared; None where that is no question."""
+    sharing = settings.tokens
+    for position, one in enumerate(settings.routes[route].auth, 1):
+        if name_of(one, position) == strategy and one.token is not None and sharing is not None:
+            if isinstance(one.token, Jwt):
+                return "signed by each keyrelay: nothing to share"
+            return f"shared with other keyrelays through {sharing.address}"
+    return None
 
 
 def _name_of(secret: str, route: RouteSettings) -> bytes:

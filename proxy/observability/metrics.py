@@ -40,6 +40,7 @@ class _Snapshot(Collector):
         self._counters: Mapping[str, Mapping[str, Any]] = snapshot["tally"]
         self._reloads: Mapping[str, Any] = snapshot["reloads"]
         self._version: str = snapshot["version"]
+        self._shared: Mapping[str, Any] | None = snapshot.get("shared_tokens")
 
     def describe(self) -> Iterable[Metric]:
         """Return nothing: registering would otherwise collect everything for the names."""
@@ -50,6 +51,7 @@ class _Snapshot(Collector):
         yield from self._of_requests()
         yield from self._of_websockets()
         yield from self._of_tokens()
+        yield from self._of_shared_tokens()
         yield from self._of_pools()
         reloads, failed = self._reloads["count"], self._reloads["failed"]
         yield _counter("reloads", "Reloads of settings and secrets.", (), [((), reloads)])
@@ -134,6 +136,26 @@ class _Snapshot(Collector):
         yield _gauge(
             "token_age", "Age of the token in use.", labelled, ages.items(), unit="seconds"
         )
+
+    def _of_shared_tokens(self) -> Iterator[Metric]:
+        shared = self._shared
+
+        def values(name: str) -> _Labelled:
+            return [] if shared is None or shared[name] is None else [((), float(shared[name]))]
+
+        yield _gauge(
+            "shared_tokens_usable",
+            "Whether the Redis server of shared tokens can be used.",
+            (),
+            values("usable"),
+        )
+        for name, help_text in (
+            ("put", "Tokens obtained for every keyrelay."),
+            ("taken", "Tokens taken over from another keyrelay."),
+            ("alone", "Tokens obtained for this keyrelay alone, without Redis."),
+            ("unavailable", "Calls of Redis that failed, or were not made, as it cannot be used."),
+        ):
+            yield _counter(f"shared_tokens_{name}", help_text, (), values(name))
 
     def _of_pools(self) -> Iterator[Metric]:
         for name, help_text in (

@@ -229,6 +229,8 @@ def key_variables(
         found.update(dict.fromkeys(route.withhold))
     if settings.inbound_token is not None:
         found.update(dict.fromkeys(variables_of([settings.inbound_token])))
+    if settings.tokens is not None:
+        found.update(dict.fromkeys(variables_of(settings.tokens.secrets)))
     return found
 
 

@@ -172,7 +172,7 @@ class Supervisor(App):
         every = await asyncio.gather(*(one.snapshot() for one in self._workers.values()))
         # Only the supervisor has the reloads, the listeners and the time of the start.
         own = snapshot(self)
-        mine = {name: own[name] for name in ("started", "listeners", "reloads")}
+        mine = {name: own[name] for name in ("started", "listeners", "reloads", "shared_tokens")}
         return [{**one, **mine} for one in every if one] or [own]
 
     # -- processes -----------------------------------------------------------------------------

@@ -162,6 +162,7 @@ class _Worker:
                 ),
                 places=lambda make, accept, tls: GivenPlaces(make, accept, self._arrivals, tls),
                 key_pair=lambda _settings, _now: self._now.key_pair if self._now else None,
+                shared_tokens=None,
             ),
         )
         await app.__aenter__()

@@ -101,7 +101,8 @@ def _stays(token: TokenSettings, origin: Origin) -> bool:
 
 def variables_in(settings: Settings) -> frozenset[str]:
     """Every environment variable that is a source of a secret in these settings."""
-    own = () if settings.inbound_token is None else (settings.inbound_token,)
+    own = [] if settings.inbound_token is None else [settings.inbound_token]
+    own += [] if settings.tokens is None else settings.tokens.secrets
     secrets = (one for route in settings.routes.values() for one in route.secrets.values())
     # The variable with a proxy's URL is not one of keyrelay's: other programs need it too.
     proxies = (route.egress_proxy for route in settings.routes.values())

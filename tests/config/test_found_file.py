@@ -119,6 +119,15 @@ def test_a_page_of_another_machine_needs_the_name(tmp_path: Path) -> None:
     assert found == [(2, "this page is of another machine, and the file is not named")]
 
 
+def test_a_server_of_shared_tokens_needs_the_name(tmp_path: Path) -> None:
+    """Any variable could leave as its password."""
+    text = "tokens: {share: rediss://redis.example, password: env:DUMMY}\nroutes: {demo: {provider:"
+    found = _check(tmp_path / "routes.yaml", f"{text} demo}}}}")
+    assert found == [
+        (1, "tokens: sends a password and sealed tokens to a server, and the file is not named")
+    ]
+
+
 def test_a_preset_of_the_file_s_own_is_judged_as_a_route(tmp_path: Path) -> None:
     """A directory of presets beside the file hides nothing."""
     (tmp_path / "mine").mkdir()

@@ -22,6 +22,7 @@ def standing(counters: Counters, **route: Any) -> dict[str, Any]:
         "routes": {"api": one},
         "tally": counters.as_json(),
         "reloads": {"count": 0, "failed": 0, "last": None},
+        "shared_tokens": {"usable": True, "put": 1, "taken": 2, "alone": 3, "unavailable": 4},
     }
 
 

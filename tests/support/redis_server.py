@@ -161,8 +161,8 @@ async def redis_process(
 ) -> AsyncIterator[RedisProcess]:
     """Run a server until the block ends."""
     server = RedisProcess(folder, *arguments, password=password, tls=tls)
-    await server.start()
     try:
+        await server.start()
         yield server
     finally:
         await server.close()

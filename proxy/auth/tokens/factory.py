@@ -37,11 +37,20 @@ def make_source(settings: TokenSettings, inputs: SourceInputs, context: AuthCont
     Raises ValueError, without a value, if a secret is not what the type needs.
     """
     source = _make(settings, inputs, context)
-    if context.share is None:
+    if context.share is None and context.shared is None:
         return source
-    return context.share(
-        identity_of(settings, inputs), source, lambda line: context.warn(f"{inputs.route}: {line}")
-    )
+    identity = identity_of(settings, inputs)
+
+    def warn(line: str) -> None:
+        context.warn(f"{inputs.route}: {line}")
+
+    # A refresh token has a store of its own, and signing costs no call.
+    if context.shared is not None and not isinstance(settings, RefreshToken | Jwt):
+        if reason := context.shared.unshared(settings, inputs.values):
+            warn(f"its tokens are not shared: {reason}")
+        else:
+            source = context.shared.source(identity, source)
+    return source if context.share is None else context.share(identity, source, warn)
 
 
 def _make(settings: TokenSettings, inputs: SourceInputs, context: AuthContext) -> TokenSource:

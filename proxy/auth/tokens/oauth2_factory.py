@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from proxy.auth.strategy import AuthContext
 from proxy.auth.token import TokenSource
-from proxy.auth.token_store import FileTokenStore
+from proxy.auth.token_store import FileTokenStore, TokenStore
 from proxy.auth.tokens.client import SendTokenRequest, TokenClient, TokenRequest
 from proxy.auth.tokens.inputs import (
     SourceInputs,
@@ -150,8 +150,10 @@ def _refresh_token(
     make: Callable[[bytes], TokenRequest],
 ) -> RefreshTokenSource:
     first = render(settings.refresh_token, inputs.values)
-    store = None
-    if settings.store is not None:
+    store: TokenStore | None = None
+    if context.shared is not None:
+        store = context.shared.store(first, settings.timeout_seconds)
+    elif settings.store is not None:
         store = FileTokenStore(Path(settings.store), first, call_seconds=settings.timeout_seconds)
     return RefreshTokenSource(
         send,
