@@ -98,21 +98,20 @@ def compile_route(
         unready="; ".join(missing),
         vends=settings.vend,
         remarks=secret_remarks(settings, found),
-        preset=settings.provider or "",
-        preset_rules=_preset_rules(settings),
+        preset=settings.provider or name,
+        preset_rules=_preset_rules(name, settings),
     )
 
 
-def _preset_rules(settings: RouteSettings) -> frozenset[str] | None:
+def _preset_rules(name: str, settings: RouteSettings) -> frozenset[str] | None:
     """The route's patterns that a shipped preset brings: messages name the place of a pattern.
 
     None for another preset: the merged settings do not show what it brought.
     """
-    if settings.provider is None:
-        return frozenset()
-    preset = presets().get(settings.provider)
+    # A preset that the command line names is a route of its name without ``provider``.
+    preset = presets().get(settings.provider or name)
     if preset is None:
-        return None
+        return None if settings.provider else frozenset()
     return frozenset(preset.deny + (preset.allow or ())) & frozenset(
         settings.deny + (settings.allow or ())
     )

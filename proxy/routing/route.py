@@ -35,7 +35,7 @@ class Route:
     unready           the correction before the route can serve, "" if it can
     vends             whether pages may get the provider's tokens
     remarks           what is odd about the values of its secrets, for the operator
-    preset            name of its preset, "" without one
+    preset            name of its preset, its own name without one
     preset_rules      patterns of ``allow`` and ``deny`` that the preset brings; None if the preset
                       is not a shipped one, so that it is not known which these are
     """
