@@ -25,7 +25,7 @@ from proxy.config.egress import EgressProxySettings
 
 if TYPE_CHECKING:
     from proxy.diagnostics.diagnosis import Mark
-    from proxy.diagnostics.doctor import Result
+    from proxy.diagnostics.route_check import Result
 
 _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red", "skip": "bright_black"}
 

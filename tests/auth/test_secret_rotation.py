@@ -20,7 +20,8 @@ from proxy.auth.token import FetchedToken, TokenError
 from proxy.auth.token_cache import TokenCache
 from proxy.auth.token_credential import TokenCredential
 from proxy.config.placement import HeaderPlacement
-from proxy.diagnostics.doctor import Result, run_checks
+from proxy.diagnostics.doctor import run_checks
+from proxy.diagnostics.route_check import Result
 from proxy.errors import Refusal
 from proxy.secrets.secret import Secret
 from tests.support.clock import ManualClock

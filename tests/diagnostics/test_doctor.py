@@ -13,7 +13,8 @@ import pytest
 
 from proxy.config.loader import load_text
 from proxy.diagnostics.diagnosis import Mark
-from proxy.diagnostics.doctor import Result, run_checks
+from proxy.diagnostics.doctor import run_checks
+from proxy.diagnostics.route_check import Result
 from tests.support.certificates import Authority
 from tests.support.connect_proxy import REFUSED, connect_proxy
 from tests.support.keyrelay import (

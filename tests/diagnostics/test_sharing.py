@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from proxy.config.loader import load_text
-from proxy.diagnostics.doctor import Result, run_checks
+from proxy.diagnostics.doctor import run_checks
+from proxy.diagnostics.route_check import Result
 from tests.support.redis_server import needs_redis, redis_process
 from tests.support.rotating_service import VARIABLES, rotating_service, routes
 

@@ -12,7 +12,8 @@ from proxy.app.app import App
 from proxy.app.status import snapshot
 from proxy.cli.status_table import rendered
 from proxy.config.loader import load_text
-from proxy.diagnostics.doctor import Result, run_checks
+from proxy.diagnostics.doctor import run_checks
+from proxy.diagnostics.route_check import Result
 from proxy.routing.route_secrets import secrets_of
 from proxy.routing.secret_remarks import secret_remarks
 from tests.support.command import keyrelay

@@ -30,8 +30,9 @@ from proxy.app.app import App
 from proxy.app.status import snapshot
 from proxy.cli.status_table import rendered
 from proxy.config import loader
-from proxy.diagnostics.doctor import Result, run_checks
+from proxy.diagnostics.doctor import run_checks
 from proxy.diagnostics.explain import explain
+from proxy.diagnostics.route_check import Result
 from proxy.observability.metrics import exposition
 from proxy.process.banner import banner
 from proxy.secrets.envelope import seal_binding
