@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from proxy.app.intercept import Intercepted, active_config, origins_of
 from proxy.app.listeners import ListenerSet, check_addresses
+from proxy.app.peer_policy import PeerPolicy
 from proxy.app.route_services import RouteServices, general_differences, keep_last
 from proxy.app.server_tls import ServerTls
 from proxy.app.shutdown import Connections
@@ -46,7 +47,6 @@ from proxy.server.connection import ClientConnection
 from proxy.server.connection_limit import ConnectionLimit
 from proxy.server.inbound_token import InboundToken
 from proxy.server.listener import Listener
-from proxy.server.peer_credentials import Peers, lookup_supported
 from proxy.upstream.pool import Pool
 from proxy.upstream.tls import tls_context
 
@@ -95,15 +95,12 @@ class App:
         self._warn = warn or (lambda _line: None)
         if (warning := http_response.self_check()) is not None:
             self._warn(warning)
-        self._peers_wanted = warn is not None
         self._strict = strict
         self._supply = supply or Supply()
         self._times = Timeouts()
         self._limit = ConnectionLimit(settings.max_connections, self.peer_refusal)
         self._clients: set[ClientConnection] = set()
-        # The setting ``peer_uid``, "" before the first configuration, and its check.
-        self._peer_uid = ""
-        self._peers: Peers | None = None
+        self._peers = PeerPolicy(self._clients, warn)
         self._demo_address: tuple[str, int] | None = None
         self._remarks: dict[str, None] = {}
         self._stack = AsyncExitStack()
@@ -232,7 +229,7 @@ class App:
         token = None if inbound is None else InboundToken(inbound)
         check_addresses(settings, token)
         # An unchanged policy keeps its object, which warns once per user.
-        peers = self._peers if settings.peer_uid == self._peer_uid else self._make_peers(settings)
+        peers = self._peers.prepare(settings)
         await self._start_demo(settings)
         tls = await self._tls.prepare(settings)
         route_services = self._services.prepare(settings, found, self._demo_address)
@@ -254,8 +251,7 @@ class App:
         self._times.keepalive_seconds = settings.keepalive_seconds
         self._times.dead_peer_seconds = settings.dead_peer_seconds
         self._limit.max_connections = settings.max_connections
-        if settings.peer_uid != self._peer_uid:
-            self._take_peers(settings.peer_uid, peers)
+        self._peers.put_in_force(settings, peers)
         self._tls.put_in_force(tls)
         self._places.put_in_force(places, settings, route_services, token)
         self._services.put_in_force(route_services)
@@ -280,23 +276,9 @@ class App:
             self._stack.push_async_callback(provider.close)
             self._demo_address = provider.address
 
-    def _make_peers(self, settings: Settings) -> Peers | None:
-        """Return the check of connecting users, None without one. Raises KeyrelayError."""
-        enforce = settings.peer_uid == "enforce"
-        if enforce or (settings.peer_uid == "warn" and self._peers_wanted and lookup_supported()):
-            return Peers(enforce=enforce, warn=self._warn)
-        return None
-
-    def _take_peers(self, policy: str, peers: Peers | None) -> None:
-        """Apply another policy to new connections, and to those that are open."""
-        self._peer_uid, self._peers = policy, peers
-        for client in list(self._clients):
-            if self.peer_refusal(client.transport) is not None:
-                client.close_when_idle()
-
     def peer_refusal(self, transport: asyncio.BaseTransport) -> Refusal | None:
         """Return the refusal of a connection by ``peer_uid``, None if its user is permitted."""
-        return None if self._peers is None else self._peers.refusal(transport)
+        return self._peers.refusal(transport)
 
     async def add_own(self, address: ListenAddress) -> None:
         """Register a further address of keyrelay itself, barred as an upstream from now on."""
