@@ -136,10 +136,16 @@ class TokenProvider:
 
 
 def is_own(local_port: int, remote_port: int) -> bool:
-    """Whether this process holds the socket of a TCP connection between two ports of this host."""
-    lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+    """Whether this process holds the socket of an open TCP connection between two ports here."""
     ports = [f"{local_port:04X}", f"{remote_port:04X}"]
-    inodes = {line[9] for line in lines if [end.split(":")[1] for end in line[1:3]] == ports}
+    inodes: set[str] = set()
+    # The table is not read at one moment: while others open connections, a line may be missing.
+    while not inodes:
+        lines = [line.split() for line in Path("/proc/self/net/tcp").read_text().splitlines()[1:]]
+        ends = ([end.split(":")[1] for end in line[1:3]] for line in lines)
+        inodes = {line[9] for line, found in zip(lines, ends, strict=True) if found == ports} - {
+            "0"
+        }
     return any(
         path.is_symlink() and str(path.readlink()).removeprefix("socket:").strip("[]") in inodes
         for path in Path("/proc/self/fd").iterdir()
@@ -294,7 +300,9 @@ async def test_short_lived_tokens_are_fetched_by_the_supervisor_only(tokens: Tok
     provider, routes = tokens
     provider.lifetime = 2
     async with supervised(settings(routes, workers=3)) as (app, _):
-        while provider.fetched < 4:
+        # On a busy machine several are fetched before the first worker serves.
+        before = provider.fetched
+        while provider.fetched < before + 3:
             assert await statuses(port(app), 6, get("/api/x")) == {b"200": 6}
             await asyncio.sleep(0.05)
         # The supervisor is a part of this process, its workers are not.
