@@ -63,10 +63,11 @@ def test_health_of_what_is_no_address_is_a_line(url: str) -> None:
     [
         ("[]:1", "no answer from []:1 (no host of that name is known)"),
         ("http://127.0.0.1:x", "no answer from http://127.0.0.1:x (this is no address)"),
+        ("https://127.0.0.1:1/x", "no answer from https://127.0.0.1:1/x (nothing listens there)"),
         ("unix:/nowhere/s", "no answer from unix:/nowhere/s (there is no such socket)"),
         (
-            "https://127.0.0.1:1/x",
-            "https://127.0.0.1:1/x: health speaks http; write http://HOST:PORT or unix:/path",
+            "ftp://127.0.0.1:1/x",
+            "ftp://127.0.0.1:1/x: health speaks http; write http://HOST:PORT or unix:/path",
         ),
     ],
 )

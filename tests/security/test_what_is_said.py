@@ -282,8 +282,10 @@ def test_t40_secrets_are_not_pickled() -> None:
                 names = [one.name for one in node.names]
             elif isinstance(node, ast.ImportFrom):
                 names = [node.module or ""]
-            # A nameless file that is locked, never written.
-            allowed = {"tempfile"} if path.stem == "worker_process" else set()
+            # A nameless file that is locked, never written; certificates for a command; a key pair
+            # in a directory of its own, where no file can be kept in memory alone.
+            exempt = {"process/worker_process.py", "process/interception.py", "server/tls.py"}
+            allowed = {"tempfile"} if f"{path.parent.name}/{path.name}" in exempt else set()
             assert not (forbidden - allowed) & set(names), path
             if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
                 called = (node.value.id, node.attr)

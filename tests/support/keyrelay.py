@@ -283,7 +283,7 @@ async def exchange(port: int, request: bytes, *, until_close: bool = False) -> b
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
         writer.write(request)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             if until_close:
                 return await reader.read()
             head = await read_head(reader)
@@ -340,12 +340,12 @@ class RawClient:
             return await read_head(self._reader)
 
     async def exactly(self, count: int) -> bytes:
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self._reader.readexactly(count)
 
     async def chunk(self) -> bytes:
         """The next chunk of the answer, empty for the last."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             size = int(await self._reader.readuntil(b"\r\n"), 16)
             return (await self._reader.readexactly(size + 2))[:-2]
 
@@ -360,7 +360,7 @@ class RawClient:
 
     async def rest(self) -> bytes:
         """All that comes until the connection ends."""
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             return await self._reader.read()
 
     async def nothing(self) -> None:
