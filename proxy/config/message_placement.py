@@ -44,6 +44,14 @@ def message_templates(value: JsonValue) -> Iterator[tuple[tuple[str | int, ...],
                     yield (index, *path), text
 
 
+def _has_scalar(message: Mapping[str, JsonValue]) -> bool:
+    """Whether a member outside a list tells a message from others."""
+    return any(
+        _has_scalar(one) if isinstance(one, dict) else not isinstance(one, list)
+        for one in message.values()
+    )
+
+
 class MessageRefused(Node):
     """How the provider refuses a credential in a message."""
 
@@ -74,7 +82,7 @@ class MessageSettings(Node):
     when: _Members = Field(
         default={},
         description="With `set`: members by which the message is recognised, such as "
-        "`{type: auth}`. None by default: any message.",
+        "`{type: auth}`. None by default: any object.",
     )
     send: _Members | None = Field(
         default=None,
@@ -121,6 +129,11 @@ class MessageSettings(Node):
             )
         for text in self.templates.values():
             parse_template(text)
+        if self.send is not None and not _has_scalar(self.send):
+            raise ConfigValueError(
+                "every message of the client would be taken for its own one",
+                "send: needs a member outside a list, such as type: auth",
+            )
         return self
 
     @property

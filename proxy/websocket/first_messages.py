@@ -126,6 +126,13 @@ class FirstMessages:
             )
         return Failure(CloseCode.POLICY_VIOLATION, "no message for the credential arrived in time")
 
+    @property
+    def waits_for_provider(self) -> bool:
+        """Whether the client has done its part: the credential is sent when the provider asks."""
+        placement = self._rules.placement
+        sends = placement is not None and isinstance(placement.place, SendMessage)
+        return sends and not self.placed
+
     # -- from the client -----------------------------------------------------------------------
 
     def from_client(self, data: bytes) -> None:

@@ -77,6 +77,13 @@ def fail(reason: str) -> Failure:
     return Failure(CloseCode.INTERNAL_ERROR, reason)
 
 
+def cut_off(*, by_client: bool) -> Failure:
+    """The failure due to a peer that ended its direction before the credential was placed."""
+    if by_client:
+        return refuse("the client ended the connection before the credential was placed")
+    return fail("the provider ended the connection before the credential was placed")
+
+
 def parse_client_message(content: bytes) -> tuple[str, Json]:
     """The text of a client's message, and its value. Raises Failure."""
     try:

@@ -14,7 +14,7 @@ from typing import Protocol
 from proxy.websocket.first_messages import FirstMessages
 from proxy.websocket.frame_sync import FrameSync
 from proxy.websocket.frames import CloseCode, Opcode, close_frame
-from proxy.websocket.incoming_messages import Failure
+from proxy.websocket.incoming_messages import Failure, cut_off
 from proxy.websocket.relay import Relay, RelaySide, Tap
 
 # Time (seconds) for a peer to respond to a Close frame.
@@ -89,7 +89,8 @@ class OpeningRelay(Relay):
         if messages.to_provider:
             data = bytes(messages.to_provider)
             messages.to_provider.clear()
-            self._provider.transport.write(data)
+            if not self._provider.transport.is_closing():
+                self._provider.transport.write(data)
             if tap is not None:
                 tap.from_client(data)
         for note in messages.notes:
@@ -99,7 +100,8 @@ class OpeningRelay(Relay):
         if messages.to_client:
             data = bytes(messages.to_client)
             messages.to_client.clear()
-            self._client.transport.write(data)
+            if not self._client.transport.is_closing():
+                self._client.transport.write(data)
             if tap is not None:
                 tap.from_provider(data)
 
@@ -107,6 +109,9 @@ class OpeningRelay(Relay):
         """Splice the directions that need no parser any more."""
         if messages.placed:
             self._cancel_deadline()
+            if isinstance(self._client, _ParsedSide) and self._client.waits_to_end:
+                self._end_behind(messages)
+                return
         if messages.refused and self._listener is not None:
             self._listener.on_rejection(messages.refused)
             self._listener = None
@@ -120,12 +125,43 @@ class OpeningRelay(Relay):
     def _spliced(self, side: RelaySide) -> RelaySide:
         """The side that replaces a parsed one."""
         plain = self.new_side(side.transport, from_client=side is self._client)
-        plain.moved, plain.full = side.moved, side.full
-        plain.silent, plain.lost = side.silent, side.lost
-        plain.far = side.far
-        side.far.far = plain
-        side.transport.set_protocol(plain)
-        return plain
+        return _replaced(side, plain)
+
+    # -- a peer that ends its sending direction ------------------------------------------------
+
+    def sending_ended(self, side: _ParsedSide) -> bool:
+        """A peer has ended its direction. Whether its connection stays open for the other one.
+
+        Not before the credential has been placed, since the session cannot go on without: but for
+        a client whose messages wait until the provider asks, and pass before the end.
+        """
+        messages = self._messages
+        if messages is None or self.ending:
+            return False
+        if messages.closing:
+            return side.pass_end()
+        if messages.placed:
+            return self._end_behind(messages, side)
+        if side is self._client and messages.waits_for_provider:
+            side.waits_to_end = True
+            return True
+        side.silent = True
+        self._fail(messages, cut_off(by_client=side is self._client))
+        return True
+
+    def _end_behind(self, messages: FirstMessages, side: RelaySide | None = None) -> bool:
+        """Splice the session, and end a direction, the client's by default, behind what is sent."""
+        is_provider = side is self._provider
+        if isinstance(self._client, _ParsedSide):
+            self._client.waits_to_end = False
+        messages.finish()
+        self._forward(messages)
+        self._settle(messages)
+        ending = self._provider if is_provider else self._client
+        stays = ending.eof_received()
+        if side is None and not stays:
+            ending.close()
+        return stays
 
     # -- the end -------------------------------------------------------------------------------
 
@@ -147,12 +183,24 @@ class OpeningRelay(Relay):
         self._cancel_deadline()
         to_client = close_frame(code, mask=None, reason=reason)
         to_provider = close_frame(CloseCode.GOING_AWAY, mask=os.urandom(4))
+        # Nothing can be sent behind an end that has been passed on.
+        open_to_client, open_to_provider = (
+            not _passed_end(self._provider),
+            not _passed_end(self._client),
+        )
+        if not isinstance(self._client, _ParsedSide):
+            # What it still sends is discarded from now on.
+            self._client = _replaced(
+                self._client, _ParsedSide(self, self._client.transport, masked=True)
+            )
         for side, possible, frame in (
-            (self._client, messages.client_at_boundary, to_client),
-            (self._provider, messages.provider_at_boundary, to_provider),
+            (self._client, open_to_client and messages.client_at_boundary, to_client),
+            (self._provider, open_to_provider and messages.provider_at_boundary, to_provider),
         ):
             if possible and not (side.lost or side.transport.is_closing()):
                 side.transport.write(frame)
+                if side.silent:
+                    side.close()  # no Close frame can come in response
             else:
                 side.close()
         if self._timer is not None:
@@ -191,10 +239,29 @@ class OpeningRelay(Relay):
         super().side_lost(side, exc)
 
 
-class _ParsedSide(RelaySide):
-    """A side whose bytes are parsed, and discarded after the proxy's Close frame."""
+def _replaced(side: RelaySide, other: RelaySide) -> RelaySide:
+    """Return ``other``, which takes the place of ``side``."""
+    other.moved, other.full = side.moved, side.full
+    other.silent, other.lost = side.silent, side.lost
+    other.far = side.far
+    side.far.far = other
+    side.transport.set_protocol(other)
+    return other
 
-    __slots__ = ("_frame_sync", "_opening")
+
+def _passed_end(side: RelaySide) -> bool:
+    """Whether the end of a side's direction has been passed on to the other peer."""
+    return side.passed_end if isinstance(side, _ParsedSide) else side.silent
+
+
+class _ParsedSide(RelaySide):
+    """A side whose bytes are parsed, and discarded after the proxy's Close frame.
+
+    passed_end    the end of its direction has been passed on
+    waits_to_end  that is to be done once the credential has been placed
+    """
+
+    __slots__ = ("_frame_sync", "_opening", "passed_end", "waits_to_end")
 
     def __init__(
         self, opening: OpeningRelay, transport: asyncio.Transport, *, masked: bool
@@ -202,6 +269,7 @@ class _ParsedSide(RelaySide):
         super().__init__(opening, transport)
         self._opening = opening
         self._frame_sync = FrameSync(masked)
+        self.passed_end = self.waits_to_end = False
 
     def data_received(self, data: bytes) -> None:
         self.moved += len(data)
@@ -212,3 +280,13 @@ class _ParsedSide(RelaySide):
         frames = self._frame_sync.read(data, paused=True)
         if frames is not None and any(one.opcode is Opcode.CLOSE for one in frames):
             self.close()
+
+    def eof_received(self) -> bool:
+        if not (self.transport.can_write_eof() and self.far.transport.can_write_eof()):
+            return False
+        return self._opening.sending_ended(self)
+
+    def pass_end(self) -> bool:
+        """Pass the end on, as a side that is not parsed does at once."""
+        self.passed_end = True
+        return super().eof_received()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from pydantic import ValidationError
 
 from proxy.config.message_placement import MessageSettings, check_pointer
 from proxy.errors import ConfigValueError
@@ -28,3 +31,10 @@ def test_pointers(text: str) -> None:
     check_pointer("/a/0/b~1c")
     with pytest.raises(ConfigValueError, match="JSON pointer"):
         check_pointer(text)
+
+
+@pytest.mark.parametrize("send", [{"params": ["{key}"]}, {"a": {"b": [1]}, "c": []}])
+def test_a_message_that_cannot_be_told_from_others(send: dict[str, Any]) -> None:
+    """The client's own one would be any: none of its messages would be forwarded."""
+    with pytest.raises(ValidationError, match="taken for its own"):
+        MessageSettings.model_validate({"send": send, "after": {"type": "ask"}})

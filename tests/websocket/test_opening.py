@@ -291,7 +291,7 @@ async def test_the_service_does_not_ask(dummy_key: bytes) -> None:
 
 
 async def test_a_client_that_leaves_before(dummy_key: bytes) -> None:
-    """The service gets its end, and no message; with a Close frame that one."""
+    """The service gets its Close frame, else one of keyrelay's own, and no message."""
     async with (
         FirstMessage({KEY}).running() as service,
         keyrelay({"api": route(service.origin, IN_FIRST)}) as running,
@@ -303,7 +303,7 @@ async def test_a_client_that_leaves_before(dummy_key: bytes) -> None:
             raw.send(HANDSHAKE + text('{"X-API-Key":')[:-2])
             await raw.head()
         await until(lambda: len(service.ends) == 2)
-        assert service.ends == [(1000, "never mind"), (1006, "")]
+        assert service.ends == [(1000, "never mind"), (1001, "")]
         assert service.sessions == [[], []]
 
 
@@ -438,6 +438,156 @@ async def test_the_drain_while_a_satisfied_service_sends(dummy_key: bytes) -> No
         relay.close_gracefully(1)
         assert is_spliced(running)
         await ended(running)
+
+
+# -- a peer that ends its sending direction ------------------------------------------------------
+
+
+async def test_a_client_ends_its_direction_before_the_credential(dummy_key: bytes) -> None:
+    """It can send no message any more: it gets 1008 and the reason, the service 1001."""
+    async with opened() as (service, running, client):
+        client.send(text('{"X-API-Key":"dummy"}')[:-1])
+        client.writer.write_eof()
+        reason = b"keyrelay: the client ended the connection before the credential was placed"
+        assert (await client.exactly(4 + len(reason)))[2:] == b"\x03\xf0" + reason
+        assert await client.rest() == b""
+        await ended(running)
+        await until(lambda: service.ends)
+        assert (service.ends, service.sessions) == ([(1001, "")], [[]])
+
+
+async def test_a_client_ends_its_direction_behind_what_waits(dummy_key: bytes) -> None:
+    """What it has sent waits for the credential, and its end behind that; it gets the rest."""
+    received = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(switching())
+        await asyncio.sleep(0.2)
+        writer.write(reply('{"type":"auth_required"}'))
+        received.extend(await reader.read())
+        writer.write(reply("result"))
+        writer.close()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": route(provider.url, ASKED)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        client.send(text('{"id":1}') + text('{"id":2}'))
+        client.writer.write_eof()
+        assert await client.rest() == reply('{"type":"auth_required"}') + reply("result")
+        await ended(running)
+    sent = [one[2].decode() for one in frames(received, masked=True)]
+    assert sent == [f'{{"type":"auth","access_token":"{KEY}"}}', '{"id":1}', '{"id":2}']
+
+
+async def test_a_client_ends_its_direction_while_its_own_message_is_expected(
+    dummy_key: bytes,
+) -> None:
+    """The service gets the end, and the client what the service sends then."""
+    async with accepted() as (service, running, client):
+        client.writer.write_eof()
+        await client.rest()
+        await ended(running)
+        await until(lambda: service.ends)
+        assert len(service.sessions[0]) == 1
+
+
+@pytest.mark.parametrize("message", [IN_FIRST, ASKED])
+async def test_a_provider_ends_its_direction_before_the_credential(
+    dummy_key: bytes, message: Any
+) -> None:
+    """It could neither ask nor respond: the client gets 1011 and the reason."""
+    received = bytearray()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(switching())
+        writer.write_eof()
+        received.extend(await reader.read())
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": route(provider.url, message)}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        reason = b"keyrelay: the provider ended the connection before the credential was placed"
+        assert (await client.exactly(4 + len(reason)))[2:] == b"\x03\xf3" + reason
+        client.send(text(b"\x03\xf3", opcode=Opcode.CLOSE))
+        assert await client.rest() == b""
+        await ended(running)
+    assert frames(received, masked=True) == [(Opcode.CLOSE, True, b"\x03\xe9")]
+
+
+@pytest.mark.parametrize("half_closed", [True, False])
+async def test_a_provider_s_malformed_frame_behind_a_spliced_client(
+    dummy_key: bytes, half_closed: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client gets 1011 and may go on sending, or have ended: nothing fails because of it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(switching())
+        await reader.readexactly(6)
+        if half_closed:
+            await reader.read()
+        writer.write(b"\xf1\x00")
+        await reader.read()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": route(provider.url, {**IN_FIRST, "within": 5})}) as running,
+        await RawClient.to(running.port) as client,
+    ):
+        client.send(HANDSHAKE)
+        await client.head()
+        client.send(text('{"X-API-Key":"dummy"}'))
+        if half_closed:
+            client.writer.write_eof()
+        assert (await client.exactly(4))[2:] == b"\x03\xf3"
+        if not half_closed:
+            client.send(text("audio") * 100)
+            client.send(text(b"\x03\xf3", opcode=Opcode.CLOSE))
+        await client.rest()
+        await ended(running)
+    assert not caplog.records
+
+
+@pytest.mark.parametrize("by_provider", [True, False])
+async def test_half_closed_sessions_do_not_disturb_the_drain(
+    dummy_key: bytes, by_provider: bool
+) -> None:
+    """All sessions are closed, however many have ended one direction."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_head(reader)
+        writer.write(switching())
+        if by_provider:
+            writer.write_eof()
+        await reader.read()
+
+    async with (
+        raw_provider(serve) as provider,
+        keyrelay({"api": route(provider.url, ASKED)}) as running,
+    ):
+        clients = [await RawClient.to(running.port) for _ in range(4)]
+        for at, client in enumerate(clients):
+            client.send(HANDSHAKE)
+            await client.head()
+            if at % 2 and not by_provider:
+                client.writer.write_eof()
+        await asyncio.sleep(0.05)
+        for relay in list(running.app._context.relays):
+            relay.close_gracefully(1)
+        for client in clients:
+            assert (await client.rest())[:1] in {b"\x88", b""}
+            client.close()
+        await until(lambda: not running.app._context.relays)
 
 
 class Listener:
