@@ -67,7 +67,7 @@ def test_a_strategy_that_is_a_placement_serves_both() -> None:
 
 def test_a_strategy_that_is_a_message_serves_websockets() -> None:
     """HTTP requests have none, so the short form says websocket: alone."""
-    placement = {"message": {"send": {"a": {"b": ["{key}"]}}, "after": {"c": 1}}}
+    placement = {"message": {"send": {"a": {"b": ["{key}"]}, "type": "auth"}, "after": {"c": 1}}}
     short = strategy(placement)
     assert short == strategy({"websocket": placement})
     assert short.secret_names == {"key"}
