@@ -299,7 +299,7 @@ class App:
         ``certify`` issues a certificate for their hosts. For settings without a TLS listener.
         """
         services = self._services.in_force
-        origins = origins_of(services)
+        origins = origins_of(self.routes)
         self._tls.use(certify(sorted({host for host, _ in origins})))
         handler = RequestHandler(active_config(services, self._settings), self._context)
         return Intercepted(origins, lambda connection: self._tls.serve(handler, connection))

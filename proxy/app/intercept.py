@@ -60,12 +60,12 @@ class Intercepted:
     serve: Callable[[socket.socket], None]
 
 
-def origins_of(services: Mapping[str, RouteService]) -> frozenset[tuple[str, int]]:
+def origins_of(routes: Iterable[Route]) -> frozenset[tuple[str, int]]:
     """Host and port of each ready route's provider, as far as clients use TLS with it."""
     return frozenset(
-        (one.route.origin.host, one.route.origin.port)
-        for one in services.values()
-        if one.route.origin.scheme == "https" and not one.route.unready
+        (route.origin.host, route.origin.port)
+        for route in routes
+        if route.origin.scheme == "https" and not route.unready
     )
 
 

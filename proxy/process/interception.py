@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from proxy.app.app import App
+from proxy.app.intercept import origins_of
 from proxy.errors import ConfigValueError, KeyrelayError
 from proxy.process.intercept import InterceptingProxy
 from proxy.secrets import private_file
@@ -40,13 +41,7 @@ async def intercepting(app: App, environment: Mapping[str, str]) -> AsyncIterato
     from proxy.secrets.certificates import new_authority
 
     now = time.time()
-    hosts = sorted(
-        {
-            route.origin.host
-            for route in app.routes
-            if route.origin.scheme == "https" and not route.unready
-        }
-    )
+    hosts = sorted({host for host, _ in origins_of(app.routes)})
     if not hosts:
         raise KeyrelayError("--intercept needs a route that is ready, with an https upstream")
     authority = new_authority("keyrelay exec", hosts, now, _DAYS)

@@ -20,10 +20,10 @@ MAX_REFUSED = 64
 class ConnectionLimit:
     """Admits connections: up to ``max_connections`` at a time, and none that ``refusal`` rejects.
 
-    ``refused`` holds the connections that have been sent a refusal
-    and linger for a few seconds to receive it. Open WebSockets do not count. ``heads`` bounds what
-    all connections hold of incomplete header sections. ``handshakes`` are connections before or
-    within their TLS handshake, which count as connections.
+    ``refused`` holds the connections that have been sent a refusal and linger for a few seconds to
+    receive it. Open WebSockets do not count. ``heads`` bounds what all connections hold of
+    incomplete header sections. ``handshakes`` are connections before or within their TLS handshake,
+    which count as connections.
     """
 
     def __init__(
