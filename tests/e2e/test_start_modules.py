@@ -55,6 +55,20 @@ def unmeasured() -> dict[str, str]:
     return {name: text for name, text in environment().items() if not name.startswith("COV")}
 
 
+async def started(directory: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """The command, which reports its imports to standard error."""
+    return await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-X", "importtime"),
+        *COMMAND[1:],
+        *arguments,
+        cwd=directory,
+        env=unmeasured(),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+
 def imported(report: str) -> list[str]:
     """The modules of a report of ``-X importtime``."""
     return re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", report, re.MULTILINE)
@@ -67,16 +81,7 @@ async def test_run_imports_what_the_shipped_routes_need(tmp_path: Path) -> None:
     text = (ROOT / "config/routes.yaml").read_text(encoding="utf-8")
     text = re.sub(r"(listen:) 127\.0\.0\.1:\d+", r"\1 127.0.0.1:0", text)
     (tmp_path / "routes.yaml").write_text(text, encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-X", "importtime"),
-        *COMMAND[1:],
-        *("run", "-c", "routes.yaml"),
-        cwd=tmp_path,
-        env=unmeasured(),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await started(tmp_path, "run", "-c", "routes.yaml")
     assert process.stderr is not None
     try:
         async with asyncio.timeout(120):
@@ -103,16 +108,7 @@ async def test_run_imports_what_the_shipped_routes_need(tmp_path: Path) -> None:
 
 async def test_exec_imports_what_the_shipped_routes_need(tmp_path: Path) -> None:
     """``exec`` with the shipped routes is as sparing."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        *("-X", "importtime"),
-        *COMMAND[1:],
-        *("exec", "--", sys.executable, "-c", "pass"),
-        cwd=tmp_path,
-        env=unmeasured(),
-        stdout=asyncio.subprocess.DEVNULL,
-        stderr=asyncio.subprocess.PIPE,
-    )
+    process = await started(tmp_path, "exec", "--", sys.executable, "-c", "pass")
     async with asyncio.timeout(120):
         _, report = await process.communicate()
     modules = imported(report.decode())

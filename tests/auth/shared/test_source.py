@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,7 +15,7 @@ from proxy.auth.token import FetchedToken, TokenError
 from proxy.clock import SystemClock
 from proxy.config.token_sharing import parse_redis_url
 from tests.support.keyrelay import until
-from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+from tests.support.redis_server import RedisProcess, needs_redis
 
 pytestmark = needs_redis
 IDENTITY = b"dummy-identity-of-a-token-source"
@@ -89,12 +88,6 @@ class Replicas:
     async def close(self) -> None:
         for server in self.servers:
             await server.close()
-
-
-@pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisProcess]:
-    async with redis_process(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,7 +16,7 @@ from proxy.auth.token_store import StoredToken, StoredTokens
 from proxy.clock import SystemClock
 from proxy.config.token_sharing import parse_redis_url
 from tests.support.clock import ManualClock
-from tests.support.redis_server import RedisProcess, needs_redis, redis_process
+from tests.support.redis_server import RedisProcess, needs_redis
 
 pytestmark = needs_redis
 FIRST = b"CANARY-first-refresh-token"
@@ -77,12 +76,6 @@ class Replicas:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         for server in self.servers:
             await server.close()
-
-
-@pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisProcess]:
-    async with redis_process(tmp_path) as server:
-        yield server
 
 
 @pytest.fixture
